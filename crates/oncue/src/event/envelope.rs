@@ -1,0 +1,604 @@
+//! An event as it travels: the `CloudEvents` 1.0 attributes and the data bytes.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+use thiserror::Error;
+
+use super::id;
+use crate::clock::Timestamp;
+
+/// Most bytes of an event's data (payload).
+pub const MAX_DATA_BYTES: usize = 8 * 1024 * 1024;
+/// Most bytes of all attributes of one event together.
+pub const MAX_ATTRIBUTES_BYTES: usize = 60 * 1024;
+/// Most emissions in a row (an event that causes an event that causes …) before Oncue calls it a loop.
+pub const MAX_HOPS: u8 = 32;
+
+const _: () = assert!(MAX_ATTRIBUTES_BYTES < u16::MAX as usize, "attribute ends are 16-bit");
+
+/// What a slot of the attribute text holds, in the order of the text.
+#[derive(Clone, Copy)]
+enum Slot {
+    Id,
+    Source,
+    Type,
+    Subject,
+    Key,
+    ContentType,
+    Schema,
+    Correlation,
+    Causation,
+    /// All extensions: name, NUL, value, NUL, ….
+    Extensions,
+}
+
+const SLOTS: usize = Slot::Extensions as usize + 1;
+const FIXED_BYTES: usize = 20 + 2 * SLOTS;
+const LAYOUT: u8 = 1;
+const HAS_TIME: u8 = 1;
+const ID_SUPPLIED: u8 = 2;
+const FOREIGN: u8 = 4;
+
+/// An event with its attributes: immutable, cheap to clone (two reference counts), and decoded from the log without
+/// copying.
+///
+/// All text attributes stand in one string, in a fixed order, each found by where it ends. An absent attribute is the
+/// empty one, which `CloudEvents` does not allow as a value.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Envelope {
+    text: ByteString,
+    ends: [u16; SLOTS],
+    flags: u8,
+    hops: u8,
+    time: Timestamp,
+    published: Timestamp,
+    data: Bytes,
+}
+
+/// Why an event cannot be built or read.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum EnvelopeError {
+    /// A required attribute is missing or empty.
+    #[error("attribute `{0}` is missing or empty: CloudEvents requires it")]
+    Missing(&'static str),
+    /// An attribute holds a control character.
+    #[error("attribute `{0}` holds a control character: CloudEvents forbids them in attribute values")]
+    ControlCharacter(String),
+    /// An extension's name is not lower-case letters and digits.
+    #[error("`{0}` is no attribute name: CloudEvents allows lower-case letters and digits, at most 20")]
+    Name(String),
+    /// The attributes are too large together.
+    #[error("attributes of {bytes} bytes: the limit is {MAX_ATTRIBUTES_BYTES} (MAX_ATTRIBUTES_BYTES)")]
+    AttributesTooLarge {
+        /// Their size.
+        bytes: usize,
+    },
+    /// The data is too large.
+    #[error("data of {bytes} bytes: the limit is {MAX_DATA_BYTES} (MAX_DATA_BYTES); put large content into a store and publish its address")]
+    DataTooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Stored bytes are no envelope.
+    #[error("stored event is not readable: {0}")]
+    Stored(&'static str),
+}
+
+impl Envelope {
+    /// Starts building an event of this type.
+    pub fn builder(event_type: impl Into<String>) -> EnvelopeBuilder {
+        EnvelopeBuilder { event_type: event_type.into(), ..EnvelopeBuilder::default() }
+    }
+
+    fn slot(&self, slot: Slot) -> &str {
+        let index = slot as usize;
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        self.text.get(usize::from(start)..usize::from(self.ends[index])).unwrap_or_default()
+    }
+
+    fn optional(&self, slot: Slot) -> Option<&str> {
+        Some(self.slot(slot)).filter(|text| !text.is_empty())
+    }
+
+    /// `CloudEvents` `id`: unique within [`source`](Self::source).
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.slot(Slot::Id)
+    }
+
+    /// `CloudEvents` `source`: who produced it, a URI reference.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        self.slot(Slot::Source)
+    }
+
+    /// `CloudEvents` `type`: what happened, such as `order.created`.
+    #[must_use]
+    pub fn event_type(&self) -> &str {
+        self.slot(Slot::Type)
+    }
+
+    /// `CloudEvents` `subject`: what it happened to.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.optional(Slot::Subject)
+    }
+
+    /// What order is kept for: `partitionkey`, else `subject`, else nothing.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.optional(Slot::Key).or_else(|| self.subject())
+    }
+
+    /// The `partitionkey` extension, if it was given.
+    #[must_use]
+    pub fn partition_key(&self) -> Option<&str> {
+        self.optional(Slot::Key)
+    }
+
+    /// `CloudEvents` `datacontenttype`.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.optional(Slot::ContentType)
+    }
+
+    /// `CloudEvents` `dataschema`.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        self.optional(Slot::Schema)
+    }
+
+    /// The id of the first event of the chain that led to this one.
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.optional(Slot::Correlation)
+    }
+
+    /// The id of the event whose handling emitted this one.
+    #[must_use]
+    pub fn causation_id(&self) -> Option<&str> {
+        self.optional(Slot::Causation)
+    }
+
+    /// `CloudEvents` `time`: when the event was **generated** (not when it was published).
+    #[must_use]
+    pub fn time(&self) -> Option<Timestamp> {
+        (self.flags & HAS_TIME != 0).then_some(self.time)
+    }
+
+    /// When a transport accepted the event (pᵢ of the model); zero before that.
+    #[must_use]
+    pub fn published(&self) -> Timestamp {
+        self.published
+    }
+
+    /// How many emissions led here: 0 for an event that a source published.
+    #[must_use]
+    pub fn hops(&self) -> u8 {
+        self.hops
+    }
+
+    /// Whether the publisher chose the id, so that publishing it twice means the same event.
+    #[must_use]
+    pub fn id_supplied(&self) -> bool {
+        self.flags & ID_SUPPLIED != 0
+    }
+
+    /// Whether another tool wrote this record without `CloudEvents` attributes: its type is then the topic's name.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.flags & FOREIGN != 0
+    }
+
+    /// The payload, byte for byte as published.
+    #[must_use]
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// Extension attributes, in the order they were added.
+    pub fn extensions(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut parts = self.slot(Slot::Extensions).split_terminator('\0');
+        std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+    }
+
+    /// One extension attribute.
+    #[must_use]
+    pub fn extension(&self, name: &str) -> Option<&str> {
+        self.extensions().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// Bytes that the event takes in a log or a buffer.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        FIXED_BYTES + self.text.len() + self.data.len()
+    }
+
+    /// The stored form, in three parts (numbers, text, data) so that nothing has to be joined to be written.
+    /// `published` is the time that the transport accepts it.
+    #[must_use]
+    pub(crate) fn stored(&self, published: Timestamp) -> ([u8; FIXED_BYTES], &[u8], &[u8]) {
+        let mut fixed = [0; FIXED_BYTES];
+        let mut out = &mut fixed[..];
+        out.put_u8(LAYOUT);
+        out.put_u8(self.flags);
+        out.put_u8(self.hops);
+        out.put_u8(0);
+        out.put_i64_le(self.time.as_micros());
+        out.put_i64_le(published.as_micros());
+        for end in self.ends {
+            out.put_u16_le(end);
+        }
+        (fixed, self.text.as_bytes(), &self.data)
+    }
+
+    /// The stored form in one piece.
+    #[must_use]
+    pub(crate) fn to_stored(&self) -> Bytes {
+        let (fixed, text, data) = self.stored(self.published);
+        let mut out = BytesMut::with_capacity(self.encoded_bytes());
+        out.extend_from_slice(&fixed);
+        out.extend_from_slice(text);
+        out.extend_from_slice(data);
+        out.freeze()
+    }
+
+    /// Reads the stored form; the result shares `stored`'s memory.
+    pub(crate) fn from_stored(stored: &Bytes) -> Result<Self, EnvelopeError> {
+        let fixed: &[u8; FIXED_BYTES] =
+            stored.first_chunk().ok_or(EnvelopeError::Stored("shorter than its fixed part"))?;
+        if fixed[0] != LAYOUT {
+            return Err(EnvelopeError::Stored("unknown layout version; a newer Oncue wrote it"));
+        }
+        let long = |at: usize| i64::from_le_bytes(std::array::from_fn(|index| fixed[at + index]));
+        let ends: [u16; SLOTS] =
+            std::array::from_fn(|slot| u16::from_le_bytes([fixed[20 + 2 * slot], fixed[21 + 2 * slot]]));
+        if !ends.is_sorted() {
+            return Err(EnvelopeError::Stored("attributes overlap"));
+        }
+        let data_at = FIXED_BYTES + usize::from(ends[SLOTS - 1]);
+        if stored.len() < data_at {
+            return Err(EnvelopeError::Stored("shorter than its attributes"));
+        }
+        let text = ByteString::try_from(stored.slice(FIXED_BYTES..data_at))
+            .map_err(|_| EnvelopeError::Stored("attributes are not UTF-8"))?;
+        Ok(Self {
+            text,
+            ends,
+            flags: fixed[1],
+            hops: fixed[2],
+            time: Timestamp::from_micros(long(4)),
+            published: Timestamp::from_micros(long(12)),
+            data: stored.slice(data_at..),
+        })
+    }
+
+    /// The same event as accepted at `published`.
+    pub(crate) fn published_at(mut self, published: Timestamp) -> Self {
+        self.published = published;
+        self
+    }
+
+    /// Turns this into what `subscription` emitted as its `index`-th event while handling `parent`: derived id, one more
+    /// hop, correlation and causation; the parent's key where the event has none of its own.
+    #[must_use]
+    pub fn emitted_by(self, parent: &Envelope, subscription: &str, index: usize) -> Self {
+        let mut builder = self.into_builder();
+        if !builder.id_supplied {
+            builder.id = id::derived(parent.source(), parent.id(), subscription, index);
+        }
+        if builder.source.is_empty() || builder.source == DEFAULT_SOURCE {
+            builder.source = format!("/oncue/{subscription}");
+        }
+        if builder.key.is_empty() && builder.subject.is_empty() {
+            builder.key = parent.key().unwrap_or_default().to_owned();
+        }
+        builder.correlation = parent.correlation_id().unwrap_or_else(|| parent.id()).to_owned();
+        builder.causation = parent.id().to_owned();
+        builder.hops = parent.hops.saturating_add(1);
+        if let Some(trace) = parent.extension("traceparent")
+            && builder.extensions.iter().all(|(name, _)| name != "traceparent")
+        {
+            builder.extensions.push(("traceparent".to_owned(), trace.to_owned()));
+        }
+        builder.assemble()
+    }
+
+    fn into_builder(self) -> EnvelopeBuilder {
+        let own = |slot| self.slot(slot).to_owned();
+        EnvelopeBuilder {
+            id: own(Slot::Id),
+            source: own(Slot::Source),
+            event_type: own(Slot::Type),
+            subject: own(Slot::Subject),
+            key: own(Slot::Key),
+            content_type: own(Slot::ContentType),
+            schema: own(Slot::Schema),
+            correlation: own(Slot::Correlation),
+            causation: own(Slot::Causation),
+            extensions: self.extensions().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            time: self.time(),
+            hops: self.hops,
+            id_supplied: self.id_supplied(),
+            foreign: self.is_foreign(),
+            data: self.data,
+        }
+    }
+}
+
+/// The `source` of events whose publisher names none.
+pub const DEFAULT_SOURCE: &str = "/oncue";
+
+/// Builds an [`Envelope`]; made by [`Envelope::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct EnvelopeBuilder {
+    id: String,
+    source: String,
+    event_type: String,
+    subject: String,
+    key: String,
+    content_type: String,
+    schema: String,
+    correlation: String,
+    causation: String,
+    extensions: Vec<(String, String)>,
+    time: Option<Timestamp>,
+    hops: u8,
+    id_supplied: bool,
+    foreign: bool,
+    data: Bytes,
+}
+
+macro_rules! text_setters {
+    ($($(#[$doc:meta])* $name:ident => $field:ident;)*) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $field: impl Into<String>) -> Self {
+            self.$field = $field.into();
+            self
+        })*
+    };
+}
+
+impl EnvelopeBuilder {
+    text_setters! {
+        /// The event type; [`Envelope::builder`] has set it.
+        event_type => event_type;
+        /// `CloudEvents` `source`; [`DEFAULT_SOURCE`] if not given.
+        source => source;
+        /// `CloudEvents` `subject`; also the key, unless [`key`](Self::key) is given.
+        subject => subject;
+        /// What order is kept for (`partitionkey`).
+        key => key;
+        /// `CloudEvents` `datacontenttype`, such as `application/json`.
+        content_type => content_type;
+        /// `CloudEvents` `dataschema`.
+        schema => schema;
+        /// The id of the first event of a chain.
+        correlation_id => correlation;
+        /// The id of the event that caused this one.
+        causation_id => causation;
+    }
+
+    /// The publisher's own id. Publishing the same `source` and `id` again within the deduplication window is
+    /// acknowledged as a duplicate and delivered once. Without it the event gets a new id, and every publish is a new
+    /// event.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self.id_supplied = true;
+        self
+    }
+
+    /// `CloudEvents` `time`: when the event was generated.
+    #[must_use]
+    pub fn time(mut self, time: Timestamp) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// An extension attribute; the name is lower-case letters and digits.
+    #[must_use]
+    pub fn extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.extensions.push((name.into(), value.into()));
+        self
+    }
+
+    /// How many emissions led here.
+    #[must_use]
+    pub fn hops(mut self, hops: u8) -> Self {
+        self.hops = hops;
+        self
+    }
+
+    /// Marks a record that another tool wrote without `CloudEvents` attributes.
+    #[must_use]
+    pub fn foreign(mut self) -> Self {
+        self.foreign = true;
+        self
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn data(mut self, data: impl Into<Bytes>) -> Self {
+        self.data = data.into();
+        self
+    }
+
+    /// Checks the attributes and assembles the event.
+    ///
+    /// # Errors
+    /// What is missing, malformed or too large.
+    pub fn build(mut self) -> Result<Envelope, EnvelopeError> {
+        if self.id.is_empty() {
+            if self.id_supplied {
+                return Err(EnvelopeError::Missing("id"));
+            }
+            self.id = id::fresh();
+        }
+        if self.source.is_empty() {
+            DEFAULT_SOURCE.clone_into(&mut self.source);
+        }
+        if self.event_type.is_empty() {
+            return Err(EnvelopeError::Missing("type"));
+        }
+        for (name, _) in &self.extensions {
+            let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            if name.is_empty() || name.len() > 20 || !name.bytes().all(allowed) {
+                return Err(EnvelopeError::Name(name.clone()));
+            }
+        }
+        if let Some(name) = self.with_control_character() {
+            return Err(EnvelopeError::ControlCharacter(name.to_owned()));
+        }
+        let bytes = self.text_bytes();
+        if bytes > MAX_ATTRIBUTES_BYTES {
+            return Err(EnvelopeError::AttributesTooLarge { bytes });
+        }
+        if self.data.len() > MAX_DATA_BYTES {
+            return Err(EnvelopeError::DataTooLarge { bytes: self.data.len() });
+        }
+        Ok(self.assemble())
+    }
+
+    fn slots(&self) -> [(&'static str, &str); SLOTS - 1] {
+        [
+            ("id", &self.id),
+            ("source", &self.source),
+            ("type", &self.event_type),
+            ("subject", &self.subject),
+            ("partitionkey", &self.key),
+            ("datacontenttype", &self.content_type),
+            ("dataschema", &self.schema),
+            ("correlationid", &self.correlation),
+            ("causationid", &self.causation),
+        ]
+    }
+
+    fn with_control_character(&self) -> Option<&str> {
+        let extensions = self.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let forbidden = |text: &str| text.bytes().any(|byte| byte < 0x20 || byte == 0x7f);
+        self.slots().into_iter().chain(extensions).find(|(_, value)| forbidden(value)).map(|(name, _)| name)
+    }
+
+    fn text_bytes(&self) -> usize {
+        let extensions: usize = self.extensions.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        self.slots().iter().map(|(_, value)| value.len()).sum::<usize>() + extensions
+    }
+
+    /// Assembles checked attributes. Text past 64 KiB (only possible for an emitted event whose parent is at the limit)
+    /// is cut by dropping extensions: never the payload, never a required attribute.
+    fn assemble(mut self) -> Envelope {
+        while self.text_bytes() > usize::from(u16::MAX) && self.extensions.pop().is_some() {}
+        let mut text = String::with_capacity(self.text_bytes());
+        let mut ends = [0; SLOTS];
+        for (end, (_, value)) in ends.iter_mut().zip(self.slots()) {
+            text.push_str(value);
+            *end = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        }
+        for (name, value) in &self.extensions {
+            for part in [name, value] {
+                text.push_str(part);
+                text.push('\0');
+            }
+        }
+        ends[SLOTS - 1] = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        Envelope {
+            text: ByteString::from(text),
+            ends,
+            flags: flag(self.time.is_some(), HAS_TIME) | flag(self.id_supplied, ID_SUPPLIED) | flag(self.foreign, FOREIGN),
+            hops: self.hops,
+            time: self.time.unwrap_or_default(),
+            published: Timestamp::default(),
+            data: self.data,
+        }
+    }
+}
+
+impl std::fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The payload may be secret or large: only its size is shown.
+        f.debug_struct("Envelope")
+            .field("id", &self.id())
+            .field("source", &self.source())
+            .field("type", &self.event_type())
+            .field("key", &self.key())
+            .field("hops", &self.hops)
+            .field("data_bytes", &self.data.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_stored_is_read_back(
+            id in "[a-z0-9]{1,40}",
+            subject in proptest::option::of("[^\\x00-\\x1f\\x7f]{1,60}"),
+            key in proptest::option::of("[^\\x00-\\x1f\\x7f]{1,60}"),
+            extensions in proptest::collection::vec(("[a-z0-9]{1,20}", "[^\\x00-\\x1f\\x7f]{0,30}"), 0..4),
+            time in proptest::option::of(any::<i64>()),
+            published in any::<i64>(),
+            data in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut builder = Envelope::builder("order.created").id(id.clone()).source("/shop").data(data.clone());
+            if let Some(subject) = &subject { builder = builder.subject(subject.clone()); }
+            if let Some(key) = &key { builder = builder.key(key.clone()); }
+            if let Some(time) = time { builder = builder.time(Timestamp::from_micros(time)); }
+            for (name, value) in &extensions { builder = builder.extension(name.clone(), value.clone()); }
+            let event = builder.build().unwrap().published_at(Timestamp::from_micros(published));
+            let read = Envelope::from_stored(&event.to_stored()).unwrap();
+            prop_assert_eq!(&read, &event);
+            prop_assert_eq!(read.id(), id.as_str());
+            prop_assert_eq!(read.key(), key.as_deref().or(subject.as_deref()));
+            prop_assert_eq!(read.time(), time.map(Timestamp::from_micros));
+            prop_assert_eq!(read.data().as_ref(), data.as_slice());
+            let seen: Vec<_> = read.extensions().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            prop_assert_eq!(seen, extensions);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused_or_read_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            if let Ok(event) = Envelope::from_stored(&Bytes::from(bytes)) {
+                let _ = (format!("{event:?}"), event.key().map(str::len), event.extensions().count());
+            }
+        }
+    }
+
+    #[test]
+    fn a_slip_gets_an_error_that_names_it() {
+        assert_eq!(Envelope::builder("").build(), Err(EnvelopeError::Missing("type")));
+        assert_eq!(Envelope::builder("a").id("").build(), Err(EnvelopeError::Missing("id")));
+        assert_eq!(Envelope::builder("a").extension("No", "x").build(), Err(EnvelopeError::Name("No".into())));
+        assert_eq!(
+            Envelope::builder("a").subject("x\ny").build(),
+            Err(EnvelopeError::ControlCharacter("subject".into()))
+        );
+        assert_eq!(
+            Envelope::builder("a").data(vec![0; MAX_DATA_BYTES + 1]).build(),
+            Err(EnvelopeError::DataTooLarge { bytes: MAX_DATA_BYTES + 1 })
+        );
+        assert!(matches!(
+            Envelope::builder("a").subject("x".repeat(MAX_ATTRIBUTES_BYTES)).build(),
+            Err(EnvelopeError::AttributesTooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn an_emitted_event_knows_where_it_comes_from() {
+        let parent = Envelope::builder("order.created").id("p").source("/shop").subject("o-1").build().unwrap();
+        let emit = || Envelope::builder("order.paid").build().unwrap().emitted_by(&parent, "charge", 0);
+        let child = emit();
+        assert_eq!(child.id(), emit().id(), "handling again gives the same id");
+        assert_eq!((child.hops(), child.key(), child.source()), (1, Some("o-1"), "/oncue/charge"));
+        assert_eq!((child.correlation_id(), child.causation_id()), (Some("p"), Some("p")));
+        let grandchild = Envelope::builder("x").build().unwrap().emitted_by(&child, "notify", 0);
+        assert_eq!((grandchild.correlation_id(), grandchild.causation_id()), (Some("p"), Some(child.id())));
+    }
+}

@@ -1,0 +1,124 @@
+//! Events: typed in your code, an [`Envelope`] on the way.
+
+mod cloudevents;
+mod envelope;
+mod id;
+mod key;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+pub use cloudevents::CloudEventError;
+pub use envelope::{
+    DEFAULT_SOURCE, Envelope, EnvelopeBuilder, EnvelopeError, MAX_ATTRIBUTES_BYTES, MAX_DATA_BYTES, MAX_HOPS,
+};
+pub use id::derived as derived_id;
+pub use key::{murmur2, partition_of};
+
+/// The topic of events that name none.
+pub const DEFAULT_TOPIC: &str = "events";
+
+/// A type whose values are events. Derive it: `#[derive(Event)]` with
+/// `#[event(type = "order.created", key = order_id)]`.
+///
+/// A struct has one event type; an enum has one per variant.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    label = "not an event",
+    note = "derive it: `#[derive(Event, Serialize, Deserialize)] #[event(type = \"order.created\")]`"
+)]
+pub trait Event: Sized + Send + Sync + 'static {
+    /// All event types that a value can have.
+    const TYPES: &'static [&'static str];
+    /// The topic that such events are published to.
+    const TOPIC: &'static str = DEFAULT_TOPIC;
+    /// The content type of [`encode`](Self::encode)d data.
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    /// The event type of this value, one of [`TYPES`](Self::TYPES).
+    fn event_type(&self) -> &'static str;
+
+    /// What order is kept for, if for anything.
+    fn key(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    /// The payload of this value.
+    ///
+    /// # Errors
+    /// The value cannot be written in this content type.
+    fn encode(&self) -> Result<Bytes, CodecError>;
+
+    /// The value of a payload of this event type.
+    ///
+    /// # Errors
+    /// The payload does not fit the type.
+    fn decode(event_type: &str, data: &[u8]) -> Result<Self, CodecError>;
+}
+
+/// A payload that does not fit its type.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error("{type_name} from event type `{event_type}`: {reason}")]
+pub struct CodecError {
+    /// The Rust type.
+    pub type_name: &'static str,
+    /// The event type.
+    pub event_type: String,
+    /// What does not fit, and where.
+    pub reason: String,
+}
+
+impl CodecError {
+    /// `reason` may be any error of a codec.
+    #[must_use]
+    pub fn new<T>(event_type: &str, reason: &dyn std::fmt::Display) -> Self {
+        Self {
+            type_name: std::any::type_name::<T>(),
+            event_type: event_type.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl Envelope {
+    /// The envelope of a typed event, with a new id.
+    ///
+    /// # Errors
+    /// The value cannot be encoded, or breaks a limit.
+    pub fn of<E: Event>(event: &E) -> Result<Self, InvalidEvent> {
+        Ok(Self::builder_of(event)?.build()?)
+    }
+
+    /// As [`of`](Self::of), for those who add attributes of their own.
+    ///
+    /// # Errors
+    /// The value cannot be encoded.
+    pub fn builder_of<E: Event>(event: &E) -> Result<EnvelopeBuilder, InvalidEvent> {
+        let builder = Self::builder(event.event_type()).content_type(E::CONTENT_TYPE).data(event.encode()?);
+        Ok(match event.key() {
+            Some(key) => builder.key(key),
+            None => builder,
+        })
+    }
+
+    /// The typed event in this envelope.
+    ///
+    /// # Errors
+    /// The payload does not fit `E`.
+    pub fn decode<E: Event>(&self) -> Result<E, CodecError> {
+        E::decode(self.event_type(), self.data())
+    }
+}
+
+/// Why a value cannot be published as an event.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum InvalidEvent {
+    /// It cannot be encoded.
+    #[error("cannot be encoded: {0}")]
+    Codec(#[from] CodecError),
+    /// Its attributes or its size break a rule.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+}

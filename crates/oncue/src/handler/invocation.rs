@@ -1,0 +1,93 @@
+//! One call of a handler: what it is given, and what it leaves behind besides its outcome.
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{event::Envelope, transport::Position};
+
+/// Values of the app that handlers take as `State<T>`, one per type.
+#[derive(Clone, Default)]
+pub struct StateMap(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+
+impl StateMap {
+    /// Adds a value; one of the same type is replaced.
+    pub fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
+        self.0.insert(TypeId::of::<T>(), Arc::new(value));
+    }
+
+    /// The value of a type.
+    #[must_use]
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.0.get(&TypeId::of::<T>())?.downcast_ref()
+    }
+}
+
+/// A change of a handler's keyed state, written with the settle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateChange {
+    /// The new value.
+    Set(Bytes),
+    /// The key has no state any more.
+    Clear,
+}
+
+/// What a handler leaves behind besides its outcome. Kept only if the outcome is an ack.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Events to publish with the ack, in order (ids not yet derived).
+    pub emits: Vec<Envelope>,
+    /// The keyed state to write with the ack.
+    pub state: Option<StateChange>,
+    /// Why an effect could not be recorded (a value that does not encode): fails the attempt.
+    pub error: Option<String>,
+}
+
+/// One call of a handler.
+pub struct Invocation {
+    /// The event.
+    pub envelope: Envelope,
+    /// Where it stands.
+    pub position: Position,
+    /// Which attempt this is: 1 is the first.
+    pub attempt: u32,
+    /// The id of the handler's subscription.
+    pub subscription: Arc<str>,
+    /// The app's values.
+    pub states: Arc<StateMap>,
+    /// The keyed state of the event's key as of its last settled event, for handlers that take `Keyed`.
+    pub keyed: Option<Bytes>,
+    effects: OnceLock<Arc<Mutex<Effects>>>,
+}
+
+impl Invocation {
+    /// An invocation without effects yet.
+    #[must_use]
+    pub fn new(
+        envelope: Envelope,
+        position: Position,
+        attempt: u32,
+        subscription: Arc<str>,
+        states: Arc<StateMap>,
+        keyed: Option<Bytes>,
+    ) -> Self {
+        Self { envelope, position, attempt, subscription, states, keyed, effects: OnceLock::new() }
+    }
+
+    /// Where the handler leaves its effects; made on first use, as most handlers leave none.
+    #[must_use]
+    pub fn effects(&self) -> &Arc<Mutex<Effects>> {
+        self.effects.get_or_init(Arc::default)
+    }
+
+    /// The effects left so far, taken.
+    #[must_use]
+    pub fn take_effects(&self) -> Effects {
+        self.effects.get().map(|effects| std::mem::take(&mut *effects.lock())).unwrap_or_default()
+    }
+}

@@ -1,0 +1,86 @@
+//! What follows a failed attempt. A policy decides; somebody else waits.
+
+//mod backoff;
+
+use std::{fmt, time::Duration};
+
+//pub use backoff::{Exponential, Fixed, List, Never, exponential, fixed, list, never};
+
+/// What kind of failure it was: what a policy, the settle record and the decision model tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ErrorClass {
+    /// May succeed when tried again. What an error is unless it says otherwise.
+    Transient = 1,
+    /// The other side asks to be called less often.
+    Throttled = 2,
+    /// Will fail again however often it is tried.
+    Permanent = 3,
+    /// The payload does not fit the handler's event type.
+    Malformed = 4,
+    /// The handler took longer than its timeout.
+    Timeout = 5,
+    /// The handler panicked.
+    Panic = 6,
+}
+
+impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 6] =
+        [Self::Transient, Self::Throttled, Self::Permanent, Self::Malformed, Self::Timeout, Self::Panic];
+
+    /// Whether another attempt can help.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        !matches!(self, Self::Permanent | Self::Malformed)
+    }
+
+    /// The class that a settle record stores as `code`.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| *class as u8 == code)
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Transient => "transient",
+            Self::Throttled => "throttled",
+            Self::Permanent => "permanent",
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+            Self::Panic => "panic",
+        })
+    }
+}
+
+/// A failed attempt, as a policy sees it.
+#[derive(Clone, Debug)]
+pub struct Failure<'a> {
+    /// Which attempt failed: 1 is the first.
+    pub attempt: u32,
+    /// What kind of failure.
+    pub class: ErrorClass,
+    /// The error's text.
+    pub error: &'a str,
+    /// Time since the event was published.
+    pub age: Duration,
+    /// Uniform in [0, 1): for jitter, so that a policy itself stays a function.
+    pub random: f64,
+}
+
+/// What to do after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Try again after this delay; zero is at once.
+    Retry(Duration),
+    /// Give up: keep the event as a dead letter.
+    DeadLetter,
+}
+
+/// Decides what follows a failed attempt. A value: it never waits, never reads a clock, keeps no state of its own.
+pub trait Policy: fmt::Debug + Send + Sync + 'static {
+    /// The decision for this failure.
+    fn decide(&self, failure: &Failure<'_>) -> Decision;
+}

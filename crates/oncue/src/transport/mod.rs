@@ -1,0 +1,5 @@
+//! What carries a topic.
+
+mod position;
+
+pub use position::Position;
