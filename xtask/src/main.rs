@@ -1,2 +1,53 @@
-//! Placeholder while the workspace is being laid out.
-fn main() {}
+//! The repository's task runner: what `cargo xtask` does.
+
+mod rules;
+mod step;
+mod tasks;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Checks, tests and benchmarks of this repository")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must hold before a change is merged: format, house rules, lints, tests, documentation, examples.
+    Ci,
+    /// All tests of the workspace; arguments go to `cargo test`.
+    Test {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// The house rules alone: sizes, dependencies, clocks, queues, names, documents.
+    Rules,
+    /// The benchmarks, in release: all, or those named (`1a 2c`), with `--json` for programs; arguments go on to them.
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// The examples: each is run and must succeed.
+    Examples,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Ci => tasks::ci(),
+        Task::Test { arguments } => tasks::test(&arguments),
+        Task::Rules => tasks::rules(),
+        Task::Bench { arguments } => tasks::bench(&arguments),
+        Task::Examples => tasks::examples(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("\n{failed}");
+            ExitCode::FAILURE
+        }
+    }
+}

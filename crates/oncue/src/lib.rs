@@ -1,10 +1,71 @@
-//! Oncue: an event-driven backend.
+//! Oncue: an event-driven backend. You write handlers as plain functions; Oncue delivers events to them, durably, in
+//! order per key, in parallel across keys, with failures handled by a policy.
+//!
+//! ```
+//! use oncue::prelude::*;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Event, Serialize, Deserialize)]
+//! #[event(type = "user.greeted")]
+//! struct Greeted { name: String }
+//!
+//! #[handler]
+//! async fn greet(event: Greeted) {
+//!     println!("hello, {}", event.name);
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> oncue::Result<()> {
+//! let app = App::open("memory:").await?.on(greet).start().await?;
+//! app.publish(Greeted { name: "Ada".into() }).await?;
+//! # app.idle().await?;
+//! # app.shutdown().await
+//! # }
+//! ```
+//!
+//! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`policy`], [`metrics`],
+//! [`transport`], [`handler`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
 
-// Lets the macros name `::oncue` inside this crate's own tests too.
+// Lets the macros name `::oncue` inside this crate too.
+#[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
 extern crate self as oncue;
 
 pub mod clock;
 pub mod event;
+pub mod graph;
 pub mod handler;
+pub mod metrics;
 pub mod policy;
 pub mod transport;
+
+mod app;
+mod bus;
+mod dispatch;
+mod error;
+mod receipt;
+
+pub use app::App;
+pub use bus::{Bus, DEFAULT_GRACE, IntoEvent};
+pub use clock::{Clock, ManualClock, Timestamp};
+pub use dispatch::DispatchError;
+pub use error::{Error, Result, StartError};
+pub use event::{Envelope, Event};
+pub use oncue_macros::{Event, handler};
+pub use receipt::{EventOutcome, Receipt};
+
+/// What the macros name; not for you.
+#[doc(hidden)]
+pub use handler::private as __private;
+
+/// What a program of handlers needs: `use oncue::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        App, Bus, Envelope, Event, EventOutcome, Receipt,
+        handler::{
+            Delivery, Handle, HandlerError, HandlerExt as _, IntoRegistration as _, Outcome,
+            extract::{Context, Headers, Keyed, State},
+        },
+        policy,
+    };
+    pub use oncue_macros::handler;
+}

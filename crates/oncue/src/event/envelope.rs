@@ -274,6 +274,7 @@ impl Envelope {
     }
 
     /// The same event as accepted at `published`.
+    #[cfg(test)]
     pub(crate) fn published_at(mut self, published: Timestamp) -> Self {
         self.published = published;
         self

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub use crate::transport::StateChange;
 use crate::{event::Envelope, transport::Position};
 
 /// Values of the app that handlers take as `State<T>`, one per type.
@@ -28,20 +29,20 @@ impl StateMap {
     }
 }
 
-/// A change of a handler's keyed state, written with the settle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StateChange {
-    /// The new value.
-    Set(Bytes),
-    /// The key has no state any more.
-    Clear,
+/// An event that a handler emits.
+#[derive(Clone, Debug)]
+pub struct Emitted {
+    /// The topic it goes to.
+    pub topic: &'static str,
+    /// The event, its id not derived yet.
+    pub envelope: Envelope,
 }
 
 /// What a handler leaves behind besides its outcome. Kept only if the outcome is an ack.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Events to publish with the ack, in order (ids not yet derived).
-    pub emits: Vec<Envelope>,
+    pub emits: Vec<Emitted>,
     /// The keyed state to write with the ack.
     pub state: Option<StateChange>,
     /// Why an effect could not be recorded (a value that does not encode): fails the attempt.
@@ -63,6 +64,7 @@ pub struct Invocation {
     /// The keyed state of the event's key as of its last settled event, for handlers that take `Keyed`.
     pub keyed: Option<Bytes>,
     effects: OnceLock<Arc<Mutex<Effects>>>,
+    declared: OnceLock<Arc<[String]>>,
 }
 
 impl Invocation {
@@ -76,7 +78,7 @@ impl Invocation {
         states: Arc<StateMap>,
         keyed: Option<Bytes>,
     ) -> Self {
-        Self { envelope, position, attempt, subscription, states, keyed, effects: OnceLock::new() }
+        Self { envelope, position, attempt, subscription, states, keyed, effects: OnceLock::new(), declared: OnceLock::new() }
     }
 
     /// Where the handler leaves its effects; made on first use, as most handlers leave none.
@@ -89,5 +91,17 @@ impl Invocation {
     #[must_use]
     pub fn take_effects(&self) -> Effects {
         self.effects.get().map(|effects| std::mem::take(&mut *effects.lock())).unwrap_or_default()
+    }
+
+    /// Says which event types the handler declares that it emits; without this, it may emit any.
+    pub fn declare(&self, emits: &Arc<[String]>) {
+        // Said twice, it is the same handler that says it.
+        let _ = self.declared.set(emits.clone());
+    }
+
+    /// The event types that the handler declares that it emits; nothing if nobody said.
+    #[must_use]
+    pub fn declared(&self) -> Option<Arc<[String]>> {
+        self.declared.get().cloned()
     }
 }

@@ -1,9 +1,63 @@
 //! Handlers: what processes events.
+//!
+//! A handler is a function. Its first argument is the event, the others are [extractors](extract), and what it returns
+//! is published, atomically with the acknowledgement:
+//!
+//! ```
+//! use oncue::prelude::*;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Event, Serialize, Deserialize)]
+//! #[event(type = "order.created", key = order_id)]
+//! struct OrderCreated { order_id: String }
+//!
+//! #[derive(Event, Serialize, Deserialize)]
+//! #[event(type = "order.paid", key = order_id)]
+//! struct OrderPaid { order_id: String }
+//!
+//! #[handler(concurrency = 8)]
+//! async fn charge(order: OrderCreated) -> OrderPaid {
+//!     OrderPaid { order_id: order.order_id }
+//! }
+//!
+//! let registration = charge.into_registration();
+//! assert_eq!(registration.id, "charge");
+//! assert_eq!(registration.types, ["order.created"]);
+//! assert_eq!(registration.emits, ["order.paid"]);
+//! ```
+//!
+//! Generic at the door ([`Handler`], [`IntoRegistration`]), erased behind it ([`ErasedHandler`]).
 
+mod annotated;
+mod erased;
+mod error;
+mod ext;
+pub mod extract;
+mod function;
+mod input;
 mod invocation;
+mod object;
+mod options;
+#[doc(hidden)]
+pub mod private;
+mod registration;
+mod returns;
 
-pub use invocation::{Effects, Invocation, StateChange, StateMap};
+use std::{pin::Pin, time::Duration};
 
+pub use annotated::{Annotated, AnnotatedValue, Annotation, Meta, Work};
+pub use error::HandlerError;
+pub use ext::HandlerExt;
+pub use extract::Extract;
+pub use function::{Function, Handler, RefFunction};
+pub use input::{Delivery, Input};
+pub use invocation::{Effects, Emitted, Invocation, StateChange, StateMap};
+pub use object::Handle;
+pub use options::{AfterDeadLetter, DEFAULT_CONCURRENCY, HandlerOptions, Location, Retry};
+pub use registration::{IntoRegistration, Registration};
+pub use returns::{Classify, IntoOutcome};
+
+pub use crate::transport::{OnDeadLetter, Ordered, Start};
 use crate::policy::ErrorClass;
 
 /// What a handler made of an event. What it emitted and what it wrote to its state is in the invocation's [`Effects`].
@@ -20,11 +74,13 @@ pub enum Outcome {
     },
     /// Failed for good: a dead letter at once, whatever the policy.
     Reject {
+        /// What kind of failure: malformed if the payload does not fit, else permanent.
+        class: ErrorClass,
         /// Why.
         error: String,
     },
     /// Not yet: deliver it again after this delay; counts as no attempt.
-    Defer(std::time::Duration),
+    Defer(Duration),
 }
 
 /// What calling a handler gives.
@@ -32,7 +88,7 @@ pub enum Call {
     /// It ran to its end.
     Done(Outcome),
     /// To be polled.
-    Future(std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>),
+    Future(Pin<Box<dyn Future<Output = Outcome> + Send>>),
     /// Blocks: to be run on the blocking pool.
     Blocking(Box<dyn FnOnce() -> Outcome + Send>),
 }
@@ -41,4 +97,21 @@ pub enum Call {
 pub trait ErasedHandler: Send + Sync + 'static {
     /// Decodes the event, extracts the arguments and calls.
     fn call(&self, invocation: &Invocation) -> Call;
+
+    /// Takes over what a [`Registration`] says about the call itself. Called whenever that changes, and before the
+    /// first [`call`](Self::call).
+    fn configure(&mut self, wiring: &Wiring) {
+        let _ = wiring;
+    }
+}
+
+/// What of a [`Registration`] the call itself depends on.
+#[derive(Clone, Debug, Default)]
+pub struct Wiring {
+    /// Whether a plain function is called where it is, instead of on the blocking pool.
+    pub inline: bool,
+    /// How errors are classed.
+    pub classify: Classify,
+    /// The event types that [`Context::emit`](extract::Context::emit) accepts.
+    pub emits: std::sync::Arc<[String]>,
 }

@@ -1,13 +1,19 @@
 //! What follows a failed attempt. A policy decides; somebody else waits.
 
-//mod backoff;
+mod backoff;
+mod plan;
 
 use std::{fmt, time::Duration};
 
-//pub use backoff::{Exponential, Fixed, List, Never, exponential, fixed, list, never};
+pub use backoff::{
+    DEFAULT_FACTOR, DEFAULT_INITIAL, DEFAULT_JITTER, DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_DELAY, Exponential, Fixed, List,
+    Never, exponential, fixed, list, never,
+};
+pub use plan::{Plan, PlannedAttempt, plan};
 
 /// What kind of failure it was: what a policy, the settle record and the decision model tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum ErrorClass {
     /// May succeed when tried again. What an error is unless it says otherwise.

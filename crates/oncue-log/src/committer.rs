@@ -1,0 +1,236 @@
+//! Writing: frames into segments, zeros ahead of them, syncs, and rolling over to the next segment.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::checkpoint::{Tracker, WholeCheckpoint};
+use crate::core::Core;
+use crate::error::StorageError;
+use crate::frame::{FLAG_SKIPPABLE, FRAME_INDEX, FRAME_RECORDS, Frame, FrameHeader, HEADER_BYTES, Place};
+use crate::limits::{FIRST_FILL_BYTES, LAST_FILL_BYTES};
+use crate::options::Durability;
+use crate::queue::Pending;
+use crate::record::Lsn;
+use crate::segment::{FIRST_FRAME, SegmentFile, SegmentHeader, name_of};
+use crate::storage::{write_all, write_zeros};
+use crate::view::Segment;
+
+/// The one place that writes. Behind a lock, so that the writer thread, an inline writer and closing can take turns.
+pub(crate) struct Committer {
+    pub(crate) segment: SegmentFile,
+    /// Where the next frame goes.
+    pub(crate) position: u64,
+    /// The file holds zeros, or frames, up to here.
+    pub(crate) filled: u64,
+    pub(crate) fill_step: u64,
+    pub(crate) next_lsn: Lsn,
+    /// Every record below is synced.
+    pub(crate) synced_lsn: Lsn,
+    pub(crate) tracker: Tracker,
+    pub(crate) checkpoint: Option<WholeCheckpoint>,
+    /// Nothing was written since the log was closed last.
+    pub(crate) closed: bool,
+    pub(crate) group: VecDeque<Pending>,
+    written: Vec<(FrameHeader, Pending)>,
+    freed: Vec<BytesMut>,
+}
+
+/// A frame this small is copied for readers, so that its buffer can be filled again: held as it is, it would hold a
+/// buffer many times its size.
+const COPIED_BYTES: usize = 64 << 10;
+/// How many buffers that readers are done with are kept.
+const FREED: usize = 4;
+
+impl Committer {
+    pub(crate) fn new(segment: SegmentFile, position: u64, filled: u64, next_lsn: Lsn) -> Self {
+        Self {
+            segment,
+            position,
+            filled,
+            fill_step: FIRST_FILL_BYTES,
+            next_lsn,
+            synced_lsn: next_lsn,
+            tracker: Tracker::default(),
+            checkpoint: None,
+            closed: false,
+            group: VecDeque::new(),
+            written: Vec::new(),
+            freed: Vec::new(),
+        }
+    }
+
+    /// Writes the group, makes it durable, shows it to readers.
+    pub(crate) fn write_group(&mut self, core: &Core) -> Result<(), StorageError> {
+        while let Some(frame) = self.group.pop_front() {
+            self.write_frame(core, frame)?;
+        }
+        self.publish(core)
+    }
+
+    fn write_frame(&mut self, core: &Core, mut frame: Pending) -> Result<(), StorageError> {
+        let length = frame.bytes.len() as u64;
+        if self.position > FIRST_FRAME && self.position + length > core.options.segment_bytes {
+            self.roll(core, frame.time)?;
+        }
+        let header = FrameHeader {
+            kind: FRAME_RECORDS,
+            flags: 0,
+            payload_bytes: (frame.bytes.len() - HEADER_BYTES) as u32,
+            records: frame.records,
+            topic: if let [only] = &frame.topics[..] { only.topic } else { 0 },
+            place: Place { epoch: self.segment.epoch, position: self.position },
+            first_lsn: frame.first_lsn,
+            synced_lsn: self.synced_lsn,
+            time: frame.time,
+        };
+        header.seal(&mut frame.bytes, core.seed);
+        for (lsn, part) in &frame.parts {
+            self.checkpoint = self.tracker.see(*lsn, *part, header.place).or(self.checkpoint);
+        }
+        self.put(core, &frame.bytes)?;
+        self.next_lsn = header.end_lsn();
+        self.closed = false;
+        core.counters.frames.fetch_add(1, Ordering::Relaxed);
+        core.counters.records.fetch_add(u64::from(header.records), Ordering::Relaxed);
+        self.written.push((header, frame));
+        Ok(())
+    }
+
+    /// Writes a frame's bytes at the end, and zeros behind it where they run out.
+    fn put(&mut self, core: &Core, bytes: &[u8]) -> Result<(), StorageError> {
+        let file = self.segment.file.as_ref();
+        write_all(file, bytes, self.position).map_err(StorageError::on("write", &self.segment.name))?;
+        self.position += bytes.len() as u64;
+        core.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if self.position <= self.filled || !core.storage.fill_ahead() {
+            return Ok(());
+        }
+        let target = (self.position + self.fill_step).min(core.options.segment_bytes.max(self.position));
+        write_zeros(file, self.position, target - self.position)
+            .map_err(StorageError::on("write zeros to", &self.segment.name))?;
+        self.filled = target;
+        self.fill_step = (self.fill_step * 2).min(LAST_FILL_BYTES);
+        Ok(())
+    }
+
+    fn sync(&mut self, core: &Core) -> Result<(), StorageError> {
+        self.segment.file.sync().map_err(StorageError::on("sync", &self.segment.name))?;
+        self.synced_lsn = self.next_lsn;
+        core.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What was written becomes durable, readable and known to be.
+    fn publish(&mut self, core: &Core) -> Result<(), StorageError> {
+        if self.written.is_empty() {
+            return Ok(());
+        }
+        if core.options.durability == Durability::Disk {
+            self.sync(core)?;
+        }
+        let keep = core.options.tail_bytes > 0;
+        let frames: Vec<_> = self.written.iter_mut().map(|(header, frame)| readable(*header, frame, keep)).collect();
+        let mut view = core.view.write();
+        for (frame, (_, pending)) in frames.into_iter().zip(&self.written) {
+            view.publish(frame, &pending.topics, &mut self.freed);
+        }
+        view.checkpoint = self.checkpoint;
+        drop(view);
+        core.durable.store(self.next_lsn, Ordering::Release);
+        let mut queue = core.queue.lock();
+        for (_, mut frame) in self.written.drain(..) {
+            if frame.bytes.capacity() == 0 {
+                frame.bytes = self.freed.pop().unwrap_or_default();
+            }
+            queue.recycle(frame);
+        }
+        drop(queue);
+        self.freed.truncate(FREED);
+        Ok(())
+    }
+
+    /// Seals the segment and begins the next.
+    fn roll(&mut self, core: &Core, time: i64) -> Result<(), StorageError> {
+        self.publish(core)?;
+        let index_at = self.position;
+        let payload = core.view.read().index.encode();
+        let mut frame = vec![0; HEADER_BYTES];
+        frame.extend_from_slice(&payload);
+        self.own_header(FRAME_INDEX, payload.len(), time).seal(&mut frame, core.seed);
+        self.put(core, &frame)?;
+        self.sync(core)?;
+        let header = SegmentHeader {
+            log_id: core.log_id,
+            previous_epoch: self.segment.epoch,
+            previous_index: index_at,
+            checkpoint: self.checkpoint.map(|whole| whole.place).unwrap_or_default(),
+        };
+        self.segment = create_segment(core.storage.as_ref(), &header, self.segment.epoch + 1, self.next_lsn, time)?;
+        self.position = FIRST_FRAME;
+        (self.filled, self.fill_step) = (FIRST_FRAME, FIRST_FILL_BYTES);
+        core.view.write().roll(index_at, Segment::new(self.segment.epoch, self.next_lsn, None));
+        Ok(())
+    }
+
+    /// Writes the last frame, which tells that nothing is missing behind what it says was synced.
+    pub(crate) fn write_closing(&mut self, core: &Core, time: i64) -> Result<(), StorageError> {
+        if self.closed {
+            return Ok(());
+        }
+        if self.synced_lsn < self.next_lsn {
+            self.sync(core)?;
+        }
+        let mut frame = vec![0; HEADER_BYTES];
+        self.own_header(FRAME_RECORDS, 0, time).seal(&mut frame, core.seed);
+        self.put(core, &frame)?;
+        self.sync(core)?;
+        core.view.write().end.position = self.position;
+        self.closed = true;
+        Ok(())
+    }
+
+    fn own_header(&self, kind: u8, payload: usize, time: i64) -> FrameHeader {
+        FrameHeader {
+            kind,
+            flags: if kind == FRAME_INDEX { FLAG_SKIPPABLE } else { 0 },
+            payload_bytes: payload as u32,
+            records: 0,
+            topic: 0,
+            place: Place { epoch: self.segment.epoch, position: self.position },
+            first_lsn: self.next_lsn,
+            synced_lsn: self.synced_lsn,
+            time,
+        }
+    }
+}
+
+/// The frame as readers get it, in the buffer that it was written from, or copied if it is small.
+fn readable(header: FrameHeader, pending: &mut Pending, keep: bool) -> Frame {
+    let bytes = if !keep {
+        Bytes::new()
+    } else if pending.bytes.len() <= COPIED_BYTES {
+        Bytes::copy_from_slice(&pending.bytes)
+    } else {
+        std::mem::take(&mut pending.bytes).freeze()
+    };
+    Frame { header, bytes }
+}
+
+/// Makes a segment that is there, whole, after a crash: its header is synced before its name is.
+pub(crate) fn create_segment(
+    storage: &dyn crate::storage::Storage,
+    header: &SegmentHeader,
+    epoch: u64,
+    first_lsn: Lsn,
+    time: i64,
+) -> Result<SegmentFile, StorageError> {
+    let name = name_of(epoch);
+    let file = storage.open(&name, true).map_err(StorageError::on("create", &name))?;
+    write_all(file.as_ref(), &header.encode(epoch, first_lsn, time), 0).map_err(StorageError::on("write", &name))?;
+    file.sync().map_err(StorageError::on("sync", &name))?;
+    storage.sync_dir().map_err(StorageError::on("sync the directory of", &name))?;
+    let seed = crate::frame::seed(header.log_id);
+    Ok(SegmentFile { name, epoch, seed, file })
+}

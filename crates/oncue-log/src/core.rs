@@ -1,0 +1,207 @@
+//! What the handles of a log and its writer share: queue, committer, view, and the order in which they are locked.
+//!
+//! Locks are taken in the order committer, view, queue; wakers are called with none held.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Poll, Waker};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::committer::Committer;
+use crate::error::{AppendError, Fenced, StorageError};
+use crate::options::Options;
+use crate::queue::Queue;
+use crate::record::Lsn;
+use crate::storage::Storage;
+use crate::view::{SegmentReader, View};
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) frames: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+}
+
+pub(crate) struct Core {
+    pub(crate) log_id: u64,
+    pub(crate) seed: u32,
+    pub(crate) options: Options,
+    pub(crate) storage: Box<dyn Storage>,
+    pub(crate) queue: Mutex<Queue>,
+    /// The writer thread waits here for something to write.
+    pub(crate) work: Condvar,
+    pub(crate) committer: Mutex<Committer>,
+    pub(crate) view: RwLock<View>,
+    /// Every record below is durable and readable.
+    pub(crate) durable: AtomicU64,
+    pub(crate) fence: OnceLock<String>,
+    pub(crate) counters: Counters,
+    /// Segments read lately, so that reading here and there does not open them again and again.
+    pub(crate) recent: Mutex<Vec<Arc<SegmentReader>>>,
+    pub(crate) trimming: Mutex<()>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        log_id: u64,
+        options: Options,
+        storage: Box<dyn Storage>,
+        queue: Queue,
+        view: View,
+        committer: Committer,
+    ) -> Self {
+        Self {
+            log_id,
+            seed: crate::frame::seed(log_id),
+            options,
+            storage,
+            durable: AtomicU64::new(queue.next_lsn),
+            queue: Mutex::new(queue),
+            work: Condvar::new(),
+            committer: Mutex::new(committer),
+            view: RwLock::new(view),
+            fence: OnceLock::new(),
+            counters: Counters::default(),
+            recent: Mutex::default(),
+            trimming: Mutex::default(),
+        }
+    }
+
+    /// Writes all that waits. When it returns, everything appended before is durable, or the log is fenced.
+    pub(crate) fn commit(&self) {
+        let mut committer = self.committer.lock();
+        let mut wake = Vec::new();
+        self.commit_locked(&mut committer, &mut wake);
+        drop(committer);
+        wake.into_iter().for_each(Waker::wake);
+    }
+
+    /// The writer thread's life: ends when the log is closed and nothing waits, or fenced.
+    pub(crate) fn run(&self) {
+        let guard = FenceOnPanic(self);
+        let mut wake = Vec::new();
+        loop {
+            let mut queue = self.queue.lock();
+            while queue.waiting.is_empty() && !queue.closed {
+                queue.idle = true;
+                self.work.wait(&mut queue);
+                queue.idle = false;
+            }
+            let over = queue.waiting.is_empty();
+            drop(queue);
+            if over || self.fence.get().is_some() {
+                break;
+            }
+            let mut committer = self.committer.lock();
+            self.commit_locked(&mut committer, &mut wake);
+            drop(committer);
+            wake.drain(..).for_each(Waker::wake);
+        }
+        drop(guard);
+    }
+
+    fn commit_locked(&self, committer: &mut Committer, wake: &mut Vec<Waker>) {
+        if self.fence.get().is_some() {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        if queue.waiting.is_empty() {
+            return;
+        }
+        queue.take(&mut committer.group);
+        let mut space = Vec::new();
+        queue.space.take(&mut space);
+        drop(queue);
+        space.into_iter().for_each(Waker::wake);
+        match committer.write_group(self) {
+            Ok(()) => self.queue.lock().in_flight.take(wake),
+            Err(error) => self.fence(&error, wake),
+        }
+    }
+
+    /// From here on nothing becomes durable. Who waits goes to `wake`.
+    pub(crate) fn fence(&self, error: &StorageError, wake: &mut Vec<Waker>) {
+        self.fence_because(error.to_string(), wake);
+    }
+
+    fn fence_because(&self, reason: String, wake: &mut Vec<Waker>) {
+        let _first_reason_stays = self.fence.set(reason);
+        let mut queue = self.queue.lock();
+        queue.waiting.clear();
+        queue.waiting_bytes = 0;
+        let Queue { in_flight, behind, space, .. } = &mut *queue;
+        for waiting in [in_flight, behind, space] {
+            waiting.take(wake);
+        }
+    }
+
+    pub(crate) fn fenced(&self) -> Result<(), Fenced> {
+        self.fence.get().map_or(Ok(()), |reason| Err(Fenced { reason: reason.clone() }))
+    }
+
+    /// Changes the queue and sees to it that what was appended is written.
+    pub(crate) fn enqueue<T>(
+        &self,
+        change: impl FnOnce(&mut Queue) -> Result<T, AppendError>,
+    ) -> Result<T, AppendError> {
+        self.fenced()?;
+        let mut queue = self.queue.lock();
+        let changed = change(&mut queue)?;
+        let idle = queue.idle;
+        drop(queue);
+        match self.options.writer {
+            crate::options::Writer::Thread if idle => {
+                self.work.notify_one();
+            }
+            crate::options::Writer::Thread => {}
+            crate::options::Writer::Inline => self.commit(),
+        }
+        Ok(changed)
+    }
+
+    pub(crate) fn is_durable(&self, lsn: Lsn) -> bool {
+        self.durable.load(Ordering::Acquire) >= lsn
+    }
+
+    pub(crate) fn poll_durable(&self, lsn: Lsn, waker: &Waker) -> Poll<Result<(), Fenced>> {
+        if self.is_durable(lsn) {
+            return Poll::Ready(Ok(()));
+        }
+        let mut queue = self.queue.lock();
+        // The writer advances `durable`, or fences, before it takes the lock to collect the wakers: no wake is missed.
+        if self.is_durable(lsn) {
+            return Poll::Ready(Ok(()));
+        }
+        self.fenced()?;
+        let in_flight = lsn <= queue.in_flight_end;
+        let wakers = if in_flight { &mut queue.in_flight } else { &mut queue.behind };
+        wakers.add(waker);
+        Poll::Pending
+    }
+
+    pub(crate) fn poll_space(&self, waker: &Waker) -> Poll<Result<(), Fenced>> {
+        self.fenced()?;
+        let mut queue = self.queue.lock();
+        self.fenced()?;
+        if !queue.full {
+            return Poll::Ready(Ok(()));
+        }
+        queue.space.add(waker);
+        Poll::Pending
+    }
+}
+
+/// A panic in the writer thread must not leave anyone waiting.
+struct FenceOnPanic<'a>(&'a Core);
+
+impl Drop for FenceOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut wake = Vec::new();
+            self.0.fence_because("the writer thread panicked".to_owned(), &mut wake);
+            wake.into_iter().for_each(Waker::wake);
+        }
+    }
+}

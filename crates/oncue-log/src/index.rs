@@ -1,0 +1,180 @@
+//! The sparse index of a segment: from an lsn, or from a topic's offset, to the frame to start from.
+
+use std::collections::BTreeMap;
+
+use crate::limits::{INDEX_STRIDE, MAX_FRAME_BYTES};
+use crate::record::Lsn;
+use crate::wire::Decoder;
+
+/// What one frame holds of one topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameTopic {
+    pub(crate) topic: u32,
+    pub(crate) first_offset: u64,
+    pub(crate) next_offset: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Index {
+    /// `(position, first_lsn)`, ascending in both.
+    frames: Vec<(u64, Lsn)>,
+    topics: BTreeMap<u32, TopicIndex>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TopicIndex {
+    pub(crate) first_offset: u64,
+    pub(crate) next_offset: u64,
+    /// `(offset, position)`, ascending in both.
+    entries: Vec<(u64, u64)>,
+}
+
+impl Index {
+    /// Takes in a frame; they come in order.
+    pub(crate) fn add(&mut self, position: u64, first_lsn: Lsn, topics: &[FrameTopic]) {
+        if self.frames.last().is_none_or(|(last, _)| position - last >= INDEX_STRIDE) {
+            self.frames.push((position, first_lsn));
+        }
+        for seen in topics {
+            let topic = self.topics.entry(seen.topic).or_default();
+            if topic.entries.is_empty() {
+                topic.first_offset = seen.first_offset;
+            }
+            topic.next_offset = seen.next_offset;
+            if topic.entries.last().is_none_or(|(_, last)| position - last >= INDEX_STRIDE) {
+                topic.entries.push((seen.first_offset, position));
+            }
+        }
+    }
+
+    /// The position of a frame at or before the one that holds `lsn`; `None` if the index starts behind it.
+    pub(crate) fn of_lsn(&self, lsn: Lsn) -> Option<u64> {
+        let behind = self.frames.partition_point(|(_, first)| *first <= lsn);
+        Some(self.frames.get(behind.checked_sub(1)?)?.0)
+    }
+
+    /// The first indexed position behind `position`.
+    pub(crate) fn after(&self, position: u64) -> Option<u64> {
+        let next = self.frames.partition_point(|(at, _)| *at <= position);
+        self.frames.get(next).map(|(at, _)| *at)
+    }
+
+    pub(crate) fn topic(&self, topic: u32) -> Option<&TopicIndex> {
+        self.topics.get(&topic)
+    }
+
+    pub(crate) fn topics(&self) -> impl Iterator<Item = (u32, &TopicIndex)> {
+        self.topics.iter().map(|(id, topic)| (*id, topic))
+    }
+
+    /// The payload of an index frame. An index too large for a frame is thinned out: lookups walk further.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut every = 1;
+        loop {
+            let payload = self.encode_every(every);
+            if payload.len() <= MAX_FRAME_BYTES {
+                return payload;
+            }
+            if every > self.frames.len() {
+                return Self::default().encode_every(1); // too many topics for one frame: as if there were no index
+            }
+            every *= 2;
+        }
+    }
+
+    fn encode_every(&self, every: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&(self.frames.len().div_ceil(every) as u32).to_le_bytes());
+        for (position, first_lsn) in self.frames.iter().step_by(every) {
+            out.extend_from_slice(&position.to_le_bytes());
+            out.extend_from_slice(&first_lsn.to_le_bytes());
+        }
+        out.extend_from_slice(&(self.topics.len() as u32).to_le_bytes());
+        for (id, topic) in &self.topics {
+            out.extend_from_slice(&id.to_le_bytes());
+            out.extend_from_slice(&topic.first_offset.to_le_bytes());
+            out.extend_from_slice(&topic.next_offset.to_le_bytes());
+            out.extend_from_slice(&(topic.entries.len().div_ceil(every) as u32).to_le_bytes());
+            for (offset, position) in topic.entries.iter().step_by(every) {
+                out.extend_from_slice(&offset.to_le_bytes());
+                out.extend_from_slice(&position.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// Reads an index frame's payload; `None` if it is not one, or an empty one (a segment always holds a frame).
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
+        let mut decoder = Decoder::new(payload);
+        let mut index = Self::default();
+        for _ in 0..decoder.u32()? {
+            index.frames.push((decoder.u64()?, decoder.u64()?));
+        }
+        for _ in 0..decoder.u32()? {
+            let id = decoder.u32()?;
+            let mut topic =
+                TopicIndex { first_offset: decoder.u64()?, next_offset: decoder.u64()?, entries: Vec::new() };
+            for _ in 0..decoder.u32()? {
+                topic.entries.push((decoder.u64()?, decoder.u64()?));
+            }
+            index.topics.insert(id, topic);
+        }
+        (decoder.rest().is_empty() && !index.frames.is_empty()).then_some(index)
+    }
+}
+
+impl TopicIndex {
+    /// The position of a frame at or before the one that holds `offset`; `None` if the segment's first is behind it.
+    pub(crate) fn of_offset(&self, offset: u64) -> Option<u64> {
+        let behind = self.entries.partition_point(|(first, _)| *first <= offset);
+        Some(self.entries.get(behind.checked_sub(1)?)?.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Index {
+        let mut index = Index::default();
+        for frame in 0..100 {
+            let topics = [FrameTopic { topic: 1 + (frame % 3) as u32, first_offset: frame, next_offset: frame + 1 }];
+            index.add(144 + frame * 40_000, frame * 10, &topics);
+        }
+        index
+    }
+
+    #[test]
+    fn round_trips() {
+        let index = sample();
+        assert_eq!(Index::decode(&index.encode()), Some(index.clone()));
+        assert_eq!(Index::decode(&index.encode()[1..]), None);
+        assert_eq!(Index::decode(&[]), None);
+    }
+
+    #[test]
+    fn finds_the_frame_at_or_before() {
+        let index = sample();
+        assert_eq!(index.of_lsn(0), Some(144));
+        assert_eq!(index.of_lsn(15), Some(144));
+        assert_eq!(index.of_lsn(20), Some(144 + 80_000));
+        let topic = index.topic(1).unwrap();
+        assert_eq!((topic.first_offset, topic.next_offset), (0, 100));
+        assert_eq!(topic.of_offset(5), Some(144 + 3 * 40_000));
+        assert_eq!(index.topic(2).unwrap().of_offset(0), None);
+    }
+
+    #[test]
+    fn too_many_entries_for_a_frame_are_thinned_out() {
+        let mut index = Index::default();
+        for frame in 0..400_000 {
+            let topics = [1, 2, 3].map(|topic| FrameTopic { topic, first_offset: frame, next_offset: frame + 1 });
+            index.add(144 + frame * INDEX_STRIDE, frame, &topics);
+        }
+        let payload = index.encode();
+        assert!(payload.len() <= MAX_FRAME_BYTES);
+        let thin = Index::decode(&payload).unwrap();
+        assert_eq!(thin.topic(2).unwrap().next_offset, 400_000);
+        assert!(thin.topic(2).unwrap().of_offset(399_999).unwrap() > 144);
+    }
+}

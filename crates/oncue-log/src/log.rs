@@ -1,0 +1,373 @@
+//! The handle that callers hold.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::batch::Batch;
+use crate::checkpoint::{Part, cuts, encode_topics, topic_definition};
+use crate::core::Core;
+use crate::error::{AppendError, Fenced, OpenError, ReadError, StorageError};
+use crate::limits::{MAX_TOPIC_METADATA_BYTES, MAX_TOPIC_NAME_BYTES, MIN_SEGMENT_BYTES};
+use crate::options::{Options, Recovery, Stats, Ticket, TopicInfo, TrimError, Writer};
+use crate::queue::Queue;
+use crate::read::{Cursor, Scan};
+use crate::record::{KIND_CHECKPOINT, KIND_TOPIC, Lsn, Record, TopicId};
+use crate::recovery::{self, Replay};
+use crate::segment::name_of;
+use crate::storage::Storage;
+
+/// An open log. Clones are the same log; the last one to go closes it.
+#[derive(Clone)]
+pub struct Log {
+    handle: Arc<Handle>,
+}
+
+/// What [`Log::open`] yields.
+pub struct Opened {
+    /// The log.
+    pub log: Log,
+    /// What was found.
+    pub report: Recovery,
+}
+
+struct Handle {
+    core: Arc<Core>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Log {
+    /// Opens the log in `storage`, or makes one, recovers it, and hands everything it says to `replay`: the newest whole
+    /// checkpoint, if there is one, then every event, topic and state record since, in lsn order.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing acknowledged is ever dropped to be able to open: damage is an error, and changes nothing.
+    pub fn open(
+        storage: Box<dyn Storage>,
+        options: Options,
+        now_micros: i64,
+        replay: &mut dyn FnMut(Replay<'_>) -> Result<(), String>,
+    ) -> Result<Opened, OpenError> {
+        let mut options = options;
+        options.segment_bytes = options.segment_bytes.max(MIN_SEGMENT_BYTES);
+        let threaded = options.writer == Writer::Thread;
+        let (core, report) = recovery::open(storage, options, now_micros, replay)?;
+        let core = Arc::new(core);
+        let mut writer = None;
+        if threaded {
+            let core = Arc::clone(&core);
+            let spawned = thread::Builder::new().name("oncue-log-writer".to_owned()).spawn(move || core.run());
+            let what = "start the writer thread";
+            writer = Some(spawned.map_err(|source| OpenError::System { what, source })?);
+        }
+        let handle = Handle { core, thread: Mutex::new(writer) };
+        Ok(Opened { log: Self { handle: Arc::new(handle) }, report })
+    }
+
+    /// The log's id: random, made with the log.
+    pub fn log_id(&self) -> u64 {
+        self.core().log_id
+    }
+
+    /// Appends a batch: all of it or nothing, as one unit. Returns at once; lsns and offsets are assigned, and the records
+    /// are durable when [`durable`](Self::durable) reaches [`Ticket::end`]. An empty batch is durable with what was before it.
+    ///
+    /// # Errors
+    /// See [`AppendError`]: nothing of the batch was appended. After `Full`, wait with [`poll_space`](Self::poll_space).
+    pub fn append(&self, batch: &Batch, now_micros: i64) -> Result<Ticket, AppendError> {
+        let core = self.core();
+        core.enqueue(|queue| queue.append(batch, now_micros, core.options.pending_bytes))
+    }
+
+    /// Ready once the writer has taken what waited when an append was refused with `Full`; wakes `waker` then.
+    /// Another append may be first: try again, and wait again.
+    pub fn poll_space(&self, waker: &Waker) -> Poll<Result<(), Fenced>> {
+        self.core().poll_space(waker)
+    }
+
+    /// Every record with an lsn below this is durable, and can be read.
+    pub fn durable(&self) -> Lsn {
+        self.core().durable.load(Ordering::Acquire)
+    }
+
+    /// Ready once [`durable`](Self::durable) is at least `lsn`; wakes `waker` when that may have come about.
+    pub fn poll_durable(&self, lsn: Lsn, waker: &Waker) -> Poll<Result<(), Fenced>> {
+        self.core().poll_durable(lsn, waker)
+    }
+
+    /// Blocks until [`durable`](Self::durable) is at least `lsn`.
+    ///
+    /// # Errors
+    /// [`Fenced`] if it never will be.
+    pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Fenced> {
+        if self.core().is_durable(lsn) {
+            return Ok(());
+        }
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            match self.core().poll_durable(lsn, &waker) {
+                Poll::Ready(result) => return result,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
+    /// Makes a topic, or finds the one of this name: then the ticket's lsn is 0, and the metadata stays what it was.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn create_topic(
+        &self,
+        name: &str,
+        metadata: &[u8],
+        now_micros: i64,
+    ) -> Result<(TopicId, Ticket), AppendError> {
+        within(name.len(), MAX_TOPIC_NAME_BYTES)?;
+        within(metadata.len(), MAX_TOPIC_METADATA_BYTES)?;
+        let limit = self.core().options.pending_bytes;
+        self.core().enqueue(|queue| {
+            if let Some(id) = queue.names.get(name) {
+                let end = queue.topics[*id as usize - 1].defined;
+                return Ok((TopicId(*id), Ticket { lsn: 0, end, offset: 0 }));
+            }
+            queue.admit(name.len() + metadata.len(), limit)?;
+            let id = queue.topics.len() as u32 + 1;
+            let lsn = push_topic(queue, id, name, metadata, now_micros);
+            queue.define(name.to_owned(), Bytes::copy_from_slice(metadata), 0, lsn + 1);
+            Ok((TopicId(id), Ticket { lsn, end: lsn + 1, offset: 0 }))
+        })
+    }
+
+    /// Replaces a topic's metadata.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn set_metadata(&self, topic: TopicId, metadata: &[u8], now_micros: i64) -> Result<Ticket, AppendError> {
+        within(metadata.len(), MAX_TOPIC_METADATA_BYTES)?;
+        let limit = self.core().options.pending_bytes;
+        self.core().enqueue(|queue| {
+            let place = (topic.0 as usize).wrapping_sub(1);
+            let name = queue.topics.get(place).ok_or(AppendError::UnknownTopic { topic })?.name.clone();
+            queue.admit(name.len() + metadata.len(), limit)?;
+            let lsn = push_topic(queue, topic.0, &name, metadata, now_micros);
+            let slot = &mut queue.topics[place];
+            (slot.metadata, slot.defined) = (Bytes::copy_from_slice(metadata), lsn + 1);
+            Ok(Ticket { lsn, end: lsn + 1, offset: 0 })
+        })
+    }
+
+    /// Every topic, in order of id. One that was made just now may not be durable yet.
+    pub fn topics(&self) -> Vec<TopicInfo> {
+        let view = self.core().view.read();
+        let queue = self.core().queue.lock();
+        let info = |(place, slot): (usize, &crate::queue::TopicSlot)| {
+            let id = place as u32 + 1;
+            let offsets = view.offsets(id);
+            TopicInfo {
+                id: TopicId(id),
+                name: slot.name.clone(),
+                metadata: slot.metadata.clone(),
+                next_offset: offsets.next,
+                first_offset: offsets.first,
+            }
+        };
+        queue.topics.iter().enumerate().map(info).collect()
+    }
+
+    /// A cursor on a topic, that [`read`](Self::read) reads from `offset` on.
+    pub fn cursor(&self, topic: TopicId, offset: u64) -> Cursor {
+        Cursor::new(topic, offset)
+    }
+
+    /// Adds the topic's next events to `out`, in order of offset: at most `max_records`, and no more than `max_bytes` of
+    /// data but for a single event. Only durable events are read. Returns how many; 0 = caught up (or `max_records` is 0).
+    ///
+    /// # Errors
+    /// See [`ReadError`]. The cursor stays where it was: what was read before is in `out`, and was counted by an earlier call.
+    pub fn read(
+        &self,
+        cursor: &mut Cursor,
+        max_records: usize,
+        max_bytes: usize,
+        out: &mut Vec<Record>,
+    ) -> Result<usize, ReadError> {
+        cursor.read(self.core(), max_records, max_bytes, out)
+    }
+
+    /// Every durable record from an lsn on, of all kinds and topics, in order.
+    pub fn scan(&self, from: Lsn) -> Scan {
+        Scan::new(Arc::clone(self.core()), from)
+    }
+
+    /// One durable record.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn record(&self, lsn: Lsn) -> Result<Record, ReadError> {
+        self.core().record(lsn)
+    }
+
+    /// Whether enough was appended since the last checkpoint for the next one to pay.
+    pub fn checkpoint_due(&self) -> bool {
+        let queue = self.core().queue.lock();
+        queue.since_checkpoint >= self.core().options.checkpoint_bytes.max(4 * queue.checkpoint_bytes)
+    }
+
+    /// Appends a checkpoint: the topics, and `opaque`, which restates all that the caller's state records said. It stands
+    /// for everything appended so far, so nothing may be appended between taking the snapshot and this call. Cut into
+    /// parts; it counts once all of them are durable.
+    ///
+    /// # Errors
+    /// See [`AppendError`]. `Full` if more than half of what may wait does: a checkpoint is taken whole, whatever its size.
+    pub fn checkpoint(&self, opaque: &[u8], now_micros: i64) -> Result<Ticket, AppendError> {
+        let limit = self.core().options.pending_bytes;
+        self.core().enqueue(|queue| {
+            queue.admit(limit / 2, limit)?;
+            Ok(push_checkpoint(queue, opaque, now_micros))
+        })
+    }
+
+    /// Removes every sealed segment whose records are all below `before`, and below what the newest whole checkpoint stands
+    /// for. Returns how many. Works on a fenced log too, so that a full disk can be freed.
+    ///
+    /// # Errors
+    /// [`TrimError`] with what the storage refused.
+    pub fn trim(&self, before: Lsn) -> Result<u64, TrimError> {
+        trim(self.core(), before)
+    }
+
+    /// Why the log is fenced, if it is.
+    pub fn fenced(&self) -> Option<String> {
+        self.core().fence.get().cloned()
+    }
+
+    /// Counters since opening.
+    pub fn stats(&self) -> Stats {
+        let core = self.core();
+        let segments = core.view.read().segments.len() as u64;
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &core.counters;
+        Stats {
+            frames: count(&counters.frames),
+            records: count(&counters.records),
+            bytes: count(&counters.bytes),
+            syncs: count(&counters.syncs),
+            segments,
+        }
+    }
+
+    /// Takes no more appends, writes what waits and the closing frame. Closing again does nothing. What is durable stays
+    /// readable. Dropping the last handle closes too, but has nobody to tell about an error.
+    ///
+    /// # Errors
+    /// [`AppendError::Fenced`] if something could not be written.
+    pub fn close(&self, now_micros: i64) -> Result<(), AppendError> {
+        self.handle.close(Some(now_micros))
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+}
+
+impl Handle {
+    fn close(&self, now: Option<i64>) -> Result<(), AppendError> {
+        let core = &self.core;
+        let mut queue = core.queue.lock();
+        queue.closed = true;
+        let time = now.unwrap_or(queue.last_time);
+        drop(queue);
+        core.work.notify_one();
+        let writer = self.thread.lock().take();
+        // The last handle may go in a waker that the writer thread itself calls.
+        if let Some(writer) = writer.filter(|writer| writer.thread().id() != thread::current().id()) {
+            let _a_panic_has_fenced_the_log = writer.join();
+        }
+        core.commit();
+        core.fenced()?;
+        let mut committer = core.committer.lock();
+        if let Err(error) = committer.write_closing(core, time) {
+            drop(committer);
+            let mut wake = Vec::new();
+            core.fence(&error, &mut wake);
+            wake.into_iter().for_each(Waker::wake);
+        }
+        Ok(core.fenced()?)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let _nobody_to_tell = self.close(None);
+    }
+}
+
+/// Wakes a thread that waits in [`Log::wait_durable`].
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn within(bytes: usize, limit: usize) -> Result<(), AppendError> {
+    if bytes > limit { Err(AppendError::TooLarge { bytes, limit }) } else { Ok(()) }
+}
+
+fn push_topic(queue: &mut Queue, id: u32, name: &str, metadata: &[u8], now: i64) -> Lsn {
+    queue.push(KIND_TOPIC, id, &[&topic_definition(name), name.as_bytes(), metadata], now)
+}
+
+fn push_checkpoint(queue: &mut Queue, opaque: &[u8], now: i64) -> Ticket {
+    let of_lsn = queue.next_lsn;
+    let states = queue.topics.iter().map(|topic| (topic.next_offset, topic.name.as_str(), topic.metadata.as_ref()));
+    let topics = encode_topics(states);
+    let total = topics.len() + opaque.len();
+    let parts = cuts(total);
+    let count = parts.len() as u32;
+    for (number, range) in parts.enumerate() {
+        let part = Part { of_lsn, part: number as u32, parts: count };
+        let middle = topics.len();
+        let own = &topics[range.start.min(middle)..range.end.min(middle)];
+        let rest = &opaque[range.start.max(middle) - middle..range.end.max(middle) - middle];
+        let lsn = queue.push(KIND_CHECKPOINT, 0, &[&part.encode(), own, rest], now);
+        queue.mark_part(lsn, part);
+    }
+    (queue.since_checkpoint, queue.checkpoint_bytes) = (0, total as u64);
+    Ticket { lsn: of_lsn, end: queue.next_lsn, offset: 0 }
+}
+
+fn trim(core: &Core, before: Lsn) -> Result<u64, TrimError> {
+    let _one_at_a_time = core.trimming.lock();
+    let mut removed = 0;
+    loop {
+        let view = core.view.read();
+        let limit = before.min(view.checkpoint.map_or(0, |whole| whole.of_lsn));
+        let below = view.segments.get(1).is_some_and(|next| next.first_lsn <= limit);
+        let Some(oldest) = view.segments.front().filter(|_| below).cloned() else { return Ok(removed) };
+        drop(view);
+        let failed = |source| TrimError { removed, source };
+        let reader = oldest.reader(core.storage.as_ref(), core.seed).map_err(failed)?;
+        let mut view = core.view.write();
+        for (topic, seen) in reader.index(oldest.index_at().unwrap_or(0)).topics() {
+            let offsets = view.offsets_mut(topic);
+            offsets.first = offsets.first.max(seen.next_offset);
+        }
+        view.segments.pop_front();
+        drop(view);
+        let name = name_of(oldest.epoch);
+        core.recent.lock().retain(|reader| reader.file.epoch != oldest.epoch);
+        core.storage.remove(&name).map_err(StorageError::on("remove", &name)).map_err(failed)?;
+        core.storage.sync_dir().map_err(StorageError::on("sync the directory of", &name)).map_err(failed)?;
+        removed += 1;
+    }
+}

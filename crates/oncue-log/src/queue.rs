@@ -1,0 +1,213 @@
+//! What waits for the writer, and who waits for it.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::batch::Batch;
+use crate::checkpoint::{Part, TopicState};
+use crate::error::AppendError;
+use crate::frame::HEADER_BYTES;
+use crate::index::FrameTopic;
+use crate::limits::{FRAME_TARGET_BYTES, MAX_BATCH_BYTES, MAX_EVENT_BYTES};
+use crate::options::Ticket;
+use crate::record::{KIND_EVENT, Lsn, RECORD_HEADER_BYTES, RecordHeader, TopicId};
+use crate::wakers::Wakers;
+use crate::wire::{put, u32_at};
+
+/// A frame that is being filled: room for the header, then the payload.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) bytes: BytesMut,
+    pub(crate) first_lsn: Lsn,
+    pub(crate) records: u32,
+    pub(crate) time: i64,
+    pub(crate) topics: Vec<FrameTopic>,
+    pub(crate) parts: Vec<(Lsn, Part)>,
+    serial: u64,
+}
+
+/// A topic, as appends see it.
+#[derive(Debug)]
+pub(crate) struct TopicSlot {
+    pub(crate) name: String,
+    pub(crate) metadata: Bytes,
+    pub(crate) next_offset: u64,
+    /// The lsn to wait for until its definition is durable.
+    pub(crate) defined: Lsn,
+    /// The frame that it occurred in last, and where in that frame's list.
+    frame: u64,
+    slot: usize,
+}
+
+/// Everything that appending changes, under one short lock.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    pub(crate) waiting: VecDeque<Pending>,
+    pub(crate) waiting_bytes: usize,
+    pub(crate) next_lsn: Lsn,
+    pub(crate) topics: Vec<TopicSlot>,
+    pub(crate) names: HashMap<String, u32>,
+    pub(crate) last_time: i64,
+    /// Everything below is with the writer, or durable.
+    pub(crate) in_flight_end: Lsn,
+    pub(crate) in_flight: Wakers,
+    pub(crate) behind: Wakers,
+    pub(crate) space: Wakers,
+    /// An append was refused since the writer last took what waits.
+    pub(crate) full: bool,
+    pub(crate) closed: bool,
+    /// The writer thread sleeps.
+    pub(crate) idle: bool,
+    pub(crate) since_checkpoint: u64,
+    pub(crate) checkpoint_bytes: u64,
+    spare: Vec<Pending>,
+    serial: u64,
+}
+
+/// A spare buffer beyond this is freed: one large batch must not be paid for ever after.
+const SPARE_BYTES: usize = 2 * FRAME_TARGET_BYTES;
+const SPARES: usize = 4;
+
+impl Queue {
+    pub(crate) fn new(next_lsn: Lsn, topics: Vec<TopicState>) -> Self {
+        let mut queue = Self { next_lsn, in_flight_end: next_lsn, ..Self::default() };
+        for topic in topics {
+            queue.define(topic.name, topic.metadata, topic.next_offset, 0);
+        }
+        queue
+    }
+
+    /// Appends a batch, whole.
+    pub(crate) fn append(&mut self, batch: &Batch, now: i64, limit: usize) -> Result<Ticket, AppendError> {
+        let too_large = |bytes, limit| Err(AppendError::TooLarge { bytes, limit });
+        if batch.largest_record > MAX_EVENT_BYTES {
+            return too_large(batch.largest_record, MAX_EVENT_BYTES);
+        }
+        if batch.bytes.len() > MAX_BATCH_BYTES {
+            return too_large(batch.bytes.len(), MAX_BATCH_BYTES);
+        }
+        if batch.events > 0 && (batch.lowest_topic == 0 || batch.highest_topic as usize > self.topics.len()) {
+            let topic = TopicId(if batch.lowest_topic == 0 { 0 } else { batch.highest_topic });
+            return Err(AppendError::UnknownTopic { topic });
+        }
+        self.admit(batch.bytes.len(), limit)?;
+        let lsn = self.next_lsn;
+        if batch.records == 0 {
+            return Ok(Ticket { lsn, end: lsn, offset: 0 });
+        }
+        let (frame, topics) = self.room(batch.bytes.len(), now);
+        let from = frame.bytes.len();
+        frame.bytes.extend_from_slice(&batch.bytes);
+        frame.records += batch.records;
+        let offset = if batch.events > 0 { number(frame, topics, from) } else { 0 };
+        self.next_lsn += u64::from(batch.records);
+        Ok(Ticket { lsn, end: self.next_lsn, offset })
+    }
+
+    /// Back-pressure: whether `bytes` more may wait. What is larger than the limit may, alone.
+    pub(crate) fn admit(&mut self, bytes: usize, limit: usize) -> Result<(), AppendError> {
+        if self.closed {
+            return Err(AppendError::Closed);
+        }
+        if self.waiting_bytes > 0 && self.waiting_bytes + bytes > limit {
+            self.full = true;
+            return Err(AppendError::Full);
+        }
+        Ok(())
+    }
+
+    /// Appends one record of the log's own, past any bound. Returns its lsn.
+    pub(crate) fn push(&mut self, kind: u8, topic: u32, parts: &[&[u8]], now: i64) -> Lsn {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let (frame, _) = self.room(RECORD_HEADER_BYTES + bytes, now);
+        let header = RecordHeader { bytes: bytes as u32, kind, flags: 0, partition: 0, topic, offset: 0 };
+        frame.bytes.extend_from_slice(&header.encode());
+        for part in parts {
+            frame.bytes.extend_from_slice(part);
+        }
+        frame.records += 1;
+        self.next_lsn += 1;
+        self.next_lsn - 1
+    }
+
+    /// The last frame that waits, if it has room, else a new one.
+    fn room(&mut self, bytes: usize, now: i64) -> (&mut Pending, &mut [TopicSlot]) {
+        let fits = |frame: &Pending| frame.bytes.len() + bytes <= HEADER_BYTES + FRAME_TARGET_BYTES;
+        if !self.waiting.back().is_some_and(fits) {
+            self.serial += 1;
+            let mut frame = self.spare.pop().unwrap_or_default();
+            frame.bytes.resize(HEADER_BYTES, 0);
+            frame.first_lsn = self.next_lsn;
+            frame.serial = self.serial;
+            self.waiting.push_back(frame);
+        }
+        self.waiting_bytes += bytes;
+        self.since_checkpoint += bytes as u64;
+        self.last_time = now;
+        let last = self.waiting.len() - 1;
+        let frame = &mut self.waiting[last];
+        frame.time = now;
+        (frame, &mut self.topics)
+    }
+
+    /// Adds a topic, without a record.
+    pub(crate) fn define(&mut self, name: String, metadata: Bytes, next_offset: u64, defined: Lsn) -> u32 {
+        self.topics.push(TopicSlot { name: name.clone(), metadata, next_offset, defined, frame: 0, slot: 0 });
+        let id = self.topics.len() as u32;
+        self.names.insert(name, id);
+        id
+    }
+
+    /// Notes which frame a checkpoint's part went to: the last that waits.
+    pub(crate) fn mark_part(&mut self, lsn: Lsn, part: Part) {
+        if let Some(frame) = self.waiting.back_mut() {
+            frame.parts.push((lsn, part));
+        }
+    }
+
+    /// Hands everything that waits to the writer.
+    pub(crate) fn take(&mut self, group: &mut VecDeque<Pending>) {
+        std::mem::swap(&mut self.waiting, group);
+        self.waiting_bytes = 0;
+        self.full = false;
+        self.in_flight_end = self.next_lsn;
+        let Self { in_flight, behind, .. } = self;
+        in_flight.append(behind);
+    }
+
+    /// Keeps a written frame's memory for the next ones.
+    pub(crate) fn recycle(&mut self, mut frame: Pending) {
+        if self.spare.len() < SPARES && frame.bytes.capacity() <= SPARE_BYTES {
+            frame.bytes.clear();
+            frame.topics.clear();
+            frame.parts.clear();
+            frame.records = 0;
+            self.spare.push(frame);
+        }
+    }
+}
+
+/// Gives the events from `from` on their offsets; returns the first.
+fn number(frame: &mut Pending, topics: &mut [TopicSlot], from: usize) -> u64 {
+    let mut first = None;
+    let mut at = from;
+    while at < frame.bytes.len() {
+        if frame.bytes[at + 4] == KIND_EVENT {
+            let topic = u32_at(&frame.bytes, at + 8);
+            let slot = &mut topics[topic as usize - 1];
+            let offset = slot.next_offset;
+            slot.next_offset += 1;
+            put(&mut frame.bytes, at + 12, &offset.to_le_bytes());
+            if slot.frame == frame.serial {
+                frame.topics[slot.slot].next_offset = offset + 1;
+            } else {
+                (slot.frame, slot.slot) = (frame.serial, frame.topics.len());
+                frame.topics.push(FrameTopic { topic, first_offset: offset, next_offset: offset + 1 });
+            }
+            first.get_or_insert(offset);
+        }
+        at += RECORD_HEADER_BYTES + u32_at(&frame.bytes, at) as usize;
+    }
+    first.unwrap_or(0)
+}

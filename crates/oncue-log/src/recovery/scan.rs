@@ -1,0 +1,180 @@
+//! Verifying a segment, frame by frame, and telling a torn end from damage.
+
+use std::collections::VecDeque;
+
+use super::Found;
+use crate::checkpoint::{Part, Tracker, WholeCheckpoint};
+use crate::error::{OpenError, StorageError};
+use crate::frame::{FRAME_INDEX, FRAME_RECORDS, FRAME_SEGMENT, Fault, Frame, MAGIC};
+use crate::index::Index;
+use crate::options::TornTail;
+use crate::record::{KIND_CHECKPOINT, Lsn};
+use crate::segment::{Chunk, FrameError, SegmentFile};
+use crate::storage::read_full;
+use crate::view::topics_of;
+
+/// How much is read at once.
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
+
+/// A segment up to where its frames end.
+pub(super) struct Scanned {
+    /// Behind the last frame that holds.
+    pub(super) end: u64,
+    /// Zeros from `end` up to here, the end of the file; set by `examine_tail`.
+    pub(super) filled: u64,
+    pub(super) next_lsn: Lsn,
+    /// Where its index lies, if it was sealed.
+    pub(super) sealed: Option<u64>,
+    pub(super) index: Index,
+    /// The newest whole one that ends in this segment.
+    pub(super) checkpoint: Option<WholeCheckpoint>,
+    pub(super) since_checkpoint: u64,
+    pub(super) checkpoint_bytes: u64,
+    /// Whether the last frame is a closing one.
+    pub(super) clean: bool,
+    pub(super) torn: Option<TornTail>,
+    /// Frames from here on may be in the operating system's cache only.
+    pub(super) unsynced_from: u64,
+    pub(super) frames: u64,
+    /// What is at `end`, unless the segment was sealed.
+    fault: Option<Fault>,
+}
+
+impl Scanned {
+    pub(super) fn reason(&self) -> String {
+        self.fault.as_ref().map_or_else(|| "it ends too early".to_owned(), Fault::to_string)
+    }
+
+    fn take_in(&mut self, found: &Found, frame: &Frame, tracker: &mut Tracker) -> Result<(), OpenError> {
+        let file = &found.file;
+        let position = frame.header.place.position;
+        let mut walk = frame.walk();
+        while let Some(step) = walk.next(&frame.bytes) {
+            let step = step.map_err(|reason| file.damage(position, reason))?;
+            if let Some(what) = step.header.unsupported() {
+                return Err(OpenError::Unsupported { file: file.name.clone(), offset: position, what });
+            }
+            if step.header.kind != KIND_CHECKPOINT {
+                continue;
+            }
+            let Some((part, slice)) = Part::decode(step.data(&frame.bytes)) else {
+                return Err(file.damage(position, "a checkpoint's part contradicts itself").into());
+            };
+            self.checkpoint_bytes = slice.len() as u64 + if part.part == 0 { 0 } else { self.checkpoint_bytes };
+            if let Some(whole) = tracker.see(step.lsn, part, frame.header.place) {
+                self.checkpoint = Some(whole);
+                self.since_checkpoint = 0;
+            }
+        }
+        self.since_checkpoint += u64::from(frame.header.payload_bytes);
+        self.index.add(position, frame.header.first_lsn, &topics_of(frame));
+        Ok(())
+    }
+
+    /// Of the newest segment: whether anything is behind the last frame, and whether it was acknowledged.
+    ///
+    /// `docs/log-format.md`, Recovery, tells the rules that this follows.
+    pub(super) fn examine_tail(&mut self, found: &Found) -> Result<(), OpenError> {
+        let file = &found.file;
+        let mut last = None;
+        let mut candidates = VecDeque::new();
+        self.filled = each_chunk(file, self.end, |start, bytes| {
+            if let Some(at) = bytes.iter().rposition(|byte| *byte != 0) {
+                last = Some(start + at as u64);
+                let found = bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
+                candidates.extend(found.filter_map(|(at, _)| (start + at as u64).checked_sub(4)));
+            }
+        })?;
+        let Some(last) = last else { return Ok(()) };
+        let mut chunk = Chunk::default();
+        for position in candidates.into_iter().filter(|position| *position > self.end) {
+            let frame = match file.frame_at(position, u64::MAX, &mut chunk, CHUNK_BYTES) {
+                Ok(frame) => frame,
+                Err(FrameError::Fault(_)) => continue,
+                Err(FrameError::Storage(error)) => return Err(error.into()),
+            };
+            // Written later than the hole, when the hole had been synced; or with nothing missing in between: only a
+            // frame without records can have stood here, and such a one is synced before anything follows it.
+            if frame.header.synced_lsn > self.next_lsn || frame.header.first_lsn == self.next_lsn {
+                let reason = format!("{}, and a frame that was written later stands at {position}", self.reason());
+                return Err(file.damage(self.end, reason).into());
+            }
+        }
+        self.torn = Some(TornTail { file: file.name.clone(), offset: self.end, bytes: last + 1 - self.end });
+        Ok(())
+    }
+}
+
+/// Verifies the frames from `from` on, up to the first that does not hold.
+pub(super) fn scan(found: &Found, from: u64, tracker: &mut Tracker) -> Result<Scanned, OpenError> {
+    let file = &found.file;
+    let mut state = Scanned {
+        end: from,
+        filled: from,
+        next_lsn: found.first_lsn,
+        sealed: None,
+        index: Index::default(),
+        checkpoint: None,
+        since_checkpoint: 0,
+        checkpoint_bytes: 0,
+        clean: false,
+        torn: None,
+        unsynced_from: from,
+        frames: 0,
+        fault: None,
+    };
+    let mut chunk = Chunk::default();
+    let mut unsynced: VecDeque<(u64, Lsn)> = VecDeque::new();
+    let mut first = from != crate::segment::FIRST_FRAME;
+    while state.sealed.is_none() {
+        let frame = match file.frame_at(state.end, u64::MAX, &mut chunk, CHUNK_BYTES) {
+            Ok(frame) => frame,
+            Err(FrameError::Fault(fault @ (Fault::Blank | Fault::Invalid(_)))) => {
+                state.fault = Some(fault);
+                break;
+            }
+            Err(error) => return Err(file.open_error(state.end, error)),
+        };
+        let header = frame.header;
+        if header.first_lsn != state.next_lsn && !std::mem::take(&mut first) {
+            let reason = format!("it goes on with lsn {} where {} was to come", header.first_lsn, state.next_lsn);
+            return Err(file.damage(state.end, reason).into());
+        }
+        match header.kind {
+            FRAME_RECORDS => state.take_in(found, &frame, tracker)?,
+            FRAME_INDEX => state.sealed = Some(state.end),
+            FRAME_SEGMENT => return Err(file.damage(state.end, "a segment header within a segment").into()),
+            _ => {} // skippable, or it would have been refused
+        }
+        while unsynced.pop_front_if(|(_, end)| *end <= header.synced_lsn).is_some() {}
+        unsynced.push_back((state.end, header.end_lsn()));
+        state.clean = header.kind == FRAME_RECORDS && header.records == 0;
+        state.frames += 1;
+        state.next_lsn = header.end_lsn();
+        state.end = frame.next().position;
+    }
+    state.unsynced_from = unsynced.front().map_or(state.end, |(position, _)| *position);
+    Ok(state)
+}
+
+/// Whether there is nothing but zeros from `from` on.
+pub(super) fn zeros_from(file: &SegmentFile, from: u64) -> Result<bool, StorageError> {
+    let mut zeros = true;
+    each_chunk(file, from, |_, bytes| zeros &= bytes.iter().all(|byte| *byte == 0))?;
+    Ok(zeros)
+}
+
+/// Reads to the end of the file, in chunks that overlap by less than a magic number. Returns where the file ends.
+fn each_chunk(file: &SegmentFile, from: u64, mut look: impl FnMut(u64, &[u8])) -> Result<u64, StorageError> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut start = from;
+    loop {
+        let count =
+            read_full(file.file.as_ref(), &mut buffer, start).map_err(StorageError::on("read", &file.name))?;
+        look(start, &buffer[..count]);
+        if count < buffer.len() {
+            return Ok(start + count as u64);
+        }
+        start += (count - (MAGIC.len() - 1)) as u64;
+    }
+}

@@ -1,0 +1,226 @@
+//! What readers see: everything durable, and nothing else.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+
+use crate::checkpoint::WholeCheckpoint;
+use crate::error::StorageError;
+use crate::frame::{FRAME_INDEX, FRAME_RECORDS, Frame, HEADER_BYTES, Place};
+use crate::index::{FrameTopic, Index};
+use crate::record::{KIND_EVENT, Lsn};
+use crate::segment::{Chunk, FIRST_FRAME, SegmentFile, name_of};
+use crate::storage::Storage;
+
+/// A segment on the storage, opened when somebody reads it.
+pub(crate) struct Segment {
+    pub(crate) epoch: u64,
+    pub(crate) first_lsn: Lsn,
+    /// Where its records end, once it is sealed; 0 before.
+    index_at: AtomicU64,
+    reader: Mutex<Weak<SegmentReader>>,
+}
+
+/// An open segment with its index.
+pub(crate) struct SegmentReader {
+    pub(crate) file: SegmentFile,
+    index: OnceLock<Index>,
+}
+
+impl Segment {
+    pub(crate) fn new(epoch: u64, first_lsn: Lsn, index_at: Option<u64>) -> Self {
+        let index_at = AtomicU64::new(index_at.unwrap_or(0));
+        Self { epoch, first_lsn, index_at, reader: Mutex::default() }
+    }
+
+    pub(crate) fn seal(&self, index_at: u64) {
+        self.index_at.store(index_at, Ordering::Release);
+    }
+
+    pub(crate) fn index_at(&self) -> Option<u64> {
+        Some(self.index_at.load(Ordering::Acquire)).filter(|position| *position > 0)
+    }
+
+    /// Opens the file, or shares it with who reads it already.
+    pub(crate) fn reader(&self, storage: &dyn Storage, seed: u32) -> Result<Arc<SegmentReader>, StorageError> {
+        let mut open = self.reader.lock();
+        if let Some(reader) = open.upgrade() {
+            return Ok(reader);
+        }
+        let name = name_of(self.epoch);
+        let file = storage.open(&name, false).map_err(StorageError::on("open", &name))?;
+        let file = SegmentFile { name, epoch: self.epoch, seed, file };
+        let reader = Arc::new(SegmentReader { file, index: OnceLock::new() });
+        *open = Arc::downgrade(&reader);
+        Ok(reader)
+    }
+}
+
+impl SegmentReader {
+    /// The index of a sealed segment: its own, or what a scan up to the first damage yields.
+    pub(crate) fn index(&self, index_at: u64) -> &Index {
+        self.index.get_or_init(|| {
+            let stored = self.file.frame_at(index_at, u64::MAX, &mut Chunk::default(), HEADER_BYTES);
+            let usable = |frame: &Frame| frame.header.kind == FRAME_INDEX;
+            stored
+                .ok()
+                .filter(usable)
+                .and_then(|frame| Index::decode(frame.payload()))
+                .unwrap_or_else(|| self.scan(index_at))
+        })
+    }
+
+    fn scan(&self, index_at: u64) -> Index {
+        let mut index = Index::default();
+        let mut chunk = Chunk::default();
+        let mut position = FIRST_FRAME;
+        while position < index_at {
+            let Ok(frame) = self.file.frame_at(position, index_at, &mut chunk, 1 << 20) else { break };
+            index.add(position, frame.header.first_lsn, &topics_of(&frame));
+            position = frame.next().position;
+        }
+        index
+    }
+}
+
+/// What a frame holds of each topic, by reading all of it.
+pub(crate) fn topics_of(frame: &Frame) -> Vec<FrameTopic> {
+    let mut topics: Vec<FrameTopic> = Vec::new();
+    if frame.header.kind != FRAME_RECORDS {
+        return topics;
+    }
+    let mut places = std::collections::HashMap::new();
+    let mut walk = frame.walk();
+    while let Some(Ok(step)) = walk.next(&frame.bytes) {
+        if step.header.kind == KIND_EVENT {
+            let (topic, offset) = (step.header.topic, step.header.offset);
+            let place = *places.entry(topic).or_insert_with(|| {
+                topics.push(FrameTopic { topic, first_offset: offset, next_offset: offset });
+                topics.len() - 1
+            });
+            topics[place].next_offset = offset + 1;
+        }
+    }
+    topics
+}
+
+/// The range of a topic's offsets that can be read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Offsets {
+    pub(crate) first: u64,
+    pub(crate) next: u64,
+}
+
+/// Behind one lock, held for a lookup or for taking in a group.
+pub(crate) struct View {
+    /// By epoch; the last one is written to.
+    pub(crate) segments: VecDeque<Arc<Segment>>,
+    /// Of the last segment.
+    pub(crate) index: Index,
+    /// The frames from `tail_from` on, without gaps.
+    tail: VecDeque<Frame>,
+    tail_bytes: usize,
+    tail_limit: usize,
+    pub(crate) tail_from: Place,
+    /// Where the next frame will lie, or the index before it.
+    pub(crate) end: Place,
+    offsets: Vec<Offsets>,
+    pub(crate) checkpoint: Option<WholeCheckpoint>,
+}
+
+impl View {
+    pub(crate) fn new(tail_limit: usize, end: Place, offsets: Vec<Offsets>) -> Self {
+        Self {
+            segments: VecDeque::new(),
+            index: Index::default(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tail_limit,
+            tail_from: end,
+            end,
+            offsets,
+            checkpoint: None,
+        }
+    }
+
+    /// How many topics have had a durable event, or more.
+    pub(crate) fn topics(&self) -> u32 {
+        self.offsets.len() as u32
+    }
+
+    pub(crate) fn offsets(&self, topic: u32) -> Offsets {
+        (topic as usize).checked_sub(1).and_then(|at| self.offsets.get(at)).copied().unwrap_or_default()
+    }
+
+    /// What can be read of the topic, to be changed.
+    pub(crate) fn offsets_mut(&mut self, topic: u32) -> &mut Offsets {
+        if self.offsets.len() < topic as usize {
+            self.offsets.resize(topic as usize, Offsets::default());
+        }
+        &mut self.offsets[topic as usize - 1]
+    }
+
+    /// Takes in a frame that is durable now. What it pushes out of memory goes to `freed`, if nobody reads it.
+    pub(crate) fn publish(&mut self, frame: Frame, topics: &[FrameTopic], freed: &mut Vec<BytesMut>) {
+        let place = frame.header.place;
+        self.index.add(place.position, frame.header.first_lsn, topics);
+        for seen in topics {
+            self.offsets_mut(seen.topic).next = seen.next_offset;
+        }
+        self.end = frame.next();
+        if self.tail_limit == 0 {
+            self.tail_from = self.end;
+            return;
+        }
+        self.tail_bytes += frame.bytes.len();
+        self.tail.push_back(frame);
+        while self.tail_bytes > self.tail_limit {
+            let Some(oldest) = self.tail.pop_front() else { break };
+            self.tail_bytes -= oldest.bytes.len();
+            self.tail_from = self.tail.front().map_or(self.end, |next| next.header.place);
+            if let Ok(buffer) = oldest.bytes.try_into_mut() {
+                freed.push(buffer);
+            }
+        }
+    }
+
+    /// Goes on in a new segment.
+    pub(crate) fn roll(&mut self, index_at: u64, next: Segment) {
+        if let Some(sealed) = self.segments.back() {
+            sealed.seal(index_at);
+        }
+        self.end = Place { epoch: next.epoch, position: FIRST_FRAME };
+        if self.tail.is_empty() {
+            self.tail_from = self.end;
+        }
+        self.index = Index::default();
+        self.segments.push_back(Arc::new(next));
+    }
+
+    /// The first frame at or behind `place` in memory that may hold `topic` (0 = any).
+    pub(crate) fn in_tail(&self, place: Place, topic: u32) -> Option<&Frame> {
+        let from = self.tail.partition_point(|frame| frame.header.place < place);
+        let wanted = |frame: &&Frame| topic == 0 || frame.header.topic == 0 || frame.header.topic == topic;
+        self.tail.range(from..).find(wanted)
+    }
+
+    /// Where in memory the frame with `lsn` lies.
+    pub(crate) fn tail_of_lsn(&self, lsn: Lsn) -> Option<Place> {
+        let behind = self.tail.partition_point(|frame| frame.header.first_lsn <= lsn);
+        Some(self.tail.get(behind.checked_sub(1)?)?.header.place)
+    }
+
+    pub(crate) fn segment(&self, epoch: u64) -> Option<&Arc<Segment>> {
+        let first = self.segments.front()?.epoch;
+        self.segments.get(usize::try_from(epoch.checked_sub(first)?).ok()?)
+    }
+
+    /// The segment that holds `lsn`, or would.
+    pub(crate) fn segment_of_lsn(&self, lsn: Lsn) -> Option<&Arc<Segment>> {
+        let behind = self.segments.partition_point(|segment| segment.first_lsn <= lsn);
+        self.segments.get(behind.checked_sub(1)?)
+    }
+}

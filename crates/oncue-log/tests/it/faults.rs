@@ -1,0 +1,168 @@
+//! Calls that fail: the log is fenced, says why, and what was durable stays.
+
+use std::io::ErrorKind;
+use std::task::{Poll, Waker};
+
+use oncue_log::storage::{Call, FaultyStorage};
+use oncue_log::{AppendError, OpenError, Options, Writer};
+
+use crate::model::Model;
+use crate::support::{Random, event, log, open, publish, read_from, replayed, small, topic};
+
+const STEPS: usize = 60;
+
+/// The model's work up to the first error; whether the log was fenced.
+fn work(disk: &FaultyStorage, model: &mut Model, random: &mut Random) -> Option<(bool, [u64; 9])> {
+    let (opened, checkpoint, records) = replayed(disk.clone(), small()).ok()?;
+    model.check(&opened, checkpoint.as_deref(), &records);
+    for _ in 0..STEPS {
+        if model.step(&opened.log, random).is_err() {
+            break;
+        }
+    }
+    disk.heal();
+    let counts = Call::ALL.map(|call| disk.calls(call));
+    model.check_reading(&opened.log);
+    let fenced = opened.log.fenced();
+    if let Some(reason) = &fenced {
+        let reported = opened.log.append(&oncue_log::Batch::new(), 1).unwrap_err();
+        assert_eq!(reported, AppendError::Fenced { reason: reason.clone() });
+        assert!(opened.log.close(1).is_err());
+        assert!(reason.contains("injected"), "{reason}");
+    }
+    Some((fenced.is_some(), counts))
+}
+
+#[test]
+fn every_call_fails_once() {
+    let counts = {
+        let disk = FaultyStorage::new(0);
+        work(&disk, &mut Model::default(), &mut Random(7)).unwrap().1
+    };
+    for (call, count) in Call::ALL.into_iter().zip(counts) {
+        for nth in 0..count {
+            let (disk, mut model) = (FaultyStorage::new(nth), Model::default());
+            model.context = format!("{call:?} {nth}");
+            disk.fail(call, nth, ErrorKind::Other);
+            let fenced = work(&disk, &mut model, &mut Random(7));
+            if matches!(call, Call::Write | Call::Sync) {
+                assert_ne!(fenced.map(|(fenced, _)| fenced), Some(false), "{}: a failed write or sync fences", model.context);
+            }
+            disk.heal();
+            for after in [disk.clone(), disk.crash()] {
+                let Ok((opened, checkpoint, records)) = replayed(after, small()) else { continue };
+                model.check(&opened, checkpoint.as_deref(), &records);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_fails_once_and_then_succeeds_is_not_trusted() {
+    let disk = FaultyStorage::new(1);
+    let log = log(disk.clone(), small());
+    let orders = topic(&log, "orders");
+    publish(&log, orders, b"durable");
+    disk.fail(Call::Sync, 0, ErrorKind::Other);
+    let ticket = log.append(&event(orders, b"lost"), 1).unwrap();
+    let syncs = disk.calls(Call::Sync);
+    let reason = log.wait_durable(ticket.end).unwrap_err().reason;
+    assert!(reason.contains("sync 00000000000000000001.seg"), "{reason}");
+    assert_eq!(log.append(&event(orders, b"refused"), 1), Err(AppendError::Fenced { reason }));
+    assert!(log.poll_durable(ticket.end, Waker::noop()).is_ready_and(Result::is_err));
+    assert!(log.poll_space(Waker::noop()).is_ready_and(Result::is_err));
+    assert_eq!(disk.calls(Call::Sync), syncs, "no second try");
+    assert_eq!(read_from(&log, orders, 0, 10).unwrap().len(), 1);
+    assert_eq!(log.durable(), ticket.lsn);
+}
+
+trait ReadyAnd<T> {
+    fn is_ready_and(self, test: impl FnOnce(&T) -> bool) -> bool;
+}
+
+impl<T> ReadyAnd<T> for Poll<T> {
+    fn is_ready_and(self, test: impl FnOnce(&T) -> bool) -> bool {
+        matches!(self, Self::Ready(value) if test(&value))
+    }
+}
+
+#[test]
+fn who_waits_for_the_writer_thread_learns_of_the_fence() {
+    for nth in 0..20 {
+        let disk = FaultyStorage::new(1);
+        let log = log(disk.clone(), Options { writer: Writer::Thread, pending_bytes: 300, ..small() });
+        let orders = topic(&log, "orders");
+        disk.fail(if nth % 2 == 0 { Call::Sync } else { Call::Write }, nth, ErrorKind::Other);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    loop {
+                        let ticket = match log.append(&event(orders, &[1; 50]), 1) {
+                            Ok(ticket) => ticket,
+                            Err(AppendError::Full) => {
+                                std::thread::yield_now();
+                                continue;
+                            }
+                            Err(AppendError::Fenced { .. }) => return,
+                            Err(error) => panic!("{error}"),
+                        };
+                        if log.wait_durable(ticket.end).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(read_from(&log, orders, 0, 10).unwrap().len() as u64, log.durable().saturating_sub(1));
+    }
+}
+
+#[test]
+fn a_full_disk_fences_and_trimming_frees_it() {
+    let disk = FaultyStorage::new(1);
+    let log = log(disk.clone(), small());
+    let orders = topic(&log, "orders");
+    for _ in 0..200 {
+        publish(&log, orders, &[1; 100]);
+    }
+    let whole = log.checkpoint(b"state", 1).unwrap();
+    log.wait_durable(whole.end).unwrap();
+    disk.fail_from(Call::Write, 0, ErrorKind::StorageFull);
+    let ticket = log.append(&event(orders, b"too much"), 1).unwrap();
+    log.wait_durable(ticket.end).unwrap_err();
+    assert!(log.trim(whole.lsn).unwrap() > 3);
+    disk.heal();
+    drop(log);
+    let log = open(disk, small()).unwrap().log;
+    assert_eq!(publish(&log, orders, b"goes on"), 200);
+}
+
+#[test]
+fn interrupted_and_short_transfers_are_completed() {
+    let disk = FaultyStorage::new(1);
+    disk.stutter();
+    for round in 0..3 {
+        let (opened, _, records) = replayed(disk.clone(), small()).unwrap();
+        let orders = topic(&opened.log, "orders");
+        assert_eq!(records.len(), if round == 0 { 0 } else { 1 + 100 * round });
+        for number in 0..100u32 {
+            publish(&opened.log, orders, &number.to_le_bytes());
+        }
+        assert_eq!(read_from(&opened.log, orders, 0, 9).unwrap().len(), 100 * (round + 1));
+    }
+}
+
+#[test]
+fn a_refused_record_is_named() {
+    let disk = FaultyStorage::new(1);
+    let first = log(disk.clone(), small());
+    let orders = topic(&first, "orders");
+    publish(&first, orders, b"one");
+    drop(first);
+    let refuse = &mut |replay: oncue_log::Replay<'_>| match replay {
+        oncue_log::Replay::Record(record) if record.lsn == 1 => Err("unreadable".to_owned()),
+        _ => Ok(()),
+    };
+    let Err(error) = oncue_log::Log::open(Box::new(disk), small(), 1, refuse) else { panic!("it opened") };
+    assert!(matches!(&error, OpenError::Replay { lsn: 1, reason } if reason == "unreadable"), "{error}");
+}

@@ -1,0 +1,246 @@
+//! The oracle: a list of everything appended, and how much of it was acknowledged.
+
+use std::collections::{BTreeSet, HashMap};
+
+use oncue_log::storage::MemoryStorage;
+use oncue_log::{AppendError, Batch, KIND_CHECKPOINT, KIND_EVENT, KIND_TOPIC, Log, Opened, Record, Ticket, TopicId};
+use proptest::prelude::*;
+
+use crate::support::{Random, replayed, small};
+
+pub(crate) struct Model {
+    pub(crate) context: String,
+    /// False: acknowledged does not mean synced, so that power lost may lose it.
+    pub(crate) synced: bool,
+    records: Vec<Expected>,
+    /// Where the log may end: between batches.
+    ends: BTreeSet<u64>,
+    acknowledged: u64,
+    snapshots: HashMap<u64, Vec<u8>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Expected {
+    kind: u8,
+    topic: u32,
+    partition: u16,
+    offset: u64,
+    data: Vec<u8>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            context: String::new(),
+            synced: true,
+            records: Vec::new(),
+            ends: BTreeSet::from([0]),
+            acknowledged: 0,
+            snapshots: HashMap::new(),
+        }
+    }
+}
+
+impl Model {
+    pub(crate) fn next_lsn(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    pub(crate) fn acknowledged(&mut self, end: u64) {
+        self.acknowledged = self.acknowledged.max(end);
+    }
+
+    fn topics(&self) -> u32 {
+        self.records.iter().filter(|record| record.kind == KIND_TOPIC).count() as u32
+    }
+
+    fn next_offset(&self, topic: u32) -> u64 {
+        self.events(topic).count() as u64
+    }
+
+    fn events(&self, topic: u32) -> impl Iterator<Item = &Expected> {
+        self.records.iter().filter(move |record| record.kind == KIND_EVENT && record.topic == topic)
+    }
+
+    /// Something random; an error if the log failed.
+    pub(crate) fn step(&mut self, log: &Log, random: &mut Random) -> Result<(), String> {
+        let ticket = match random.below(20) {
+            0 | 1 if self.topics() < 4 => self.create(log),
+            2 => self.checkpoint(log, random),
+            3 => {
+                let before = random.below(self.next_lsn() + 1);
+                return log.trim(before).map(drop).map_err(|error| error.to_string());
+            }
+            _ => self.append(log, random),
+        };
+        let ticket = ticket.map_err(|error| error.to_string())?;
+        assert_eq!(ticket.end, self.next_lsn(), "{}", self.context);
+        if random.below(3) > 0 {
+            log.wait_durable(ticket.end).map_err(|fenced| fenced.to_string())?;
+            self.acknowledged(ticket.end);
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, log: &Log) -> Result<Ticket, AppendError> {
+        let id = self.topics() + 1;
+        let name = format!("topic-{id}");
+        let (topic, ticket) = log.create_topic(&name, b"meta", 1)?;
+        assert_eq!(topic, TopicId(id));
+        let data = [&(name.len() as u16).to_le_bytes()[..], name.as_bytes(), b"meta"].concat();
+        self.push(KIND_TOPIC, id, 0, data);
+        self.ends.insert(self.next_lsn());
+        Ok(ticket)
+    }
+
+    fn checkpoint(&mut self, log: &Log, random: &mut Random) -> Result<Ticket, AppendError> {
+        let opaque = random.bytes(500);
+        let ticket = log.checkpoint(&opaque, 1)?;
+        assert_eq!(ticket.lsn, self.next_lsn());
+        self.snapshots.insert(ticket.lsn, opaque);
+        while self.next_lsn() < ticket.end {
+            self.push(KIND_CHECKPOINT, 0, 0, Vec::new());
+            self.ends.insert(self.next_lsn());
+        }
+        Ok(ticket)
+    }
+
+    fn append(&mut self, log: &Log, random: &mut Random) -> Result<Ticket, AppendError> {
+        let mut batch = Batch::new();
+        let mut added = Vec::new();
+        for _ in 0..=random.below(5) {
+            let most = if random.below(20) == 0 { 3000 } else { 120 };
+            let data = random.bytes(most);
+            let cut = random.below(data.len() as u64 + 1) as usize;
+            let topics = u64::from(self.topics());
+            if topics > 0 && random.below(4) > 0 {
+                let (topic, partition) = (1 + random.below(topics) as u32, random.below(9) as u16);
+                batch.event(TopicId(topic), partition, &[&data[..cut], &data[cut..]]);
+                added.push((KIND_EVENT, topic, partition, data));
+            } else {
+                let kind = 17 + random.below(239) as u8;
+                batch.state(kind, &[&data]);
+                added.push((kind, 0, 0, data));
+            }
+        }
+        let ticket = log.append(&batch, 1)?;
+        assert_eq!(ticket.lsn, self.next_lsn());
+        let first = added.iter().find(|(kind, ..)| *kind == KIND_EVENT).map(|(_, topic, ..)| *topic);
+        assert_eq!(ticket.offset, first.map_or(0, |topic| self.next_offset(topic)));
+        for (kind, topic, partition, data) in added {
+            self.push(kind, topic, partition, data);
+        }
+        self.ends.insert(self.next_lsn());
+        Ok(ticket)
+    }
+
+    fn push(&mut self, kind: u8, topic: u32, partition: u16, data: Vec<u8>) {
+        let offset = if kind == KIND_EVENT { self.next_offset(topic) } else { 0 };
+        self.records.push(Expected { kind, topic, partition, offset, data });
+    }
+
+    /// What was found must be everything acknowledged, and whole batches; what was not acknowledged and is gone, is gone.
+    pub(crate) fn check(&mut self, opened: &Opened, checkpoint: Option<&[u8]>, replayed: &[Record]) {
+        let context = self.context.clone();
+        let report = &opened.report;
+        let end = report.next_lsn;
+        assert!(end >= self.acknowledged || !self.synced, "{context}: {end} of {} left", self.acknowledged);
+        assert!(self.ends.contains(&end), "{context}: it ends within a batch, at {end}");
+        self.records.truncate(end as usize);
+        self.ends.retain(|other| *other <= end);
+        self.snapshots.retain(|lsn, _| *lsn < end);
+        self.acknowledged = end;
+
+        let from = report.replayed_from;
+        assert_eq!(checkpoint, self.snapshots.get(&from).map(Vec::as_slice), "{context}: checkpoint of {from}");
+        let wanted = (from..end).filter(|lsn| self.records[*lsn as usize].kind != KIND_CHECKPOINT);
+        assert_eq!(replayed.iter().map(|record| record.lsn).collect::<Vec<_>>(), wanted.collect::<Vec<_>>(), "{context}");
+        for record in replayed {
+            self.same(record);
+        }
+        assert_eq!(opened.log.durable(), end);
+        self.check_reading(&opened.log);
+    }
+
+    fn same(&self, record: &Record) {
+        let expected = &self.records[record.lsn as usize];
+        assert_eq!(record.kind, expected.kind, "{}: lsn {}", self.context, record.lsn);
+        if record.kind != KIND_CHECKPOINT {
+            let found = Expected {
+                kind: record.kind,
+                topic: record.topic.0,
+                partition: record.partition,
+                offset: record.offset,
+                data: record.data.to_vec(),
+            };
+            assert_eq!(&found, expected, "{}: lsn {}", self.context, record.lsn);
+        }
+    }
+
+    /// By scan, by topic, by lsn: the same, and no more than is durable.
+    pub(crate) fn check_reading(&self, log: &Log) {
+        let durable = log.durable();
+        let mut next = None;
+        for record in log.scan(0) {
+            match record {
+                Ok(record) => {
+                    assert_eq!(record.lsn, next.unwrap_or(record.lsn), "{}", self.context);
+                    self.same(&record);
+                    next = Some(record.lsn + 1);
+                }
+                Err(error) if next.is_none() => next = first_of(&error),
+                Err(error) => panic!("{}: {error}", self.context),
+            }
+        }
+        assert_eq!(next.unwrap_or(durable), durable, "{}", self.context);
+        for topic in log.topics() {
+            let mut cursor = log.cursor(topic.id, topic.first_offset);
+            let mut out = Vec::new();
+            while log.read(&mut cursor, 1 + out.len(), 700, &mut out).unwrap_or_else(|error| {
+                panic!("{}: {:?} {error}", self.context, topic.id)
+            }) > 0
+            {}
+            assert!(out.iter().zip(topic.first_offset..).all(|(record, offset)| record.offset == offset));
+            let events = self.records[..durable as usize].iter();
+            let all = events.filter(|record| record.kind == KIND_EVENT && record.topic == topic.id.0).count() as u64;
+            assert_eq!(topic.first_offset + out.len() as u64, all, "{}: {:?}", self.context, topic);
+            for record in out {
+                self.same(&record);
+                assert_eq!(log.record(record.lsn).unwrap(), record);
+            }
+        }
+    }
+}
+
+fn first_of(error: &oncue_log::ReadError) -> Option<u64> {
+    match error {
+        oncue_log::ReadError::Trimmed { first, .. } => Some(*first),
+        other => panic!("{other}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever is done, in whatever order, reading yields what was appended.
+    #[test]
+    fn it_does_as_the_model(seed: u64, rounds in 1usize..5, steps in 1usize..60, tail in 0usize..5000, segment in 4096u64..20_000) {
+        let storage = MemoryStorage::new();
+        let mut random = Random(seed);
+        let mut model = Model { context: format!("seed {seed}"), ..Model::default() };
+        for _ in 0..rounds {
+            let options = oncue_log::Options { tail_bytes: tail, segment_bytes: segment, ..small() };
+            let (opened, checkpoint, records) = replayed(storage.clone(), options).unwrap();
+            prop_assert!(opened.report.torn.is_none());
+            model.check(&opened, checkpoint.as_deref(), &records);
+            for _ in 0..steps {
+                model.step(&opened.log, &mut random).unwrap();
+            }
+            model.check_reading(&opened.log);
+            let from = random.below(model.next_lsn().max(1));
+            for record in opened.log.scan(from).flatten() {
+                model.same(&record);
+            }
+        }
+    }
+}

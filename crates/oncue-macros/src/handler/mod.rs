@@ -1,0 +1,127 @@
+//! `#[handler]`.
+
+mod options;
+mod signature;
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::{ItemFn, Result, spanned::Spanned as _};
+
+use options::HandlerOptions;
+use signature::Signature;
+
+/// The function as a handler; if something is wrong, the function as it was and the error, so that nothing else fails.
+pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
+    let function: ItemFn = match syn::parse2(item.clone()) {
+        Ok(function) => function,
+        Err(error) => {
+            let error = not_a_function(&item).unwrap_or(error).into_compile_error();
+            return quote!(#item #error);
+        }
+    };
+    expand_function(options, &function).unwrap_or_else(|error| {
+        let error = error.into_compile_error();
+        quote!(#function #error)
+    })
+}
+
+/// An error that says what the attribute goes on, if it is on something else.
+fn not_a_function(item: &TokenStream) -> Option<syn::Error> {
+    let other: syn::Item = syn::parse2(item.clone()).ok()?;
+    let message = "`#[handler]` goes on a function; an object handles by `impl Handle<OrderCreated> for …`";
+    match other {
+        syn::Item::Fn(_) => None,
+        _ => Some(syn::Error::new(proc_macro2::Span::call_site(), message)),
+    }
+}
+
+fn expand_function(options: TokenStream, function: &ItemFn) -> Result<TokenStream> {
+    let options: HandlerOptions = syn::parse2(options)?;
+    let signature = Signature::of(&function.sig)?;
+    if let (Some(inline), true) = (options.inline, signature.is_async) {
+        return Err(syn::Error::new(inline, "`inline` is for a plain `fn`: an `async fn` always runs where it is called"));
+    }
+    let meta = meta(&options, function);
+    let checks = checks(&options, &signature);
+    let (parameters, bindings, returned) = (&signature.parameters, &signature.bindings, &signature.returned);
+    let ItemFn { attrs, vis, sig, block, .. } = function;
+    let (name, generics, uses) = (&sig.ident, &sig.generics, &signature.uses);
+    let where_clause = &generics.where_clause;
+    let generics = &generics.params;
+    let body = quote!({
+        #(#bindings)*
+        #block
+    });
+    // At the name: what is wrong with the future as a whole is reported there.
+    let (output, value) = if signature.is_async {
+        (
+            quote_spanned!(name.span()=> ::oncue::handler::Annotated<
+                impl ::oncue::handler::Meta + use<#(#uses),*>,
+                impl ::core::future::Future<Output = #returned> + ::core::marker::Send,
+            >),
+            quote!(::oncue::handler::Annotated::new(__Meta, async move {
+                // Tells the compiler the type before it reads the body.
+                if let ::core::option::Option::Some(returned) = ::core::option::Option::None::<#returned> {
+                    return returned;
+                }
+                let returned: #returned = #body;
+                returned
+            })),
+        )
+    } else {
+        (
+            quote!(::oncue::handler::AnnotatedValue<impl ::oncue::handler::Meta + use<#(#uses),*>, #returned>),
+            quote!(::oncue::handler::AnnotatedValue::new(__Meta, (move || -> #returned #body)())),
+        )
+    };
+    Ok(quote! {
+        #(#attrs)*
+        #[allow(
+            clippy::diverging_sub_expression, clippy::let_and_return, clippy::let_unit_value,
+            clippy::needless_pass_by_value, clippy::redundant_closure_call, clippy::redundant_locals,
+            clippy::unused_async, clippy::unused_unit, clippy::type_complexity
+        )]
+        #vis fn #name<#generics>(#(#parameters),*) -> #output #where_clause {
+            #meta
+            #checks
+            #value
+        }
+    })
+}
+
+fn meta(options: &HandlerOptions, function: &ItemFn) -> TokenStream {
+    let name = &function.sig.ident;
+    let plain_name = syn::ext::IdentExt::unraw(name).to_string();
+    let id = options.id.as_ref().map_or_else(|| quote!(#plain_name), |id| quote!(#id));
+    let line = quote_spanned!(name.span()=> ::core::line!());
+    let setters = &options.setters;
+    quote! {
+        struct __Meta;
+        impl ::oncue::handler::Meta for __Meta {
+            const ID: &'static str = #id;
+            const FILE: &'static str = ::core::file!();
+            const LINE: u32 = #line;
+
+            fn apply(registration: ::oncue::handler::Registration) -> ::oncue::handler::Registration {
+                registration #(#setters)*
+            }
+        }
+    }
+}
+
+/// One line for each argument and for what is returned, at its own span: so the compiler names the wrong one.
+fn checks(options: &HandlerOptions, signature: &Signature) -> TokenStream {
+    let event = &signature.event;
+    let event = quote_spanned!(event.span()=> let _ = ::oncue::__private::event::<#event>;);
+    let arguments = signature.arguments.iter().map(|argument| {
+        quote_spanned!(argument.span()=> let _ = ::oncue::__private::argument::<#argument>;)
+    });
+    let returned = &signature.returned;
+    let returns = quote_spanned!(returned.span()=> let _ = ::oncue::__private::returns::<#returned>;);
+    let classify = options.classify.as_ref().map(|classify| {
+        quote_spanned! {classify.span()=>
+            let _: fn(&<#returned as ::oncue::handler::IntoOutcome>::Error) -> ::oncue::policy::ErrorClass = #classify;
+        }
+    });
+    quote!(#event #(#arguments)* #returns #classify)
+}

@@ -1,0 +1,272 @@
+//! The running app: publishes events to topics and drives the subscriptions.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    clock::Clock,
+    dispatch::{DispatchError, Phase},
+    error::Result,
+    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
+    graph::Graph,
+    receipt::Receipt,
+    transport::{Inspect, Publish, PublishError, SourceMark, Transport},
+};
+
+/// How long a shutdown lets handlers finish.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
+/// A running app. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus(Arc<Inner>);
+
+struct Inner {
+    transport: Arc<dyn Transport>,
+    clock: Clock,
+    graph: Graph,
+    phase: watch::Sender<Phase>,
+    handlers: Vec<HandlerInfo>,
+    dispatchers: Mutex<JoinSet<Result<(), DispatchError>>>,
+}
+
+/// Id, topic and event types of a handler.
+type HandlerInfo = (String, String, Vec<String>);
+
+/// The dispatchers of an app.
+pub(crate) struct Running {
+    handlers: Vec<HandlerInfo>,
+    dispatchers: JoinSet<Result<(), DispatchError>>,
+}
+
+impl Running {
+    pub(crate) fn new(handlers: Vec<HandlerInfo>) -> Self {
+        Self { handlers, dispatchers: JoinSet::new() }
+    }
+
+    pub(crate) fn spawn(&mut self, dispatcher: impl Future<Output = Result<(), DispatchError>> + Send + 'static) {
+        self.dispatchers.spawn(dispatcher);
+    }
+}
+
+/// What can be published: a typed event, or an envelope.
+pub trait IntoEvent: Send {
+    /// The envelope, and the topic it goes to.
+    ///
+    /// # Errors
+    /// The value cannot be encoded, or breaks a limit.
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent>;
+}
+
+impl<E: Event> IntoEvent for E {
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
+        Ok((E::TOPIC, Envelope::of(&self)?))
+    }
+}
+
+impl IntoEvent for Envelope {
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
+        Ok((DEFAULT_TOPIC, self))
+    }
+}
+
+impl Bus {
+    pub(crate) fn new(
+        transport: Arc<dyn Transport>,
+        clock: Clock,
+        graph: Graph,
+        phase: watch::Sender<Phase>,
+        running: Running,
+    ) -> Self {
+        let Running { handlers, dispatchers } = running;
+        let dispatchers = Mutex::new(dispatchers);
+        Self(Arc::new(Inner { transport, clock, graph, phase, handlers, dispatchers }))
+    }
+
+    /// Publishes one event. When this returns, the event is as durable as the topic promises.
+    ///
+    /// # Errors
+    /// The event is not acceptable, or could not be written; nothing of it is then.
+    pub async fn publish(&self, event: impl IntoEvent) -> Result<Receipt> {
+        let (topic, envelope) = event.into_event()?;
+        self.publish_to(topic, envelope).await
+    }
+
+    /// As [`publish`](Self::publish), to a topic of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_to(&self, topic: &str, envelope: Envelope) -> Result<Receipt> {
+        let mut receipts = self.publish_all(topic, vec![envelope], None).await?;
+        Ok(receipts.pop().ok_or(PublishError::Closed)?)
+    }
+
+    /// Publishes a batch to one topic: on the embedded log all of it or nothing. A source with state gives its place,
+    /// which is written with the events, so that it can go on exactly there.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); the error names the event.
+    pub async fn publish_all(
+        &self,
+        topic: &str,
+        events: Vec<Envelope>,
+        source: Option<SourceMark>,
+    ) -> Result<Vec<Receipt>> {
+        let about: Vec<_> = events.iter().map(|event| (event.event_type().to_owned(), event.id().to_owned())).collect();
+        let published = self.0.transport.publish(Publish { topic: topic.to_owned(), events, source }).await?;
+        let topic: Arc<str> = topic.into();
+        let receipt = |((event_type, id), published)| Receipt {
+            bus: self.clone(),
+            topic: Arc::clone(&topic),
+            event_type,
+            id,
+            published,
+        };
+        Ok(about.into_iter().zip(published).map(receipt).collect())
+    }
+
+    /// The transport underneath.
+    #[must_use]
+    pub fn transport(&self) -> &dyn Transport {
+        &*self.0.transport
+    }
+
+    /// What the transport knows: subscriptions, dead letters, keyed states, events.
+    #[must_use]
+    pub fn inspect(&self) -> &dyn Inspect {
+        self.0.transport.inspect()
+    }
+
+    /// The clock that the app runs by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The graph of the handlers.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.0.graph
+    }
+
+    /// Ids of the handlers that take events of this type from this topic.
+    #[must_use]
+    pub fn handlers_of(&self, topic: &str, event_type: &str) -> Vec<String> {
+        let takes = |(_, from, types): &&HandlerInfo| {
+            from == topic && (types.is_empty() || types.iter().any(|known| known == event_type))
+        };
+        self.0.handlers.iter().filter(takes).map(|(id, ..)| id.clone()).collect()
+    }
+
+    /// Waits until every handler is through with every event published so far, and with all that these caused.
+    ///
+    /// # Errors
+    /// A handler stopped.
+    pub async fn idle(&self) -> Result<()> {
+        loop {
+            let behind = self.inspect().subscriptions().iter().filter(|known| known.attached).map(|known| known.lag).sum::<u64>();
+            if behind == 0 {
+                return Ok(());
+            }
+            self.check()?;
+            self.0.clock.sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Whether a handler stopped, and why.
+    ///
+    /// # Errors
+    /// It did.
+    pub fn check(&self) -> Result<()> {
+        let mut dispatchers = self.0.dispatchers.lock();
+        while let Some(ended) = dispatchers.try_join_next() {
+            if let Ok(ended) = ended {
+                ended?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until Ctrl-C or SIGTERM, then shuts down; a second one stops at once.
+    ///
+    /// # Errors
+    /// A handler stopped, or closing failed.
+    pub async fn run_until_ctrl_c(&self) -> Result<()> {
+        tokio::select! {
+            () = signal() => {}
+            stopped = self.stopped() => return stopped,
+        }
+        tokio::select! {
+            closed = self.shutdown() => closed,
+            () = signal() => {
+                self.0.phase.send_replace(Phase::Stop);
+                Ok(self.0.transport.close().await?)
+            }
+        }
+    }
+
+    /// Completes when a handler stops by itself.
+    async fn stopped(&self) -> Result<()> {
+        loop {
+            self.check()?;
+            self.0.clock.sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Stops taking events, lets handlers finish within [`DEFAULT_GRACE`], and closes the transport. What is not
+    /// finished is delivered again at the next start. Idempotent.
+    ///
+    /// # Errors
+    /// Closing failed.
+    pub async fn shutdown(&self) -> Result<()> {
+        self.shutdown_within(DEFAULT_GRACE).await
+    }
+
+    /// As [`shutdown`](Self::shutdown), with a grace time of the caller's.
+    ///
+    /// # Errors
+    /// Closing failed.
+    pub async fn shutdown_within(&self, grace: Duration) -> Result<()> {
+        self.0.phase.send_if_modified(|phase| {
+            let first = *phase == Phase::Run;
+            if first {
+                *phase = Phase::Drain(grace);
+            }
+            first
+        });
+        let mut dispatchers = std::mem::take(&mut *self.0.dispatchers.lock());
+        let mut failed = None;
+        while let Some(ended) = dispatchers.join_next().await {
+            if let Ok(Err(error)) = ended {
+                failed.get_or_insert(error);
+            }
+        }
+        self.0.transport.close().await?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("transport", &self.0.transport.url()).finish_non_exhaustive()
+    }
+}
+
+async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    // Without a signal to wait for, run until the process is ended.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,120 @@
+//! Per-key order: what is in flight for a key, and what waits for it.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::run::RunId;
+use crate::transport::Ordered;
+
+/// The keys in flight.
+pub(crate) struct Lanes {
+    ordered: Ordered,
+    by_key: HashMap<u64, Lane>,
+    closed: bool,
+}
+
+/// One key in flight.
+#[derive(Default)]
+struct Lane {
+    /// Events of the key that wait for the one that runs.
+    waiting: VecDeque<RunId>,
+    /// The one that ran failed and is being parked: everything behind it goes back to the transport.
+    parking: bool,
+}
+
+/// What becomes of an event that arrives.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Its key is free.
+    Start,
+    /// It waits behind another event of its key.
+    Wait,
+    /// Its key is being parked.
+    GiveBack,
+}
+
+impl Lanes {
+    pub(crate) fn new(ordered: Ordered) -> Self {
+        Self { ordered, by_key: HashMap::new(), closed: false }
+    }
+
+    pub(crate) fn enter(&mut self, key: Option<u64>, run: RunId) -> Entry {
+        let Some(key) = key else { return Entry::Start };
+        match self.by_key.get_mut(&key) {
+            Some(lane) if lane.parking => Entry::GiveBack,
+            Some(lane) => {
+                lane.waiting.push_back(run);
+                Entry::Wait
+            }
+            None => {
+                self.by_key.insert(key, Lane::default());
+                Entry::Start
+            }
+        }
+    }
+
+    /// The event that ran will be tried again later. With strict order the key waits for it: what waited in the lane
+    /// is to be given back.
+    pub(crate) fn park(&mut self, key: Option<u64>) -> VecDeque<RunId> {
+        match key.and_then(|key| self.by_key.get_mut(&key)) {
+            Some(lane) if self.ordered == Ordered::Strict => {
+                lane.parking = true;
+                std::mem::take(&mut lane.waiting)
+            }
+            _ => VecDeque::new(),
+        }
+    }
+
+    /// The event that ran is settled: the next one of its key, if one waits.
+    pub(crate) fn leave(&mut self, key: Option<u64>) -> Option<RunId> {
+        let key = key?;
+        let lane = self.by_key.get_mut(&key)?;
+        let next = if self.closed { None } else { lane.waiting.pop_front() };
+        if next.is_none() {
+            self.by_key.remove(&key);
+        }
+        next
+    }
+
+    /// Nothing starts any more.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_key_runs_one_event_at_a_time_in_order() {
+        let mut lanes = Lanes::new(Ordered::Strict);
+        assert_eq!(lanes.enter(Some(7), 1), Entry::Start);
+        assert_eq!(lanes.enter(Some(7), 2), Entry::Wait);
+        assert_eq!(lanes.enter(Some(7), 3), Entry::Wait);
+        assert_eq!(lanes.enter(Some(8), 4), Entry::Start, "another key");
+        assert_eq!(lanes.enter(None, 5), Entry::Start, "no key, no order");
+        assert_eq!((lanes.leave(Some(7)), lanes.leave(Some(7)), lanes.leave(Some(7))), (Some(2), Some(3), None));
+        assert_eq!(lanes.enter(Some(7), 6), Entry::Start, "the lane is gone");
+    }
+
+    #[test]
+    fn a_parked_key_gives_back_all_that_waits_and_all_that_comes_until_it_left() {
+        let mut lanes = Lanes::new(Ordered::Strict);
+        for run in 1..=3 {
+            lanes.enter(Some(7), run);
+        }
+        assert_eq!(lanes.park(Some(7)), [2, 3]);
+        assert_eq!(lanes.enter(Some(7), 4), Entry::GiveBack);
+        assert_eq!(lanes.leave(Some(7)), None);
+        assert_eq!(lanes.enter(Some(7), 5), Entry::Start);
+    }
+
+    #[test]
+    fn relaxed_order_lets_later_events_pass() {
+        let mut lanes = Lanes::new(Ordered::Relaxed);
+        lanes.enter(Some(7), 1);
+        lanes.enter(Some(7), 2);
+        assert!(lanes.park(Some(7)).is_empty());
+        assert_eq!(lanes.leave(Some(7)), Some(2));
+    }
+}

@@ -1,0 +1,338 @@
+//! One task per subscription: takes events from the transport, runs the handlers, settles the outcomes.
+//!
+//! Everything it knows about an event in flight is a [`Run`]; every key in flight has a [`lanes::Lane`]. Both are bounded
+//! by the window. Handlers are called inline; one that is pending after its first poll becomes a task of its own.
+
+mod invoke;
+mod lanes;
+mod member;
+mod run;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{
+    StreamExt as _,
+    future::{BoxFuture, FutureExt as _},
+    stream::FuturesUnordered,
+};
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinSet};
+
+pub(crate) use self::member::Member;
+use self::{
+    invoke::{Finished, Started},
+    lanes::Lanes,
+    run::{Run, RunId},
+};
+use crate::{
+    clock::Clock,
+    handler::StateMap,
+    transport::{ConsumeError, Consumer, Delivered, Limit, Ordered, SettleError, Settlement},
+};
+
+/// Events taken from the transport and not settled, at most.
+pub(crate) const WINDOW_EVENTS: usize = 4096;
+/// Their bytes, at most (one event more than that, if it is large).
+pub(crate) const WINDOW_BYTES: usize = 32 * 1024 * 1024;
+/// Settle batches on their way, at most: more wait and grow, so that one sync covers more of them.
+const SETTLING: usize = 2;
+
+/// Why a subscription stopped.
+#[derive(Debug, Error, Clone)]
+pub enum DispatchError {
+    /// Its events cannot be read.
+    #[error("handler `{handler}` stopped: {error}")]
+    Consume {
+        /// The subscription.
+        handler: String,
+        /// Why.
+        error: ConsumeError,
+    },
+    /// Its outcomes cannot be made durable.
+    #[error("handler `{handler}` stopped: {error}; what was not settled is delivered again at the next start")]
+    Settle {
+        /// The subscription.
+        handler: String,
+        /// Why.
+        error: SettleError,
+    },
+}
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Run,
+    /// Take nothing new, let what runs finish within the grace time.
+    Drain(Duration),
+    /// Stop at once.
+    Stop,
+}
+
+/// What drives one subscription.
+pub(crate) struct Dispatcher {
+    members: Vec<Member>,
+    consumer: Box<dyn Consumer>,
+    clock: Clock,
+    states: Arc<StateMap>,
+    phase: watch::Receiver<Phase>,
+    runs: HashMap<RunId, Run>,
+    next_run: RunId,
+    bytes: usize,
+    lanes: Lanes,
+    tasks: JoinSet<Finished>,
+    outbox: Vec<(RunId, Settlement)>,
+    settling: FuturesUnordered<BoxFuture<'static, (Vec<RunId>, Result<(), SettleError>)>>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        members: Vec<Member>,
+        consumer: Box<dyn Consumer>,
+        ordered: Ordered,
+        clock: Clock,
+        states: Arc<StateMap>,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        Self {
+            members,
+            consumer,
+            clock,
+            states,
+            phase,
+            runs: HashMap::new(),
+            next_run: 0,
+            bytes: 0,
+            lanes: Lanes::new(ordered),
+            tasks: JoinSet::new(),
+            outbox: Vec::new(),
+            settling: FuturesUnordered::new(),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.members.iter().map(|member| &*member.id).collect::<Vec<_>>().join("+")
+    }
+
+    /// Runs until the phase says otherwise, or until the transport fails.
+    pub(crate) async fn run(mut self) -> Result<(), DispatchError> {
+        let mut arrived: Vec<Delivered> = Vec::new();
+        loop {
+            let limit = Limit {
+                events: WINDOW_EVENTS.saturating_sub(self.runs.len()),
+                bytes: WINDOW_BYTES.saturating_sub(self.bytes),
+            };
+            let room = limit.events > 0 && limit.bytes > 0;
+            tokio::select! {
+                biased;
+                changed = self.phase.changed() => {
+                    let phase = *self.phase.borrow_and_update();
+                    match phase {
+                        Phase::Run if changed.is_ok() => {}
+                        Phase::Drain(grace) if changed.is_ok() => return self.drain(grace).await,
+                        _ => return Ok(()),
+                    }
+                }
+                Some((runs, settled)) = self.settling.next(), if !self.settling.is_empty() => {
+                    self.settled(runs, settled)?;
+                }
+                Some(finished) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.joined(finished);
+                    while let Some(finished) = self.tasks.try_join_next() {
+                        self.joined(finished);
+                    }
+                }
+                read = self.consumer.next(limit, &mut arrived), if room => {
+                    read.map_err(|error| DispatchError::Consume { handler: self.name(), error })?;
+                    for delivered in arrived.drain(..) {
+                        self.accept(delivered);
+                    }
+                }
+            }
+            self.flush();
+        }
+    }
+
+    /// Finishes what runs, settles it, and leaves the rest for the next start.
+    async fn drain(mut self, grace: Duration) -> Result<(), DispatchError> {
+        for member in &mut self.members {
+            member.queue.clear();
+        }
+        let mut over = self.clock.sleep(grace);
+        while !self.tasks.is_empty() || !self.settling.is_empty() || !self.outbox.is_empty() {
+            self.lanes.close();
+            self.flush();
+            tokio::select! {
+                () = &mut over => {
+                    tracing::warn!(handler = %self.name(), unfinished = self.tasks.len(),
+                        "the grace time is over: what still runs is cancelled and will be delivered again");
+                    return Ok(());
+                }
+                changed = self.phase.changed() => {
+                    if changed.is_err() || *self.phase.borrow_and_update() == Phase::Stop {
+                        return Ok(());
+                    }
+                }
+                Some((runs, settled)) = self.settling.next(), if !self.settling.is_empty() => {
+                    self.settled(runs, settled)?;
+                }
+                Some(finished) = self.tasks.join_next(), if !self.tasks.is_empty() => self.joined(finished),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in an event: it starts if its key is free, else it waits in the key's lane.
+    fn accept(&mut self, delivered: Delivered) {
+        let id = self.next_run;
+        self.next_run += 1;
+        let run = Run::new(delivered, self.clock.now());
+        self.bytes += run.bytes();
+        let key = run.key;
+        self.runs.insert(id, run);
+        match self.lanes.enter(key, id) {
+            lanes::Entry::Start => self.start(id),
+            lanes::Entry::Wait => {}
+            lanes::Entry::GiveBack => self.give_back(id),
+        }
+    }
+
+    fn start(&mut self, id: RunId) {
+        self.advance(id);
+    }
+
+    /// Starts every member of the run that may start; ends the run if nothing is left to do.
+    fn advance(&mut self, id: RunId) {
+        // A stack instead of recursion: a handler that ends at once may let the next one start.
+        while let Some(run) = self.runs.get_mut(&id) {
+            match run.next_step(&self.members) {
+                run::Step::Start(member) => self.enqueue(id, member),
+                run::Step::Settle(settlement) => self.outbox.push((id, settlement)),
+                run::Step::Wait => return,
+                run::Step::End => {
+                    self.end(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Calls the member's handler, or lets the run wait for one of its places.
+    fn enqueue(&mut self, id: RunId, member: usize) {
+        if self.members[member].running < self.members[member].concurrency {
+            self.call(id, member);
+        } else {
+            self.members[member].queue.push_back(id);
+        }
+    }
+
+    fn call(&mut self, id: RunId, member: usize) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        self.members[member].running += 1;
+        run.read = self.clock.now();
+        let state = match (self.members[member].keyed, run.delivered.envelope.key()) {
+            (true, Some(key)) => Some(self.consumer.state(member, key)),
+            _ => None,
+        };
+        let prepared = invoke::Prepared {
+            run: id,
+            member,
+            handler: Arc::clone(&self.members[member].handler),
+            id: Arc::clone(&self.members[member].id),
+            timeout: self.members[member].timeout,
+            delivered: invoke::Given::of(&run.delivered, member),
+            states: Arc::clone(&self.states),
+            clock: self.clock.clone(),
+        };
+        match prepared.start(state) {
+            Started::Finished(finished) => self.finished(finished),
+            Started::Pending(task) => {
+                self.tasks.spawn(task);
+            }
+        }
+    }
+
+    fn joined(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
+        // Panics of handlers are caught inside the task, so only a cancelled one is an error; it is delivered again.
+        if let Ok(finished) = finished {
+            let id = finished.run;
+            self.finished(finished);
+            self.advance(id);
+        }
+    }
+
+    /// A handler ended: its outcome becomes a settlement, its place goes to the next in line.
+    fn finished(&mut self, finished: Finished) {
+        let Finished { run: id, member, outcome, effects } = finished;
+        let now = self.clock.now();
+        self.members[member].running -= 1;
+        if let Some(run) = self.runs.get_mut(&id) {
+            let settlement = run.settle(&self.members[member], member, outcome, effects, now);
+            self.outbox.push((id, settlement));
+        }
+        if let Some(next) = self.members[member].queue.pop_front() {
+            self.call(next, member);
+            if next != id {
+                self.advance(next);
+            }
+        }
+    }
+
+    /// The run has nothing left to start: its lane goes on when its settlements are durable.
+    fn end(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.ended = true;
+        if run.retries {
+            for waiting in self.lanes.park(run.key) {
+                self.give_back(waiting);
+            }
+        }
+    }
+
+    /// Gives a run back to the transport, nothing of it having started.
+    fn give_back(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let released = run.release();
+        run.ended = true;
+        run.given_back = true;
+        self.outbox.extend(released.into_iter().map(|settlement| (id, settlement)));
+    }
+
+    /// Sends what is to be settled on its way.
+    fn flush(&mut self) {
+        if self.outbox.is_empty() || self.settling.len() >= SETTLING {
+            return;
+        }
+        let mut runs = Vec::with_capacity(self.outbox.len());
+        let mut batch = Vec::with_capacity(self.outbox.len());
+        for (id, settlement) in self.outbox.drain(..) {
+            if let Some(run) = self.runs.get_mut(&id) {
+                run.settling += 1;
+            }
+            runs.push(id);
+            batch.push(settlement);
+        }
+        let settle = self.consumer.settle(batch);
+        self.settling.push(settle.map(|settled| (runs, settled)).boxed());
+    }
+
+    /// A settle batch is durable: ended runs leave, and their keys go on.
+    fn settled(&mut self, runs: Vec<RunId>, settled: Result<(), SettleError>) -> Result<(), DispatchError> {
+        settled.map_err(|error| DispatchError::Settle { handler: self.name(), error })?;
+        for id in runs {
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            run.settling -= 1;
+            if !run.ended || run.settling > 0 || self.outbox.iter().any(|(waiting, _)| *waiting == id) {
+                continue;
+            }
+            let Some(run) = self.runs.remove(&id) else { continue };
+            self.bytes -= run.bytes();
+            if run.given_back {
+                continue;
+            }
+            if let Some(next) = self.lanes.leave(run.key) {
+                self.start(next);
+            }
+        }
+        Ok(())
+    }
+}

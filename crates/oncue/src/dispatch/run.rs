@@ -1,0 +1,212 @@
+//! One event on its way through the handlers of a subscription.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::member::Member;
+use crate::{
+    clock::Timestamp,
+    event::{MAX_HOPS, Envelope},
+    handler::{Effects, Emitted, Outcome},
+    policy::{Decision, ErrorClass, Failure},
+    transport::{Action, Attempt, Delivered, Members, OnDeadLetter, Settlement},
+};
+
+pub(crate) type RunId = u64;
+
+/// Most bytes that one event's handling may write (emitted events and state): they must fit one frame of the log.
+pub(crate) const MAX_EFFECT_BYTES: usize = 12 * 1024 * 1024;
+
+/// One event in flight.
+pub(crate) struct Run {
+    pub(crate) delivered: Delivered,
+    pub(crate) key: Option<u64>,
+    /// When the handler that runs was given the event.
+    pub(crate) read: Timestamp,
+    /// Members that are due and not started.
+    left: Members,
+    running: Members,
+    done: Members,
+    /// Members that gave up on the event, or skip it because one before them did.
+    dead: Members,
+    /// A member will try again later.
+    pub(crate) retries: bool,
+    /// Nothing is left to start.
+    pub(crate) ended: bool,
+    /// It went back to the transport unhandled, and holds no lane.
+    pub(crate) given_back: bool,
+    /// Settlements on their way.
+    pub(crate) settling: usize,
+}
+
+/// What a run needs next.
+pub(crate) enum Step {
+    /// Call this member's handler.
+    Start(usize),
+    /// Settle a member without calling it.
+    Settle(Settlement),
+    /// A handler is running.
+    Wait,
+    /// All of it is settled or on its way.
+    End,
+}
+
+impl Run {
+    pub(crate) fn new(delivered: Delivered, now: Timestamp) -> Self {
+        Self {
+            key: delivered.envelope.key().map(|key| xxh3_64(key.as_bytes())),
+            read: now,
+            left: delivered.due,
+            running: Members::NONE,
+            done: delivered.done,
+            dead: delivered.dead,
+            retries: false,
+            ended: false,
+            given_back: false,
+            settling: 0,
+            delivered,
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.delivered.envelope.encoded_bytes()
+    }
+
+    pub(crate) fn next_step(&mut self, members: &[Member]) -> Step {
+        for member in self.left.iter() {
+            let after = members[member].after;
+            if self.done.contains_all(after) {
+                self.left.remove(member);
+                self.running.insert(member);
+                return Step::Start(member);
+            }
+            if self.dead.intersects(after) {
+                self.left.remove(member);
+                let holds = |before: usize| self.dead.contains(before) && members[before].on_dead_letter == OnDeadLetter::Hold;
+                return Step::Settle(if after.iter().any(holds) {
+                    self.unhandled(member, Action::Release)
+                } else {
+                    self.dead.insert(member);
+                    self.unhandled(member, Action::Skip)
+                });
+            }
+        }
+        if !self.running.is_empty() {
+            return Step::Wait;
+        }
+        // What is left waits for a member that will try again: it comes back with it.
+        let Some(member) = self.left.iter().next() else { return Step::End };
+        self.left.remove(member);
+        Step::Settle(self.unhandled(member, Action::Release))
+    }
+
+    /// Gives back every member, none having started.
+    pub(crate) fn release(&mut self) -> Vec<Settlement> {
+        let left = std::mem::take(&mut self.left);
+        left.iter().map(|member| self.unhandled(member, Action::Release)).collect()
+    }
+
+    fn unhandled(&self, member: usize, action: Action) -> Settlement {
+        Settlement {
+            position: self.delivered.position,
+            member: u8::try_from(member).unwrap_or(u8::MAX),
+            action,
+            attempt: Attempt { number: 0, class: None, read: self.read, ended: self.read },
+            error: None,
+            emits: Vec::new(),
+            state: None,
+        }
+    }
+
+    /// What an outcome leads to.
+    pub(crate) fn settle(
+        &mut self,
+        member: &Member,
+        index: usize,
+        outcome: Outcome,
+        effects: Effects,
+        now: Timestamp,
+    ) -> Settlement {
+        self.running.remove(index);
+        let number = self.delivered.attempts_of(index) + 1;
+        let mut settlement = self.unhandled(index, Action::Ack);
+        settlement.attempt = Attempt { number, class: None, read: self.read, ended: now };
+        let failed = match outcome {
+            Outcome::Ack => match self.accept(member, effects, &mut settlement) {
+                Ok(()) => {
+                    self.done.insert(index);
+                    return settlement;
+                }
+                Err(error) => (ErrorClass::Permanent, error, true),
+            },
+            Outcome::Fail { class, error } => (class, error, false),
+            Outcome::Reject { class, error } => (class, error, true),
+            Outcome::Defer(delay) => {
+                settlement.attempt.number = number - 1;
+                settlement.action = Action::Retry(now.after(delay));
+                self.retries = true;
+                return settlement;
+            }
+        };
+        let (class, error, for_good) = failed;
+        let decision = if for_good { Decision::DeadLetter } else { self.decide(member, number, class, &error, now) };
+        settlement.action = match decision {
+            Decision::Retry(delay) => Action::Retry(now.after(delay)),
+            Decision::DeadLetter => Action::DeadLetter,
+        };
+        self.log_failure(member, number, class, &error, settlement.action);
+        settlement.attempt.class = Some(class);
+        settlement.error = Some(error);
+        match settlement.action {
+            Action::DeadLetter => {
+                self.dead.insert(index);
+                // A held key waits as behind a retry.
+                self.retries |= member.on_dead_letter == OnDeadLetter::Hold;
+            }
+            _ => self.retries = true,
+        }
+        settlement
+    }
+
+    fn decide(&self, member: &Member, attempt: u32, class: ErrorClass, error: &str, now: Timestamp) -> Decision {
+        let age = now.since(self.delivered.envelope.published());
+        member.policy.decide(&Failure { attempt, class, error, age, random: fastrand::f64() })
+    }
+
+    fn log_failure(&self, member: &Member, attempt: u32, class: ErrorClass, error: &str, action: Action) {
+        let (handler, id) = (&*member.id, self.delivered.envelope.id());
+        match action {
+            Action::DeadLetter => tracing::warn!(handler, event = id, attempt, %class, error, "dead letter"),
+            _ => tracing::debug!(handler, event = id, attempt, %class, error, "will be tried again"),
+        }
+    }
+
+    /// Takes over what an acking handler leaves behind, if it keeps the rules.
+    fn accept(&self, member: &Member, effects: Effects, settlement: &mut Settlement) -> Result<(), String> {
+        if let Some(error) = effects.error {
+            return Err(error);
+        }
+        let parent = &self.delivered.envelope;
+        if !effects.emits.is_empty() && parent.hops() >= MAX_HOPS {
+            return Err(format!(
+                "an event after {} emissions in a row may emit nothing more (MAX_HOPS): the handlers form a loop",
+                parent.hops()
+            ));
+        }
+        let emitted = |(index, emitted): (usize, Emitted)| {
+            (emitted.topic.to_owned(), emitted.envelope.emitted_by(parent, &member.id, index))
+        };
+        settlement.emits = effects.emits.into_iter().enumerate().map(emitted).collect();
+        settlement.state = effects.state;
+        let state = match &settlement.state {
+            Some(crate::transport::StateChange::Set(value)) => value.len(),
+            _ => 0,
+        };
+        let bytes: usize = settlement.emits.iter().map(|(_, event): &(_, Envelope)| event.encoded_bytes()).sum();
+        if bytes + state > MAX_EFFECT_BYTES {
+            settlement.emits.clear();
+            settlement.state = None;
+            return Err(format!("{} bytes emitted and kept from one event: the limit is {MAX_EFFECT_BYTES}", bytes + state));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! The errors of the whole: what starting and running an app can meet.
+
+use thiserror::Error;
+
+use crate::{
+    dispatch::DispatchError,
+    event::InvalidEvent,
+    graph::GraphError,
+    transport::{InspectError, OpenError, PublishError, SettleError, SubscribeError},
+};
+
+/// Anything that an app can meet, for `main` to return. Each operation has an error of its own too.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The transport cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The app cannot start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A value cannot be published as an event.
+    #[error("cannot be published: {0}")]
+    Invalid(#[from] InvalidEvent),
+    /// Events could not be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// A handler stopped.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
+    /// Something asked for is not there or not readable.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// Closing failed: what was acknowledged is safe, what was not is not.
+    #[error("closing: {0}")]
+    Close(#[from] SettleError),
+}
+
+/// The result of most of what an app does.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an app does not start. Nothing has been handled yet.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Handlers that cannot be served, each with its name, its place and the fix.
+    #[error("{}", problems.join("\n"))]
+    Handlers {
+        /// One text each.
+        problems: Vec<String>,
+    },
+    /// The handlers do not form a graph that can be run.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A subscription cannot be attached.
+    #[error("handler `{handler}`: {error}")]
+    Subscribe {
+        /// The handler.
+        handler: String,
+        /// Why.
+        error: SubscribeError,
+    },
+}

@@ -1,0 +1,163 @@
+//! Functions behind the door: decode, extract, call.
+
+use std::{borrow::Borrow, marker::PhantomData};
+
+use futures_util::FutureExt as _;
+
+use super::{
+    AnnotatedValue, Call, ErasedHandler, Function, Input, IntoOutcome, Invocation, RefFunction, Wiring, Work,
+    extract::{Arguments, Rejection},
+    function::marker::{Async, ByRef, Plain},
+    returns::Ending,
+};
+
+/// A function and how it is called; `Form` is one of the markers.
+pub(super) struct Erased<F, Form> {
+    function: F,
+    wiring: Wiring,
+    form: PhantomData<fn() -> Form>,
+}
+
+impl<F, Form> Erased<F, Form> {
+    pub(super) fn new(function: F) -> Self {
+        Self { function, wiring: Wiring::default(), form: PhantomData }
+    }
+
+    #[inline]
+    fn arguments<Args: Arguments>(&self, invocation: &Invocation) -> Result<Args, Rejection> {
+        if Args::EMITTING {
+            invocation.declare(&self.wiring.emits);
+        }
+        Args::extract(invocation)
+    }
+}
+
+/// What a plain function returns, annotated or not.
+pub trait Value {
+    /// What is in it.
+    type Value: IntoOutcome;
+
+    /// What is in it.
+    fn value(self) -> Self::Value;
+}
+
+impl<R: IntoOutcome> Value for R {
+    type Value = R;
+
+    #[inline]
+    fn value(self) -> R {
+        self
+    }
+}
+
+impl<M, R: IntoOutcome> Value for AnnotatedValue<M, R> {
+    type Value = R;
+
+    #[inline]
+    fn value(self) -> R {
+        self.into_inner()
+    }
+}
+
+/// The value of an `Ok`; of an `Err`, the call that did not happen.
+macro_rules! take {
+    ($value:expr) => {
+        match $value {
+            Ok(value) => value,
+            Err(rejection) => return Call::Done(rejection.into()),
+        }
+    };
+}
+
+impl<F, E, Args> ErasedHandler for Erased<F, Async<E, Args>>
+where
+    F: Function<E, Args>,
+    F::Output: Work<Output: IntoOutcome, Future: 'static>,
+    E: Input,
+    Args: Arguments,
+{
+    fn call(&self, invocation: &Invocation) -> Call {
+        let event = take!(E::take(invocation));
+        let arguments = take!(self.arguments::<Args>(invocation));
+        let ending = Ending::of::<<F::Output as Work>::Output>(invocation, &self.wiring, Args::KEYED);
+        // `map` and not an async block: that would hold the future twice.
+        let future = self.function.invoke(event, arguments).work();
+        Call::Future(Box::pin(future.map(move |returned| ending.conclude(returned))))
+    }
+
+    fn configure(&mut self, wiring: &Wiring) {
+        self.wiring = wiring.clone();
+    }
+}
+
+impl<F, E, Args> ErasedHandler for Erased<F, Plain<E, Args>>
+where
+    F: Function<E, Args>,
+    F::Output: Value,
+    E: Input,
+    Args: Arguments,
+{
+    fn call(&self, invocation: &Invocation) -> Call {
+        let event = take!(E::take(invocation));
+        let arguments = take!(self.arguments::<Args>(invocation));
+        let ending = Ending::of::<<F::Output as Value>::Value>(invocation, &self.wiring, Args::KEYED);
+        if self.wiring.inline {
+            return Call::Done(ending.conclude(self.function.invoke(event, arguments).value()));
+        }
+        let function = self.function.clone();
+        Call::Blocking(Box::new(move || ending.conclude(function.invoke(event, arguments).value())))
+    }
+
+    fn configure(&mut self, wiring: &Wiring) {
+        self.wiring = wiring.clone();
+    }
+}
+
+impl<F, E, Args, R> ErasedHandler for Erased<F, ByRef<Async<E, Args>, R, ()>>
+where
+    F: for<'e> RefFunction<'e, E, Args, Output: Work<Output = R>>,
+    R: IntoOutcome + 'static,
+    E: Input,
+    Args: Arguments,
+{
+    fn call(&self, invocation: &Invocation) -> Call {
+        let event = take!(E::take(invocation));
+        let arguments = take!(self.arguments::<Args>(invocation));
+        let ending = Ending::of::<R>(invocation, &self.wiring, Args::KEYED);
+        let function = self.function.clone();
+        Call::Future(Box::pin(async move {
+            let returned = function.invoke(&event, arguments).work().await;
+            ending.conclude(returned)
+        }))
+    }
+
+    fn configure(&mut self, wiring: &Wiring) {
+        self.wiring = wiring.clone();
+    }
+}
+
+impl<F, E, Args, R> ErasedHandler for Erased<F, ByRef<Plain<E, Args>, R, ()>>
+where
+    F: for<'e> RefFunction<'e, E, Args, Output = R>,
+    R: Value + 'static,
+    E: Input,
+    Args: Arguments,
+{
+    fn call(&self, invocation: &Invocation) -> Call {
+        if self.wiring.inline {
+            let event = take!(E::borrow(invocation));
+            let arguments = take!(self.arguments::<Args>(invocation));
+            let ending = Ending::of::<R::Value>(invocation, &self.wiring, Args::KEYED);
+            return Call::Done(ending.conclude(self.function.invoke(event.borrow(), arguments).value()));
+        }
+        let event = take!(E::take(invocation));
+        let arguments = take!(self.arguments::<Args>(invocation));
+        let ending = Ending::of::<R::Value>(invocation, &self.wiring, Args::KEYED);
+        let function = self.function.clone();
+        Call::Blocking(Box::new(move || ending.conclude(function.invoke(&event, arguments).value())))
+    }
+
+    fn configure(&mut self, wiring: &Wiring) {
+        self.wiring = wiring.clone();
+    }
+}

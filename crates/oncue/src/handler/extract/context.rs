@@ -1,0 +1,171 @@
+//! The call itself: to emit events, and to know where one is.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use super::{Extract, Rejection};
+use crate::{
+    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
+    handler::{Effects, Emitted, Invocation},
+    transport::Position,
+};
+
+/// The call of a handler: emits events, and knows the delivery.
+///
+/// ```
+/// use oncue::prelude::*;
+/// use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(type = "order.created")]
+/// # struct OrderCreated { lines: Vec<String> }
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(type = "line.reserved")]
+/// # struct LineReserved { line: String }
+///
+/// #[handler(emits(LineReserved))]
+/// async fn reserve(order: OrderCreated, context: Context) -> Result<(), HandlerError> {
+///     for line in order.lines {
+///         context.emit(LineReserved { line })?;
+///     }
+///     Ok(())
+/// }
+/// ```
+///
+/// What is emitted is published with the acknowledgement, atomically; if the handler fails, it is dropped.
+#[derive(Clone, Debug)]
+pub struct Context {
+    envelope: Envelope,
+    position: Position,
+    attempt: u32,
+    subscription: Arc<str>,
+    effects: Arc<Mutex<Effects>>,
+    declared: Option<Arc<[String]>>,
+}
+
+/// Why an event was not emitted.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum EmitError {
+    /// The handler neither returns nor declares this type, so the graph would not show it.
+    #[error("handler `{handler}` emits `{event_type}` undeclared: add the event to `emits(…)` of its annotation, or `.emits::<…>()`")]
+    Undeclared {
+        /// The handler.
+        handler: Arc<str>,
+        /// The event type.
+        event_type: String,
+    },
+    /// The event breaks a rule.
+    #[error("the emitted `{event_type}` cannot be published: {error}")]
+    Invalid {
+        /// The event type.
+        event_type: String,
+        /// Which rule.
+        error: InvalidEvent,
+    },
+}
+
+impl Context {
+    /// A context of an event that no bus delivered: for tests that call a handler directly. It emits whatever it is
+    /// given; see [`emitted`](Self::emitted).
+    #[must_use]
+    pub fn for_test(envelope: Envelope) -> Self {
+        Self {
+            envelope,
+            position: Position::new(0, 0, 0),
+            attempt: 1,
+            subscription: "test".into(),
+            effects: Arc::default(),
+            declared: None,
+        }
+    }
+
+    /// Publishes an event with the acknowledgement.
+    ///
+    /// # Errors
+    /// The handler does not declare that it emits this type, or the event breaks a rule.
+    #[expect(clippy::needless_pass_by_value, reason = "an event is given away: `context.emit(OrderPaid { … })`")]
+    pub fn emit<E: Event>(&self, event: E) -> Result<(), EmitError> {
+        let invalid = |error| EmitError::Invalid { event_type: event.event_type().to_owned(), error };
+        self.emit_to(E::TOPIC, Envelope::of(&event).map_err(invalid)?)
+    }
+
+    /// As [`emit`](Self::emit), with attributes of one's own.
+    ///
+    /// # Errors
+    /// The handler does not declare that it emits this type.
+    pub fn emit_envelope(&self, envelope: Envelope) -> Result<(), EmitError> {
+        self.emit_to(DEFAULT_TOPIC, envelope)
+    }
+
+    fn emit_to(&self, topic: &'static str, envelope: Envelope) -> Result<(), EmitError> {
+        let event_type = envelope.event_type();
+        if let Some(declared) = &self.declared
+            && declared.iter().all(|known| known != event_type)
+        {
+            return Err(EmitError::Undeclared {
+                handler: self.subscription.clone(),
+                event_type: event_type.to_owned(),
+            });
+        }
+        self.effects.lock().emits.push(Emitted { topic, envelope });
+        Ok(())
+    }
+
+    /// What was emitted so far.
+    #[must_use]
+    pub fn emitted(&self) -> Vec<Envelope> {
+        self.effects.lock().emits.iter().map(|emitted| emitted.envelope.clone()).collect()
+    }
+
+    /// Which attempt this is: 1 is the first.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Where the event stands in its topic.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The event as it travelled.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The id of the handler's subscription.
+    #[must_use]
+    pub fn subscription(&self) -> &str {
+        &self.subscription
+    }
+
+    /// The id of the first event of the chain that led here: this event's own if it is the first.
+    #[must_use]
+    pub fn correlation_id(&self) -> &str {
+        self.envelope.correlation_id().unwrap_or_else(|| self.envelope.id())
+    }
+
+    /// The id of the event whose handling emitted this one, if it was emitted.
+    #[must_use]
+    pub fn causation_id(&self) -> Option<&str> {
+        self.envelope.causation_id()
+    }
+}
+
+impl Extract for Context {
+    const EMITTING: bool = true;
+
+    fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
+        Ok(Self {
+            envelope: invocation.envelope.clone(),
+            position: invocation.position,
+            attempt: invocation.attempt,
+            subscription: invocation.subscription.clone(),
+            effects: invocation.effects().clone(),
+            declared: invocation.declared(),
+        })
+    }
+}

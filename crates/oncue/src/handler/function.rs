@@ -1,0 +1,221 @@
+//! Functions as handlers: async and plain, annotated or not, the event by value or by reference.
+
+use std::marker::PhantomData;
+
+use super::{
+    Annotated, AnnotatedValue, Annotation, ErasedHandler, Input, IntoOutcome, Location, Meta, Registration,
+    erased::Erased, extract::Arguments, registration::name_of,
+};
+
+/// A form of handler, told from the others by its `Marker`. Functions and closures have it by themselves, objects by
+/// [`Handle`](super::Handle); nobody else implements it: other forms are an [`ErasedHandler`] in a [`Registration`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "not a handler",
+    note = "a handler takes the event (a type that derives `Event`, or `Envelope`), then extractors (`State<T>`, `Keyed<T>`, `Context`, …), and returns `()`, events, or a `Result` of these",
+    note = "annotate the function with `#[oncue::handler]` to see which argument is wrong"
+)]
+pub trait Handler<Marker>: Sized + Send + Sync + 'static {
+    /// Erases it.
+    fn register(self, location: Location) -> Registration;
+}
+
+/// A function that takes the event by value.
+pub trait Function<E, Args>: Clone + Send + Sync + 'static {
+    /// What it returns.
+    type Output;
+
+    /// Calls it.
+    fn invoke(&self, event: E, arguments: Args) -> Self::Output;
+}
+
+/// A function that takes the event by reference.
+pub trait RefFunction<'e, E: 'e, Args>: Clone + Send + Sync + 'static {
+    /// What it returns.
+    type Output;
+
+    /// Calls it.
+    fn invoke(&self, event: &'e E, arguments: Args) -> Self::Output;
+}
+
+macro_rules! functions {
+    ($($argument:ident),*) => {
+        #[allow(non_snake_case, reason = "an argument is named as its type")]
+        impl<Fun, E, R, $($argument),*> Function<E, ($($argument,)*)> for Fun
+        where
+            Fun: Fn(E, $($argument),*) -> R + Clone + Send + Sync + 'static,
+        {
+            type Output = R;
+
+            #[inline]
+            fn invoke(&self, event: E, ($($argument,)*): ($($argument,)*)) -> R {
+                self(event, $($argument),*)
+            }
+        }
+
+        #[allow(non_snake_case, reason = "an argument is named as its type")]
+        impl<'e, Fun, E: 'e, R, $($argument),*> RefFunction<'e, E, ($($argument,)*)> for Fun
+        where
+            Fun: Fn(&'e E, $($argument),*) -> R + Clone + Send + Sync + 'static,
+        {
+            type Output = R;
+
+            #[inline]
+            fn invoke(&self, event: &'e E, ($($argument,)*): ($($argument,)*)) -> R {
+                self(event, $($argument),*)
+            }
+        }
+    };
+}
+
+functions!();
+functions!(A);
+functions!(A, B);
+functions!(A, B, C);
+functions!(A, B, C, D);
+functions!(A, B, C, D, E2);
+functions!(A, B, C, D, E2, F);
+
+/// How a function was found to be a handler: markers that keep the implementations apart.
+#[doc(hidden)]
+pub mod marker {
+    use super::PhantomData;
+
+    /// An async function.
+    pub struct Async<E, Args>(PhantomData<(E, Args)>);
+    /// An annotated async function.
+    pub struct AnnotatedAsync<E, Args>(PhantomData<(E, Args)>);
+    /// A plain function.
+    pub struct Plain<E, Args>(PhantomData<(E, Args)>);
+    /// An annotated plain function.
+    pub struct AnnotatedPlain<E, Args>(PhantomData<(E, Args)>);
+    /// One that takes the event by reference; `R` is what it returns in the end, `M` its annotation.
+    pub struct ByRef<Form, R, M>(PhantomData<(Form, R, M)>);
+}
+
+use marker::{AnnotatedAsync, AnnotatedPlain, Async, ByRef, Plain};
+
+impl<F, E, Args> Handler<Async<E, Args>> for F
+where
+    F: Function<E, Args>,
+    F::Output: Future<Output: IntoOutcome> + Send + 'static,
+    E: Input,
+    Args: Arguments,
+{
+    fn register(self, location: Location) -> Registration {
+        let erased = Erased::<F, Async<E, Args>>::new(self);
+        registration::<E, Args, <F::Output as Future>::Output>(name_of::<F>(), Box::new(erased), location)
+    }
+}
+
+impl<F, E, Args, M, Fut> Handler<AnnotatedAsync<E, Args>> for F
+where
+    F: Function<E, Args, Output = Annotated<M, Fut>>,
+    M: Meta,
+    Fut: Future<Output: IntoOutcome> + Send + 'static,
+    E: Input,
+    Args: Arguments,
+{
+    fn register(self, _: Location) -> Registration {
+        let erased = Erased::<F, Async<E, Args>>::new(self);
+        annotated::<M, E, Args, Fut::Output>(Box::new(erased))
+    }
+}
+
+impl<F, E, Args> Handler<Plain<E, Args>> for F
+where
+    F: Function<E, Args>,
+    F::Output: IntoOutcome,
+    E: Input,
+    Args: Arguments,
+{
+    fn register(self, location: Location) -> Registration {
+        let erased = Erased::<F, Plain<E, Args>>::new(self);
+        registration::<E, Args, F::Output>(name_of::<F>(), Box::new(erased), location)
+    }
+}
+
+impl<F, E, Args, M, R> Handler<AnnotatedPlain<E, Args>> for F
+where
+    F: Function<E, Args, Output = AnnotatedValue<M, R>>,
+    M: Meta,
+    R: IntoOutcome,
+    E: Input,
+    Args: Arguments,
+{
+    fn register(self, _: Location) -> Registration {
+        let erased = Erased::<F, Plain<E, Args>>::new(self);
+        annotated::<M, E, Args, R>(Box::new(erased))
+    }
+}
+
+impl<F, E, Args, R> Handler<ByRef<Async<E, Args>, R, ()>> for F
+where
+    F: for<'e> RefFunction<'e, E, Args, Output: Future<Output = R> + Send>,
+    R: IntoOutcome + 'static,
+    E: Input,
+    Args: Arguments,
+{
+    fn register(self, location: Location) -> Registration {
+        let erased = Erased::<F, ByRef<Async<E, Args>, R, ()>>::new(self);
+        registration::<E, Args, R>(name_of::<F>(), Box::new(erased), location)
+    }
+}
+
+impl<F, E, Args, M, R> Handler<ByRef<AnnotatedAsync<E, Args>, R, M>> for F
+where
+    F: for<'e> RefFunction<'e, E, Args, Output: Annotation<Meta = M, Output = R>>,
+    M: Meta,
+    R: IntoOutcome + 'static,
+    E: Input,
+    Args: Arguments,
+{
+    fn register(self, _: Location) -> Registration {
+        let erased = Erased::<F, ByRef<Async<E, Args>, R, ()>>::new(self);
+        annotated::<M, E, Args, R>(Box::new(erased))
+    }
+}
+
+impl<F, E, Args, R> Handler<ByRef<Plain<E, Args>, R, ()>> for F
+where
+    F: for<'e> RefFunction<'e, E, Args, Output = R>,
+    R: IntoOutcome + 'static,
+    E: Input,
+    Args: Arguments,
+{
+    fn register(self, location: Location) -> Registration {
+        let erased = Erased::<F, ByRef<Plain<E, Args>, R, ()>>::new(self);
+        registration::<E, Args, R>(name_of::<F>(), Box::new(erased), location)
+    }
+}
+
+impl<F, E, Args, M, R> Handler<ByRef<AnnotatedPlain<E, Args>, R, M>> for F
+where
+    F: for<'e> RefFunction<'e, E, Args, Output = AnnotatedValue<M, R>>,
+    M: Meta,
+    R: IntoOutcome + 'static,
+    E: Input,
+    Args: Arguments,
+{
+    fn register(self, _: Location) -> Registration {
+        let erased = Erased::<F, ByRef<Plain<E, Args>, AnnotatedValue<M, R>, ()>>::new(self);
+        annotated::<M, E, Args, R>(Box::new(erased))
+    }
+}
+
+fn registration<E: Input, Args: Arguments, R: IntoOutcome>(
+    id: String,
+    handler: Box<dyn ErasedHandler>,
+    location: Location,
+) -> Registration {
+    Registration::new(id, handler, location)
+        .types(E::TYPES.iter().copied())
+        .topic(E::TOPIC)
+        .with_arguments(Args::KEYED, Args::check)
+        .returning(R::emits())
+}
+
+fn annotated<M: Meta, E: Input, Args: Arguments, R: IntoOutcome>(handler: Box<dyn ErasedHandler>) -> Registration {
+    let location = Location { file: M::FILE.into(), line: M::LINE };
+    M::apply(registration::<E, Args, R>(M::ID.to_owned(), handler, location))
+}

@@ -1,0 +1,87 @@
+//! Objects that handle.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use super::{
+    Call, ErasedHandler, Handler, Input, IntoOutcome, Invocation, Location, Registration, Wiring,
+    extract::{Context, Extract},
+    returns::Ending,
+};
+
+/// An object that handles events of type `E`, for what has fields of its own:
+///
+/// ```
+/// use oncue::prelude::*;
+/// use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(type = "order.created")]
+/// # struct OrderCreated { order_id: String }
+///
+/// struct Mailer { from: String }
+///
+/// impl Handle<OrderCreated> for Mailer {
+///     async fn handle(&self, order: OrderCreated, _: Context) {
+///         println!("{}: thanks for {}", self.from, order.order_id);
+///     }
+/// }
+///
+/// let registration = Mailer { from: "shop@example.org".into() }.into_registration();
+/// assert_eq!(registration.id, "Mailer");
+/// ```
+///
+/// Its id is the type's name; two objects of one type need `.named("…")`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle `{E}`",
+    label = "not a handler",
+    note = "implement `Handle<{E}>` for it"
+)]
+pub trait Handle<E>: Send + Sync + 'static {
+    /// Handles one event.
+    fn handle(&self, event: E, context: Context) -> impl Future<Output: IntoOutcome> + Send;
+}
+
+/// Marks objects; see [`Handler`].
+#[doc(hidden)]
+pub struct Object<E>(PhantomData<E>);
+
+struct Erased<H, E> {
+    object: Arc<H>,
+    wiring: Wiring,
+    event: PhantomData<fn() -> E>,
+}
+
+impl<H: Handle<E>, E: Input> Handler<Object<E>> for H {
+    fn register(self, location: Location) -> Registration {
+        let id = super::registration::name_of::<H>();
+        let erased = Erased { object: Arc::new(self), wiring: Wiring::default(), event: PhantomData::<fn() -> E> };
+        Registration::new(id, Box::new(erased), location)
+            .types(E::TYPES.iter().copied())
+            .topic(E::TOPIC)
+            .returning(emits_of(H::handle))
+    }
+}
+
+/// What the function returns can be named only through the function.
+fn emits_of<'h, H: 'h, E, F: Future<Output: IntoOutcome>>(_: impl FnOnce(&'h H, E, Context) -> F) -> Vec<&'static str> {
+    F::Output::emits()
+}
+
+impl<H: Handle<E>, E: Input> ErasedHandler for Erased<H, E> {
+    fn call(&self, invocation: &Invocation) -> Call {
+        invocation.declare(&self.wiring.emits);
+        let (event, context) = match (E::take(invocation), Context::extract(invocation)) {
+            (Ok(event), Ok(context)) => (event, context),
+            (Err(rejection), _) | (_, Err(rejection)) => return Call::Done(rejection.into()),
+        };
+        let object = self.object.clone();
+        let ending = Ending::with_effects(invocation, &self.wiring);
+        Call::Future(Box::pin(async move {
+            let returned = object.handle(event, context).await;
+            ending.conclude(returned)
+        }))
+    }
+
+    fn configure(&mut self, wiring: &Wiring) {
+        self.wiring = wiring.clone();
+    }
+}

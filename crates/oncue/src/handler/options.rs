@@ -1,0 +1,115 @@
+//! How a handler is served: what its annotation, the code that registers it or the configuration says.
+
+use std::{borrow::Cow, fmt, panic, sync::Arc, time::Duration};
+
+use crate::{
+    policy::Policy,
+    transport::{OnDeadLetter, Ordered, Start},
+};
+
+/// How many events of one handler are in flight at once, unless it says otherwise.
+pub const DEFAULT_CONCURRENCY: usize = 16;
+
+/// How a handler is served.
+#[derive(Clone, Debug)]
+pub struct HandlerOptions {
+    /// What follows a failure; nothing given = the app's default policy.
+    pub retry: Option<Retry>,
+    /// Most events in flight at once, of different keys.
+    pub concurrency: usize,
+    /// Longest that one attempt may take.
+    pub timeout: Option<Duration>,
+    /// Whether a plain function runs where it is called, instead of on the blocking pool: for those that never block.
+    pub inline: bool,
+    /// How strictly order is kept within a key.
+    pub ordered: Ordered,
+    /// What a dead letter does to later events of its key.
+    pub on_dead_letter: OnDeadLetter,
+    /// What the handlers `after` this one do with an event that became a dead letter here.
+    pub after_dead_letter: AfterDeadLetter,
+    /// Where a new subscription begins.
+    pub start: Start,
+}
+
+impl Default for HandlerOptions {
+    fn default() -> Self {
+        Self {
+            retry: None,
+            concurrency: DEFAULT_CONCURRENCY,
+            timeout: None,
+            inline: false,
+            ordered: Ordered::default(),
+            on_dead_letter: OnDeadLetter::default(),
+            after_dead_letter: AfterDeadLetter::default(),
+            start: Start::default(),
+        }
+    }
+}
+
+/// What the handlers `after` this one do with an event that became a dead letter here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AfterDeadLetter {
+    /// They never see it.
+    #[default]
+    Skip,
+    /// They wait until it is redriven or discarded.
+    Hold,
+}
+
+/// A retry policy, or the name of one in the configuration.
+#[derive(Clone, Debug)]
+pub enum Retry {
+    /// The policy itself.
+    Policy(Arc<dyn Policy>),
+    /// A policy of the configuration; one that is not there is an error at start.
+    Named(String),
+}
+
+impl<P: Policy> From<P> for Retry {
+    fn from(policy: P) -> Self {
+        Self::Policy(Arc::new(policy))
+    }
+}
+
+impl From<Arc<dyn Policy>> for Retry {
+    fn from(policy: Arc<dyn Policy>) -> Self {
+        Self::Policy(policy)
+    }
+}
+
+impl From<&str> for Retry {
+    fn from(name: &str) -> Self {
+        Self::Named(name.to_owned())
+    }
+}
+
+impl From<String> for Retry {
+    fn from(name: String) -> Self {
+        Self::Named(name)
+    }
+}
+
+/// Where a handler was registered: what a message about it points at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The source or configuration file.
+    pub file: Cow<'static, str>,
+    /// The line, 1 is the first.
+    pub line: u32,
+}
+
+impl Location {
+    /// The line of the code that calls this (of its caller, inside a `#[track_caller]` function).
+    #[must_use]
+    #[track_caller]
+    pub fn caller() -> Self {
+        let caller = panic::Location::caller();
+        Self { file: Cow::Borrowed(caller.file()), line: caller.line() }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}

@@ -1,0 +1,52 @@
+//! What the macros' code names. No part of the public API.
+
+pub use std::borrow::Cow;
+
+pub use bytes::Bytes;
+pub use serde_json;
+
+use super::{Extract, Input, IntoOutcome};
+use crate::event::{CodecError, Event};
+
+/// Fails to compile, at the argument, if it is no extractor.
+pub const fn argument<T: Extract>() {}
+
+/// Fails to compile, at the argument, if it is no event.
+pub const fn event<T: Input>() {}
+
+/// Fails to compile, at the return type, if a handler cannot return it.
+pub const fn returns<T: IntoOutcome>() {}
+
+/// Encodes as JSON.
+///
+/// # Errors
+/// What serde says.
+pub fn encode<E, T: serde::Serialize>(event_type: &str, value: &T) -> Result<Bytes, CodecError> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|error| CodecError::new::<E>(event_type, &error))
+}
+
+/// Decodes JSON.
+///
+/// # Errors
+/// What serde says, with line and column.
+pub fn decode<E, T: serde::de::DeserializeOwned>(event_type: &str, data: &[u8]) -> Result<T, CodecError> {
+    serde_json::from_slice(data).map_err(|error| CodecError::new::<E>(event_type, &error))
+}
+
+/// The error of an event type that an enum has no variant for.
+#[must_use]
+pub fn unknown_type<E: Event>(event_type: &str) -> CodecError {
+    CodecError::new::<E>(event_type, &format_args!("no variant has this type; known are {}", E::TYPES.join(", ")))
+}
+
+/// A key's text: borrowed if it is text already.
+pub fn key<T: std::fmt::Display + ?Sized>(key: &T) -> Cow<'static, str> {
+    Cow::Owned(key.to_string())
+}
+
+/// The type of an event that has only one: what a variant that names none takes over.
+#[must_use]
+pub const fn only_type<E: Event>() -> &'static str {
+    assert!(E::TYPES.len() == 1, "an enum in an enum has several event types: wrap its events one by one");
+    E::TYPES[0]
+}

@@ -1,0 +1,308 @@
+//! A handler with all that its subscription needs to know.
+
+use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration};
+
+use super::{
+    AfterDeadLetter, Classify, ErasedHandler, Handler, HandlerOptions, Location, OnDeadLetter, Ordered, Retry, Start,
+    StateMap, Wiring,
+};
+use crate::{
+    event::{DEFAULT_TOPIC, Event},
+    policy::ErrorClass,
+};
+
+type Check = fn(&StateMap) -> Result<(), String>;
+
+/// A handler, ready to be served: what the app, the graph and the dispatcher take.
+pub struct Registration {
+    /// What its position and its state are kept under. Unique in the app.
+    pub id: String,
+    /// The topic it reads.
+    pub topic: String,
+    /// The event types it takes.
+    pub types: Vec<String>,
+    /// The event types it may emit: those it returns, and those it declares.
+    pub emits: Vec<String>,
+    /// How it is served.
+    pub options: HandlerOptions,
+    /// Ids of the handlers that handle the same event before this one.
+    pub after: Vec<String>,
+    /// The handler itself.
+    pub handler: Box<dyn ErasedHandler>,
+    /// Where it was registered.
+    pub location: Location,
+    /// Whether it keeps state by key.
+    pub keyed: bool,
+    classify: Classify,
+    check: Check,
+    nameless_predecessor: bool,
+}
+
+impl Registration {
+    /// A handler that takes no events yet: for forms of handlers that this crate does not know.
+    #[must_use]
+    pub fn new(id: impl Into<String>, handler: Box<dyn ErasedHandler>, location: Location) -> Self {
+        Self {
+            id: id.into(),
+            topic: DEFAULT_TOPIC.to_owned(),
+            types: Vec::new(),
+            emits: Vec::new(),
+            options: HandlerOptions::default(),
+            after: Vec::new(),
+            handler,
+            location,
+            keyed: false,
+            classify: Classify::default(),
+            check: |_| Ok(()),
+            nameless_predecessor: false,
+        }
+    }
+
+    pub(super) fn with_arguments(mut self, keyed: bool, check: Check) -> Self {
+        self.keyed = keyed;
+        self.check = check;
+        self
+    }
+
+    pub(super) fn returning(mut self, emits: Vec<&'static str>) -> Self {
+        self.emits.extend(emits.into_iter().map(str::to_owned));
+        self.configured()
+    }
+
+    fn configured(mut self) -> Self {
+        self.configure();
+        self
+    }
+
+    /// Hands the fields that the call itself depends on (`options.inline`, `emits`) to the handler. The setters do this;
+    /// call it after changing the fields directly.
+    pub fn configure(&mut self) {
+        let mut emits = self.emits.clone();
+        emits.dedup();
+        let wiring = Wiring { inline: self.options.inline, classify: self.classify.clone(), emits: Arc::from(emits) };
+        self.handler.configure(&wiring);
+    }
+
+    /// Whether the app has the values that the handler takes; asked once, at start.
+    ///
+    /// # Errors
+    /// The handler, where it is, and the missing types.
+    pub fn check(&self, states: &StateMap) -> Result<(), String> {
+        (self.check)(states).map_err(|missing| format!("{self}: {missing}"))
+    }
+
+    /// What is wrong with this registration: each names the handler, where it is, and the fix. The app asks at start.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut problem = |text: &str| problems.push(format!("{self}: {text}"));
+        if self.id.is_empty() {
+            problem("it has no name of its own (a closure): add `.named(\"…\")`, which its position is kept under");
+        } else if let Some(wrong) = self.id.chars().find(|c| c.is_control() || c.is_whitespace()) {
+            problem(&format!("its id contains {wrong:?}: use letters, digits, `-`, `_` or `.`"));
+        }
+        if self.types.is_empty() {
+            problem("no event types: it takes the raw event, so add `on = \"…\"` to its annotation, or `.types([\"…\"])`");
+        }
+        for (twice, what) in [(duplicate(&self.types), "takes"), (duplicate(&self.emits), "emits")] {
+            if let Some(event_type) = twice {
+                problem(&format!("`{event_type}` stands twice in what it {what}: name it once"));
+            }
+        }
+        if self.topic.is_empty() {
+            problem("its topic has no name: remove `.topic(\"\")`, or name one");
+        }
+        if self.options.concurrency == 0 {
+            problem("concurrency = 0 would never handle anything: give 1 or more");
+        }
+        if self.options.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            problem("timeout = 0 would fail every attempt: give a longer one, or none");
+        }
+        if self.nameless_predecessor {
+            problem("it comes after a handler without a name: name that one first, `.named(\"…\")`");
+        }
+        if self.after.contains(&self.id) {
+            problem("it comes after itself: remove that `.after(…)`");
+        }
+        problems
+    }
+
+    /// The id that the handler's position and state are kept under.
+    #[must_use]
+    pub fn named(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// Handles each event after `other` has acknowledged it.
+    #[must_use]
+    #[track_caller]
+    pub fn after<M>(self, other: impl IntoRegistration<M>) -> Self {
+        self.after_id(other.into_registration().id)
+    }
+
+    /// As [`after`](Self::after), by id.
+    #[must_use]
+    pub fn after_id(mut self, id: impl Into<String>) -> Self {
+        let id = id.into();
+        if id.is_empty() {
+            self.nameless_predecessor = true;
+        } else if !self.after.contains(&id) {
+            self.after.push(id);
+        }
+        self
+    }
+
+    /// What follows a failure: a policy, or the name of one in the configuration.
+    #[must_use]
+    pub fn retry(mut self, retry: impl Into<Retry>) -> Self {
+        self.options.retry = Some(retry.into());
+        self
+    }
+
+    /// Most events in flight at once, of different keys; 1 or more.
+    #[must_use]
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.options.concurrency = concurrency;
+        self
+    }
+
+    /// Longest that one attempt may take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Runs a plain function where it is called, instead of on the blocking pool: for those that never block.
+    #[must_use]
+    pub fn inline(mut self) -> Self {
+        self.options.inline = true;
+        self.configured()
+    }
+
+    /// The event types to take, instead of those of the function's first argument.
+    #[must_use]
+    pub fn types<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> Self {
+        self.types = types.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The topic to read, instead of the one of the function's first argument.
+    #[must_use]
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.topic = topic.into();
+        self
+    }
+
+    /// Declares that the handler emits `E` through its [`Context`](super::extract::Context).
+    #[must_use]
+    pub fn emits<E: Event>(mut self) -> Self {
+        self.emits.extend(E::TYPES.iter().map(|known| (*known).to_owned()));
+        self.configured()
+    }
+
+    /// Tells the class of the handler's errors; `E` is the error type of its `Result`.
+    #[must_use]
+    pub fn classify<E: 'static>(mut self, class_of: impl Fn(&E) -> ErrorClass + Send + Sync + 'static) -> Self {
+        self.classify = Classify::by(class_of);
+        self.configured()
+    }
+
+    /// What a dead letter does to later events of its key.
+    #[must_use]
+    pub fn on_dead_letter(mut self, on_dead_letter: OnDeadLetter) -> Self {
+        self.options.on_dead_letter = on_dead_letter;
+        self
+    }
+
+    /// What the handlers after this one do with an event that became a dead letter here.
+    #[must_use]
+    pub fn after_dead_letter(mut self, after_dead_letter: AfterDeadLetter) -> Self {
+        self.options.after_dead_letter = after_dead_letter;
+        self
+    }
+
+    /// Where a new subscription begins.
+    #[must_use]
+    pub fn start(mut self, start: Start) -> Self {
+        self.options.start = start;
+        self
+    }
+
+    /// How strictly order is kept within a key.
+    #[must_use]
+    pub fn ordered(mut self, ordered: Ordered) -> Self {
+        self.options.ordered = ordered;
+        self
+    }
+}
+
+fn duplicate(names: &[String]) -> Option<&String> {
+    let mut seen = BTreeSet::new();
+    names.iter().find(|name| !seen.insert(name.as_str()))
+}
+
+/// The handler as messages name it.
+impl fmt::Display for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id.as_str() {
+            "" => write!(f, "handler without a name ({})", self.location),
+            id => write!(f, "handler `{id}` ({})", self.location),
+        }
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("id", &self.id)
+            .field("topic", &self.topic)
+            .field("types", &self.types)
+            .field("emits", &self.emits)
+            .field("after", &self.after)
+            .field("options", &self.options)
+            .field("keyed", &self.keyed)
+            .field("location", &self.location)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The last segment of a type's name; empty if it has none of its own, as closures.
+pub(super) fn name_of<T>() -> String {
+    let name = type_name::<T>();
+    let plain = name.split('<').next().unwrap_or_default();
+    let last = plain.rsplit("::").next().unwrap_or_default();
+    let is_name = !last.is_empty() && last.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if is_name { last.to_owned() } else { String::new() }
+}
+
+/// What can be registered: any [`Handler`], or a [`Registration`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "not a handler",
+    note = "a handler takes the event (a type that derives `Event`, or `Envelope`), then extractors (`State<T>`, `Keyed<T>`, `Context`, …), and returns `()`, events, or a `Result` of these",
+    note = "annotate the function with `#[oncue::handler]` to see which argument is wrong"
+)]
+pub trait IntoRegistration<Marker>: Sized {
+    /// The registration; what is wrong with it points at the caller, unless the handler is annotated.
+    #[track_caller]
+    fn into_registration(self) -> Registration;
+}
+
+/// Marks handlers; see [`IntoRegistration`].
+#[doc(hidden)]
+pub struct ByHandler<M>(std::marker::PhantomData<M>);
+
+impl<M, H: Handler<M>> IntoRegistration<ByHandler<M>> for H {
+    #[track_caller]
+    fn into_registration(self) -> Registration {
+        self.register(Location::caller())
+    }
+}
+
+impl IntoRegistration<()> for Registration {
+    fn into_registration(self) -> Registration {
+        self
+    }
+}

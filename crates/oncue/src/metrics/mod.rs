@@ -1,0 +1,264 @@
+//! Response time and throughput per handler, as the model defines them: `ART = Σ Tᵢ / n`, `Throughput = n / t`.
+
+mod histogram;
+mod wire;
+
+use std::time::Duration;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use crate::clock::Timestamp;
+
+pub use histogram::{Histogram, MAX_RELATIVE_ERROR};
+pub use wire::DecodeError;
+
+/// Layout of [`HandlerStats::encode`].
+const LAYOUT: u8 = 1;
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The event is handled.
+    Acked,
+    /// Failed; the event is tried again.
+    Retried,
+    /// Failed for good; the event is a dead letter.
+    Dead,
+    /// The handler asked for the event later; no failure.
+    Deferred,
+}
+
+/// One settled attempt, as its settle record tells it: wall-clock times, all of them in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When the event was generated (`CloudEvents` `time`). None measures from publishing: right for events without
+    /// `time`, and for old events replayed, whose age is not the system's doing.
+    pub generated: Option<Timestamp>,
+    /// When the event was published (pᵢ).
+    pub published: Timestamp,
+    /// When the handler was given the event for this attempt (rᵢ).
+    pub started: Timestamp,
+    /// When the attempt was settled.
+    pub settled: Timestamp,
+    /// What became of it.
+    pub ended: Ended,
+}
+
+/// Counts and times of one handler; [merged](Self::merge), of several.
+///
+/// An event counts once it is finished: acked or dead. Its Tᵢ runs from generation (or publishing, see
+/// [`Sample::generated`]) until then, and is parted into *handling*, the attempt that finished it, and *waiting*, all
+/// before that: queues, failed attempts and the delays between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HandlerStats {
+    /// Events handled.
+    pub acked: u64,
+    /// Attempts that failed and were followed by another.
+    pub retried: u64,
+    /// Events given up on.
+    pub dead: u64,
+    /// Attempts put off by the handler itself.
+    pub deferred: u64,
+    /// Σ Tᵢ of finished events, in microseconds.
+    pub total_us: u128,
+    /// The part of [`total_us`](Self::total_us) that the finishing attempts took.
+    pub handling_us: u128,
+    /// Time that attempts took that finished no event, in microseconds; it is within the waiting of their events.
+    pub unfinished_us: u128,
+    /// When the first of the finished events was published.
+    pub first_published: Option<Timestamp>,
+    /// When the last of them was finished.
+    pub last_settled: Option<Timestamp>,
+    times: Histogram,
+}
+
+impl HandlerStats {
+    /// Counts one settled attempt. A clock that stepped back makes a time zero, never negative.
+    pub fn record(&mut self, sample: &Sample) {
+        let handling = micros(sample.settled.since(sample.started));
+        let count = match sample.ended {
+            Ended::Acked => &mut self.acked,
+            Ended::Dead => &mut self.dead,
+            Ended::Retried => &mut self.retried,
+            Ended::Deferred => &mut self.deferred,
+        };
+        *count = count.saturating_add(1);
+        if matches!(sample.ended, Ended::Retried | Ended::Deferred) {
+            self.unfinished_us = self.unfinished_us.saturating_add(u128::from(handling));
+            return;
+        }
+        let total = micros(sample.settled.since(sample.generated.unwrap_or(sample.published)));
+        self.total_us = self.total_us.saturating_add(u128::from(total));
+        self.handling_us = self.handling_us.saturating_add(u128::from(handling.min(total)));
+        self.times.record(total);
+        self.spans(Some(sample.published), Some(sample.settled));
+    }
+
+    /// Adds all that `other` counted: another handler, or another instance of the same one.
+    pub fn merge(&mut self, other: &Self) {
+        self.acked = self.acked.saturating_add(other.acked);
+        self.retried = self.retried.saturating_add(other.retried);
+        self.dead = self.dead.saturating_add(other.dead);
+        self.deferred = self.deferred.saturating_add(other.deferred);
+        self.total_us = self.total_us.saturating_add(other.total_us);
+        self.handling_us = self.handling_us.saturating_add(other.handling_us);
+        self.unfinished_us = self.unfinished_us.saturating_add(other.unfinished_us);
+        self.times.merge(&other.times);
+        self.spans(other.first_published, other.last_settled);
+    }
+
+    fn spans(&mut self, first: Option<Timestamp>, last: Option<Timestamp>) {
+        self.first_published = self.first_published.into_iter().chain(first).min();
+        self.last_settled = self.last_settled.max(last);
+    }
+
+    /// `n`: finished events, acked or dead.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        self.acked.saturating_add(self.dead)
+    }
+
+    /// The part of [`total_us`](Self::total_us) before the finishing attempts, in microseconds.
+    #[must_use]
+    pub fn waiting_us(&self) -> u128 {
+        self.total_us.saturating_sub(self.handling_us)
+    }
+
+    /// `ART = Σ Tᵢ / n`, the average response time. None before an event is finished.
+    #[must_use]
+    pub fn art(&self) -> Option<Duration> {
+        self.average(self.total_us)
+    }
+
+    /// The part of [`art`](Self::art) that events wait.
+    #[must_use]
+    pub fn average_waiting(&self) -> Option<Duration> {
+        self.average(self.waiting_us())
+    }
+
+    /// The part of [`art`](Self::art) that the finishing attempts take.
+    #[must_use]
+    pub fn average_handling(&self) -> Option<Duration> {
+        self.average(self.handling_us)
+    }
+
+    fn average(&self, sum_us: u128) -> Option<Duration> {
+        let nanos = sum_us.saturating_mul(1_000).checked_div(u128::from(self.finished()))?;
+        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+    }
+
+    /// `t`: from the first publishing to the last settling of finished events. Includes the time that nothing ran.
+    #[must_use]
+    pub fn span(&self) -> Option<Duration> {
+        Some(self.last_settled?.since(self.first_published?))
+    }
+
+    /// `Throughput = n / t`, in events per second. None before an event is finished and while `t` is zero.
+    #[must_use]
+    pub fn throughput(&self) -> Option<f64> {
+        let seconds = self.span()?.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "15 digits are enough for a rate")]
+        let finished = self.finished() as f64;
+        (seconds > 0.0).then(|| finished / seconds)
+    }
+
+    /// The time within which the share `q` (0 to 1) of finished events were finished, to within
+    /// [`MAX_RELATIVE_ERROR`]. `percentile(1.0)` is the longest, exactly.
+    #[must_use]
+    pub fn percentile(&self, q: f64) -> Option<Duration> {
+        self.times.percentile(q).map(Duration::from_micros)
+    }
+
+    /// Appends a compact form: about 30 bytes, and 2 to 4 for each bucket of response times in use.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(LAYOUT);
+        for count in [self.acked, self.retried, self.dead, self.deferred] {
+            wire::put(out, u128::from(count));
+        }
+        for sum in [self.total_us, self.handling_us, self.unfinished_us] {
+            wire::put(out, sum);
+        }
+        match (self.first_published, self.last_settled) {
+            (Some(first), Some(last)) => {
+                out.push(1);
+                wire::put_i64(out, first.as_micros());
+                wire::put_i64(out, last.as_micros());
+            }
+            _ => out.push(0),
+        }
+        self.times.encode(out);
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote, all of `input`.
+    ///
+    /// # Errors
+    /// `input` is something else, cut, or damaged in a way that shows.
+    pub fn decode(mut input: &[u8]) -> Result<Self, DecodeError> {
+        let input = &mut input;
+        let layout = take_byte(input)?;
+        if layout != LAYOUT {
+            return Err(DecodeError::Layout(layout));
+        }
+        let mut stats = Self {
+            acked: wire::take_u64(input)?,
+            retried: wire::take_u64(input)?,
+            dead: wire::take_u64(input)?,
+            deferred: wire::take_u64(input)?,
+            total_us: wire::take(input)?,
+            handling_us: wire::take(input)?,
+            unfinished_us: wire::take(input)?,
+            ..Self::default()
+        };
+        if take_byte(input)? != 0 {
+            stats.first_published = Some(Timestamp::from_micros(wire::take_i64(input)?));
+            stats.last_settled = Some(Timestamp::from_micros(wire::take_i64(input)?));
+        }
+        stats.times = Histogram::decode(input)?;
+        if stats.times.count() != stats.finished() {
+            return Err(DecodeError::Histogram);
+        }
+        if !input.is_empty() {
+            return Err(DecodeError::Trailing(input.len()));
+        }
+        Ok(stats)
+    }
+}
+
+impl Serialize for HandlerStats {
+    /// What reports show. Sums in microseconds and counts are there, so that anyone can compute the averages again.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let sum = |micros: u128| u64::try_from(micros).unwrap_or(u64::MAX);
+        let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
+        let mut out = serializer.serialize_struct("HandlerStats", 16)?;
+        out.serialize_field("acked", &self.acked)?;
+        out.serialize_field("retried", &self.retried)?;
+        out.serialize_field("dead", &self.dead)?;
+        out.serialize_field("deferred", &self.deferred)?;
+        out.serialize_field("n", &self.finished())?;
+        out.serialize_field("total_us_sum", &sum(self.total_us))?;
+        out.serialize_field("waiting_us_sum", &sum(self.waiting_us()))?;
+        out.serialize_field("handling_us_sum", &sum(self.handling_us))?;
+        out.serialize_field("unfinished_us_sum", &sum(self.unfinished_us))?;
+        out.serialize_field("art_ms", &millis(self.art()))?;
+        out.serialize_field("p50_ms", &millis(self.percentile(0.5)))?;
+        out.serialize_field("p90_ms", &millis(self.percentile(0.9)))?;
+        out.serialize_field("p99_ms", &millis(self.percentile(0.99)))?;
+        out.serialize_field("max_ms", &millis(self.percentile(1.0)))?;
+        out.serialize_field("span_s", &self.span().map(|span| span.as_secs_f64()))?;
+        out.serialize_field("throughput_per_s", &self.throughput())?;
+        out.end()
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn take_byte(input: &mut &[u8]) -> Result<u8, DecodeError> {
+    let (byte, rest) = input.split_first().ok_or(DecodeError::Short)?;
+    *input = rest;
+    Ok(*byte)
+}
+
+#[cfg(test)]
+mod tests;

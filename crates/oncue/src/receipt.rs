@@ -1,0 +1,79 @@
+//! What publishing gives back.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::{Either, join_all, select};
+
+use crate::{
+    bus::Bus,
+    transport::{InspectError, Position, Published, Settled},
+};
+
+/// Proof that an event was published, and the way to learn what became of it.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    pub(crate) bus: Bus,
+    pub(crate) topic: Arc<str>,
+    pub(crate) event_type: String,
+    pub(crate) id: String,
+    pub(crate) published: Published,
+}
+
+/// What became of an event for one handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventOutcome {
+    /// Handled; what it emitted is published.
+    Acked,
+    /// Given up on, for this reason; it is kept as a dead letter.
+    DeadLettered {
+        /// The last error.
+        error: String,
+    },
+    /// Not settled when the wait ended: it still will be.
+    Pending,
+}
+
+impl Receipt {
+    /// Where the event stands; of a duplicate, where the first one stands.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.published.position
+    }
+
+    /// Whether the same `source` and `id` had been published before.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        self.published.duplicate
+    }
+
+    /// The event's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Waits until a handler is through with the event, at most `wait` long.
+    ///
+    /// # Errors
+    /// There is no such subscription, it does not take this event, or the log cannot be read.
+    pub async fn outcome_of(&self, handler: &str, wait: Duration) -> Result<EventOutcome, InspectError> {
+        let outcome = self.bus.transport().outcome(&self.topic, self.position(), handler);
+        match select(outcome, self.bus.clock().sleep(wait)).await {
+            Either::Left((Ok(Settled::Acked), _)) => Ok(EventOutcome::Acked),
+            Either::Left((Ok(Settled::DeadLettered { error }), _)) => Ok(EventOutcome::DeadLettered { error }),
+            Either::Left((Err(error), _)) => Err(error),
+            Either::Right(_) => Ok(EventOutcome::Pending),
+        }
+    }
+
+    /// Waits until every handler that takes the event is through with it, at most `wait` long: handlers' ids with
+    /// outcomes, in the order of registration.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn outcomes(&self, wait: Duration) -> Result<Vec<(String, EventOutcome)>, InspectError> {
+        let handlers: Vec<String> = self.bus.handlers_of(&self.topic, &self.event_type);
+        let outcomes = join_all(handlers.iter().map(|handler| self.outcome_of(handler, wait))).await;
+        handlers.into_iter().zip(outcomes).map(|(handler, outcome)| Ok((handler, outcome?))).collect()
+    }
+}

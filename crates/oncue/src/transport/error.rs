@@ -1,0 +1,128 @@
+//! What can go wrong on a transport, per operation.
+
+use thiserror::Error;
+
+/// A transport cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The URL's scheme names no transport of this build.
+    #[error("`{url}`: no transport `{scheme}` in this build; known are `file:PATH` and `memory:`")]
+    UnknownScheme {
+        /// The URL.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// The URL is malformed or has an unknown option.
+    #[error("`{url}`: {reason}")]
+    Url {
+        /// The URL.
+        url: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// The directory cannot be used: busy, foreign or unreadable.
+    #[error(transparent)]
+    Directory(#[from] oncue_log::storage::LockError),
+    /// The log in it cannot be opened.
+    #[error(transparent)]
+    Log(#[from] oncue_log::OpenError),
+}
+
+/// Events could not be published. Nothing of the batch is written, where the transport publishes atomically.
+#[derive(Debug, Error, Clone)]
+pub enum PublishError {
+    /// The event itself is not acceptable.
+    #[error("event {index} of the batch: {reason}")]
+    Invalid {
+        /// Which event of the batch, from 0.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
+    /// The topic's name is not acceptable.
+    #[error("topic `{0}`: a name is 1 to 200 letters, digits, `.`, `_` or `-`")]
+    TopicName(String),
+    /// The batch is larger than the transport takes at once.
+    #[error("a batch of {bytes} bytes: the limit is {limit}; publish in smaller batches")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The storage failed, now or before; nothing more is accepted, what was acknowledged stays readable.
+    #[error("the log accepts no more writes: {0}")]
+    Fenced(String),
+    /// The transport is closed.
+    #[error("the transport is closed")]
+    Closed,
+}
+
+/// A subscription cannot be made or attached.
+#[derive(Debug, Error, Clone)]
+pub enum SubscribeError {
+    /// A handler of this process serves it already.
+    #[error("subscription `{0}` is served already: give one of the handlers another id")]
+    Busy(String),
+    /// It belongs to another topic.
+    #[error("subscription `{id}` is on topic `{existing}`, not `{wanted}`: give the handler another id, or the old topic")]
+    OtherTopic {
+        /// The subscription.
+        id: String,
+        /// The topic it is on.
+        existing: String,
+        /// The topic asked for.
+        wanted: String,
+    },
+    /// The subscription could not be recorded.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// Events cannot be read.
+#[derive(Debug, Error, Clone)]
+pub enum ConsumeError {
+    /// The storage is damaged or failed.
+    #[error("cannot read: {0}")]
+    Storage(String),
+    /// The transport is closed.
+    #[error("the transport is closed")]
+    Closed,
+}
+
+/// Outcomes could not be made durable; their events will be delivered again.
+#[derive(Debug, Error, Clone)]
+pub enum SettleError {
+    /// The storage failed, now or before.
+    #[error("the log accepts no more writes: {0}")]
+    Fenced(String),
+    /// One settlement is larger than can be written at once.
+    #[error("a settlement of {bytes} bytes: the limit is {limit}; emit less from one event")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The transport is closed.
+    #[error("the transport is closed")]
+    Closed,
+}
+
+/// Something asked for is not there or not readable.
+#[derive(Debug, Error, Clone)]
+pub enum InspectError {
+    /// No such subscription.
+    #[error("there is no subscription `{0}`")]
+    UnknownSubscription(String),
+    /// No such topic.
+    #[error("there is no topic `{0}`")]
+    UnknownTopic(String),
+    /// The storage is damaged or failed.
+    #[error("cannot read: {0}")]
+    Storage(String),
+    /// The transport is closed.
+    #[error("the transport is closed")]
+    Closed,
+}

@@ -1,0 +1,376 @@
+//! Handing out events of the log to one subscription.
+//!
+//! New events are read in order. What waits (behind a retry, or for it) is remembered as an offset and read again: the
+//! event itself stays on disk. Nothing here is written: after a crash the same is found by reading from the lowest
+//! unsettled event on.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::FutureExt as _;
+use oncue_log::{Cursor, Record};
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Inner, Shared, records::SubscriptionNumber, topics::Topic};
+use crate::{
+    clock::{Sleep, Timestamp},
+    event::Envelope,
+    transport::{
+        BoxFuture, ConsumeError, Consumer, Delivered, Limit, Members, Ordered, Position, SettleError, Settlement,
+        SubscriptionSpec,
+    },
+};
+
+/// Most keys that may wait for a retry, and most events that may wait behind them: past that, nothing new is handed out
+/// until some of them are through.
+const MAX_PARKED_KEYS: usize = 100_000;
+const MAX_WAITING: usize = 1_000_000;
+/// Schedules are wall time, and the wall clock may be stepped: it is looked at again at least this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// Records read from the log at once.
+const READ_RECORDS: usize = 512;
+
+pub(crate) struct LogConsumer(Arc<Core>);
+
+pub(super) struct Core {
+    pub(super) inner: Arc<Inner>,
+    pub(super) topic: Topic,
+    pub(super) spec: SubscriptionSpec,
+    /// The members' subscriptions.
+    pub(super) numbers: Vec<SubscriptionNumber>,
+    pub(super) hand: Mutex<Hand>,
+}
+
+/// What is handed out, and what waits. Locked before `Inner::shared`, never after.
+pub(super) struct Hand {
+    cursor: Cursor,
+    records: Vec<Record>,
+    pub(super) in_flight: HashMap<u64, InFlight>,
+    /// Offsets to be handed out again now, in order.
+    ready: BTreeSet<u64>,
+    /// Offsets to be handed out again at a time.
+    due: BTreeSet<(Timestamp, u64)>,
+    /// Keys that wait (strict order only).
+    parked: HashMap<KeyHash, Parked>,
+    waiting: usize,
+    waker: Option<Waker>,
+}
+
+/// Two keys with one hash would wait for each other without need, and nothing else.
+type KeyHash = u64;
+
+struct Parked {
+    /// The event that the key waits for.
+    head: u64,
+    /// Later events of the key.
+    waiting: BTreeSet<u64>,
+}
+
+/// An event that is being handled.
+pub(super) struct InFlight {
+    pub(super) envelope: Envelope,
+    pub(super) partition: u16,
+    /// Members whose settlement is yet to come.
+    pub(super) open: Members,
+}
+
+pub(super) fn key_hash(envelope: &Envelope) -> Option<KeyHash> {
+    envelope.key().map(|key| xxh3_64(key.as_bytes()))
+}
+
+/// Where an event stands with the members of a subscription.
+pub(super) struct Standing {
+    pub(super) due: Members,
+    done: Members,
+    dead: Members,
+    attempts: Vec<(u8, u32)>,
+    /// The earliest retry that is not due yet.
+    pub(super) retry_at: Option<Timestamp>,
+    /// A dead letter holds the key.
+    pub(super) held: bool,
+}
+
+impl LogConsumer {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        topic: Topic,
+        spec: SubscriptionSpec,
+        numbers: Vec<SubscriptionNumber>,
+    ) -> Self {
+        let low = {
+            let shared = inner.shared.lock();
+            let low = |number: &SubscriptionNumber| shared.state.subscriptions[*number as usize].settled.low();
+            numbers.iter().map(low).min().unwrap_or(0)
+        };
+        let hand = Mutex::new(Hand {
+            cursor: inner.log.cursor(topic.id, low),
+            records: Vec::new(),
+            in_flight: HashMap::new(),
+            ready: BTreeSet::new(),
+            due: BTreeSet::new(),
+            parked: HashMap::new(),
+            waiting: 0,
+            waker: None,
+        });
+        Self(Arc::new(Core { inner, topic, spec, numbers, hand }))
+    }
+}
+
+impl Drop for LogConsumer {
+    fn drop(&mut self) {
+        self.0.inner.detach(&self.0.numbers);
+    }
+}
+
+impl Core {
+    /// How an event stands with each member. Members that do not want its type are through with it here and now.
+    pub(super) fn standing(
+        &self,
+        shared: &mut Shared,
+        offset: u64,
+        envelope: &Envelope,
+        now: Timestamp,
+    ) -> Standing {
+        let mut standing = Standing {
+            due: Members::NONE,
+            done: Members::NONE,
+            dead: Members::NONE,
+            attempts: Vec::new(),
+            retry_at: None,
+            held: false,
+        };
+        for (member, (number, spec)) in self.numbers.iter().zip(&self.spec.members).enumerate() {
+            let state = &mut shared.state.subscriptions[*number as usize];
+            if let Some(dead) = state.dead.get(&offset) {
+                standing.dead.insert(member);
+                standing.held |= dead.hold;
+            } else if state.settled.contains(offset) {
+                standing.done.insert(member);
+            } else if !spec.matches(envelope) {
+                state.settled.insert(offset);
+                standing.done.insert(member);
+            } else if let Some(failing) = state.failing.get(&offset) {
+                standing.attempts.push((u8::try_from(member).unwrap_or(u8::MAX), failing.attempts));
+                if failing.due <= now {
+                    standing.due.insert(member);
+                } else {
+                    let earlier = standing.retry_at.is_none_or(|at| failing.due < at);
+                    standing.retry_at = if earlier { Some(failing.due) } else { standing.retry_at };
+                }
+            } else {
+                standing.due.insert(member);
+            }
+        }
+        standing
+    }
+
+    /// Hands out what can be handed out now; true if new events may be left in the log.
+    fn hand_out(&self, hand: &mut Hand, limit: Limit, out: &mut Vec<Delivered>) -> Result<bool, ConsumeError> {
+        let now = self.inner.clock.now();
+        let mut bytes = 0;
+        while let Some((due, offset)) = hand.due.first().copied().filter(|(due, _)| *due <= now) {
+            hand.due.remove(&(due, offset));
+            hand.ready.insert(offset);
+        }
+        let full = |out: &Vec<Delivered>, bytes: usize| out.len() >= limit.events || bytes >= limit.bytes;
+        while !full(out, bytes)
+            && let Some(offset) = hand.ready.pop_first()
+        {
+            let record = self.read_one(offset)?;
+            self.consider(hand, &record, true, now, out, &mut bytes)?;
+        }
+        if full(out, bytes) || hand.parked.len() >= MAX_PARKED_KEYS || hand.waiting >= MAX_WAITING {
+            return Ok(false);
+        }
+        let mut records = std::mem::take(&mut hand.records);
+        records.clear();
+        let wanted = (limit.events - out.len()).min(READ_RECORDS);
+        let read = self.inner.log.read(&mut hand.cursor, wanted, limit.bytes - bytes, &mut records);
+        for record in &records {
+            self.consider(hand, record, false, now, out, &mut bytes)?;
+        }
+        let count = records.len();
+        hand.records = records;
+        read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        Ok(count > 0)
+    }
+
+    fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+        timer: &mut Option<(Timestamp, Sleep)>,
+        limit: Limit,
+        out: &mut Vec<Delivered>,
+    ) -> Poll<Result<(), ConsumeError>> {
+        // Taken before reading: what becomes durable meanwhile wakes us at once.
+        let durable = self.inner.log.durable();
+        let mut hand = self.hand.lock();
+        let more = self.hand_out(&mut hand, limit, out)?;
+        if !out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if more {
+            // All of it was passed by: let others run, then read on.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        hand.waker = Some(cx.waker().clone());
+        let due = hand.due.first().map(|(due, _)| *due);
+        drop(hand);
+        if let Some(due) = due {
+            if timer.as_ref().is_none_or(|(known, _)| *known != due) {
+                let wait = due.since(self.inner.clock.now()).min(LONGEST_SLEEP);
+                *timer = Some((due, self.inner.clock.sleep(wait)));
+            }
+            if timer.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready()) {
+                *timer = None;
+                cx.waker().wake_by_ref();
+            }
+        }
+        match self.inner.log.poll_durable(durable + 1, cx.waker()) {
+            Poll::Ready(Ok(())) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(Err(fenced)) => Poll::Ready(Err(ConsumeError::Storage(fenced.reason))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn read_one(&self, offset: u64) -> Result<Record, ConsumeError> {
+        let mut cursor = self.inner.log.cursor(self.topic.id, offset);
+        let mut one = Vec::with_capacity(1);
+        self.inner
+            .log
+            .read(&mut cursor, 1, usize::MAX, &mut one)
+            .map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        one.pop().filter(|record| record.offset == offset).ok_or_else(|| {
+            ConsumeError::Storage(format!("topic `{}`: event {offset} is gone although it is not settled", self.topic.name))
+        })
+    }
+
+    /// Hands one event out, or lets it wait, or passes it by.
+    fn consider(
+        &self,
+        hand: &mut Hand,
+        record: &Record,
+        again: bool,
+        now: Timestamp,
+        out: &mut Vec<Delivered>,
+        bytes: &mut usize,
+    ) -> Result<(), ConsumeError> {
+        let offset = record.offset;
+        if hand.in_flight.contains_key(&offset) {
+            return Ok(());
+        }
+        let envelope =
+            Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        let standing = {
+            let mut shared = self.inner.shared.lock();
+            self.standing(&mut shared, offset, &envelope, now)
+        };
+        let waits = standing.retry_at.is_some() || standing.held;
+        if standing.due.is_empty() && !waits {
+            if again {
+                hand.unpark(key_hash(&envelope), offset);
+            }
+            return Ok(());
+        }
+        let key = key_hash(&envelope).filter(|_| self.spec.ordered == Ordered::Strict);
+        if let Some(parked) = key.and_then(|key| hand.parked.get_mut(&key))
+            && parked.head != offset
+        {
+            hand.waiting += usize::from(parked.waiting.insert(offset));
+            return Ok(());
+        }
+        if standing.due.is_empty() {
+            hand.park(key, offset);
+            hand.due.extend(standing.retry_at.map(|at| (at, offset)));
+            return Ok(());
+        }
+        *bytes += envelope.encoded_bytes();
+        let partition = record.partition;
+        hand.in_flight.insert(offset, InFlight { envelope: envelope.clone(), partition, open: standing.due });
+        out.push(Delivered {
+            envelope,
+            position: Position::new(partition, offset, 0),
+            due: standing.due,
+            done: standing.done,
+            dead: standing.dead,
+            attempts: standing.attempts,
+        });
+        Ok(())
+    }
+}
+
+impl Hand {
+    /// Later events of the key wait for the one at `offset`.
+    pub(super) fn park(&mut self, key: Option<KeyHash>, offset: u64) {
+        let Some(key) = key else { return };
+        self.parked.entry(key).or_insert_with(|| Parked { head: offset, waiting: BTreeSet::new() });
+    }
+
+    /// The event at `offset` is through: what waited for it is ready, in order.
+    pub(super) fn unpark(&mut self, key: Option<KeyHash>, offset: u64) {
+        let Some(key) = key else { return };
+        if self.parked.get(&key).is_some_and(|parked| parked.head == offset)
+            && let Some(parked) = self.parked.remove(&key)
+        {
+            self.waiting -= parked.waiting.len();
+            self.ready.extend(parked.waiting);
+            self.wake();
+        }
+    }
+
+    /// The event at `offset` was given back unhandled.
+    pub(super) fn give_back(&mut self, key: Option<KeyHash>, offset: u64) {
+        match key.and_then(|key| self.parked.get_mut(&key)) {
+            Some(parked) if parked.head != offset => self.waiting += usize::from(parked.waiting.insert(offset)),
+            _ => {
+                self.ready.insert(offset);
+            }
+        }
+        self.wake();
+    }
+
+    /// The event at `offset` is to be handed out again at a time.
+    pub(super) fn retry_at(&mut self, at: Timestamp, offset: u64) {
+        self.due.insert((at, offset));
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Consumer for LogConsumer {
+    fn next<'a>(&'a mut self, limit: Limit, out: &'a mut Vec<Delivered>) -> BoxFuture<'a, Result<(), ConsumeError>> {
+        let core = &self.0;
+        let mut timer = None;
+        poll_fn(move |cx| core.poll_next(cx, &mut timer, limit, out)).boxed()
+    }
+
+    fn settle(&self, batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>> {
+        super::settle::settle(&self.0, batch)
+    }
+
+    fn state(&self, member: usize, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+        let core = Arc::clone(&self.0);
+        let stored = core.inner.shared.lock().state.subscriptions[core.numbers[member] as usize].keyed.get(key);
+        async move {
+            let Some(stored) = stored else { return Ok(None) };
+            core.inner.value(stored).map_err(|error| ConsumeError::Storage(error.to_string()))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,108 @@
+//! Keyed state: the newest value of each key is in the log; a bounded share of the values is in memory too.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use oncue_log::Lsn;
+
+use super::codec::{Malformed, Reader, Writer};
+use crate::transport::StateChange;
+
+/// Bytes of values kept in memory per subscription. What does not fit is read from the log, by its record's number.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+#[derive(Default)]
+pub(crate) struct KeyedStates {
+    slots: HashMap<Box<str>, Slot>,
+    cached_bytes: usize,
+}
+
+struct Slot {
+    /// The record that holds the value.
+    lsn: Lsn,
+    value: Option<Bytes>,
+}
+
+/// Where a value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stored {
+    InMemory(Bytes),
+    InLog(Lsn),
+}
+
+impl KeyedStates {
+    pub(crate) fn get(&self, key: &str) -> Option<Stored> {
+        let slot = self.slots.get(key)?;
+        Some(slot.value.clone().map_or(Stored::InLog(slot.lsn), Stored::InMemory))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Stored)> {
+        self.slots.iter().map(|(key, slot)| {
+            (&**key, slot.value.clone().map_or(Stored::InLog(slot.lsn), Stored::InMemory))
+        })
+    }
+
+    pub(crate) fn apply(&mut self, key: &str, change: &StateChange, lsn: Lsn) {
+        let old = match change {
+            StateChange::Clear => self.slots.remove(key),
+            StateChange::Set(value) => {
+                let held = self.slots.get(key).and_then(|slot| slot.value.as_ref()).map_or(0, Bytes::len);
+                let fits = self.cached_bytes - held + value.len() <= CACHE_BYTES;
+                self.cached_bytes += if fits { value.len() } else { 0 };
+                let slot = Slot { lsn, value: fits.then(|| value.clone()) };
+                match self.slots.get_mut(key) {
+                    Some(known) => Some(std::mem::replace(known, slot)),
+                    None => self.slots.insert(key.into(), slot),
+                }
+            }
+        };
+        self.cached_bytes -= old.and_then(|slot| slot.value).map_or(0, |value| value.len());
+    }
+
+    /// Only where the values are: a checkpoint does not copy them.
+    pub(crate) fn encode(&self, out: &mut Writer) {
+        out.varint(self.slots.len() as u64);
+        for (key, slot) in &self.slots {
+            out.bytes(key.as_bytes());
+            out.varint(slot.lsn);
+        }
+    }
+
+    pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut states = Self::default();
+        for _ in 0..from.count(2)? {
+            let key = from.text()?.into();
+            states.slots.insert(key, Slot { lsn: from.varint()?, value: None });
+        }
+        Ok(states)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_value_counts_and_the_cache_is_bounded() {
+        let mut states = KeyedStates::default();
+        let large = Bytes::from(vec![0; CACHE_BYTES - 4]);
+        states.apply("large", &StateChange::Set(large.clone()), 1);
+        states.apply("small", &StateChange::Set(Bytes::from_static(b"12345")), 2);
+        assert_eq!(states.get("small"), Some(Stored::InLog(2)), "does not fit beside the large one");
+        states.apply("large", &StateChange::Set(Bytes::from_static(b"x")), 3);
+        states.apply("small", &StateChange::Set(Bytes::from_static(b"12345")), 4);
+        assert_eq!(states.get("small"), Some(Stored::InMemory(Bytes::from_static(b"12345"))));
+        states.apply("small", &StateChange::Clear, 5);
+        assert_eq!((states.get("small"), states.cached_bytes), (None, 1));
+    }
+
+    #[test]
+    fn a_checkpoint_says_where_the_values_are() {
+        let mut states = KeyedStates::default();
+        states.apply("k", &StateChange::Set(Bytes::from_static(b"v")), 9);
+        let mut out = Writer::default();
+        states.encode(&mut out);
+        let bytes = out.into_bytes();
+        assert_eq!(KeyedStates::decode(&mut Reader::new(&bytes)).unwrap().get("k"), Some(Stored::InLog(9)));
+    }
+}

@@ -1,0 +1,350 @@
+//! The state records that ride beside the events: what they hold and how it is written.
+//!
+//! Acknowledgements are many and small: one record holds a batch of them, in varints. The others are rare: they are JSON,
+//! so that a dump is readable and a field can be added.
+
+use bytes::Bytes;
+use oncue_log::Lsn;
+use serde::{Deserialize, Serialize};
+
+use super::codec::{Malformed, Reader, Writer};
+use crate::{
+    clock::Timestamp,
+    event::Envelope,
+    metrics::{Ended, Sample},
+    policy::ErrorClass,
+    transport::{FailedAttempt, StateChange},
+};
+
+/// Record kinds; see docs/log-format.md.
+pub(crate) mod kind {
+    pub(crate) const SETTLE: u8 = 17;
+    pub(crate) const RETRY: u8 = 18;
+    pub(crate) const DEAD_LETTER: u8 = 19;
+    pub(crate) const KEYED: u8 = 20;
+    pub(crate) const SUBSCRIPTION: u8 = 22;
+    pub(crate) const SOURCE: u8 = 23;
+}
+
+/// The number of a subscription in its log, from 0.
+pub(crate) type SubscriptionNumber = u32;
+
+/// One change of the state. Written first, then applied; replayed by being applied again.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Change {
+    Settle(Settle),
+    Retry(Retry),
+    DeadLetter(Dead),
+    Keyed(Keyed),
+    Subscription(Subscription),
+    Source(Source),
+}
+
+/// A subscription is through with some events.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settle {
+    pub(crate) subscription: SubscriptionNumber,
+    pub(crate) entries: Vec<Ack>,
+}
+
+/// The end of one event for one subscription, with the times that response times are made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Ack {
+    pub(crate) offset: u64,
+    /// Attempts it took; 0: skipped without running.
+    pub(crate) attempts: u32,
+    pub(crate) times: Times,
+}
+
+/// The times of an attempt, as response times are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Times {
+    pub(crate) generated: Option<Timestamp>,
+    pub(crate) published: Timestamp,
+    pub(crate) read: Timestamp,
+    pub(crate) ended: Timestamp,
+}
+
+impl Times {
+    pub(crate) fn sample(&self, ended: Ended) -> Sample {
+        Sample {
+            generated: self.generated,
+            published: self.published,
+            started: self.read,
+            settled: self.ended,
+            ended,
+        }
+    }
+}
+
+/// A failed attempt that will be followed by another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Retry {
+    pub(crate) subscription: SubscriptionNumber,
+    pub(crate) offset: u64,
+    pub(crate) attempts: u32,
+    pub(crate) due: Timestamp,
+    pub(crate) times: Times,
+    /// How the attempt failed; none: deferred by the handler.
+    pub(crate) failed: Option<FailedAttempt>,
+    /// The record of the attempt before, so that the history needs no memory.
+    pub(crate) previous: Option<Lsn>,
+}
+
+/// An event that a subscription gave up on: a copy, so that it outlives the topic's retention.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Dead {
+    pub(crate) about: DeadAbout,
+    pub(crate) envelope: Envelope,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DeadAbout {
+    pub(crate) subscription: SubscriptionNumber,
+    pub(crate) partition: u16,
+    pub(crate) offset: u64,
+    /// Later events of the key wait for it.
+    pub(crate) hold: bool,
+    pub(crate) times: Times,
+    pub(crate) history: Vec<FailedAttempt>,
+}
+
+/// A subscription's state of one key.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Keyed {
+    pub(crate) subscription: SubscriptionNumber,
+    pub(crate) key: String,
+    pub(crate) change: StateChange,
+}
+
+/// A subscription was made, or takes other event types than before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Subscription {
+    pub(crate) number: SubscriptionNumber,
+    pub(crate) id: String,
+    pub(crate) topic: u32,
+    pub(crate) types: Vec<String>,
+    /// The first offset that it wants.
+    pub(crate) from: u64,
+}
+
+/// A source with state came this far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    pub(crate) id: String,
+    pub(crate) place: String,
+    /// How many events of this batch were new, and how many duplicates.
+    pub(crate) accepted: u64,
+    pub(crate) duplicates: u64,
+}
+
+impl Change {
+    pub(crate) fn kind(&self) -> u8 {
+        match self {
+            Self::Settle(_) => kind::SETTLE,
+            Self::Retry(_) => kind::RETRY,
+            Self::DeadLetter(_) => kind::DEAD_LETTER,
+            Self::Keyed(_) => kind::KEYED,
+            Self::Subscription(_) => kind::SUBSCRIPTION,
+            Self::Source(_) => kind::SOURCE,
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut Writer) {
+        match self {
+            Self::Settle(settle) => settle.encode(out),
+            Self::Retry(retry) => json(out, retry),
+            Self::DeadLetter(dead) => {
+                json(out, &dead.about);
+                out.bytes(&dead.envelope.to_stored());
+            }
+            Self::Keyed(keyed) => {
+                out.varint(u64::from(keyed.subscription));
+                out.bytes(keyed.key.as_bytes());
+                if let StateChange::Set(value) = &keyed.change {
+                    out.bytes(value);
+                }
+            }
+            Self::Subscription(subscription) => json(out, subscription),
+            Self::Source(source) => json(out, source),
+        }
+    }
+
+    /// `None` for a kind that is not ours (the log has already refused unknown kinds that must not be skipped).
+    pub(crate) fn decode(kind: u8, data: &Bytes) -> Result<Option<Self>, Malformed> {
+        let mut from = Reader::new(data);
+        Ok(Some(match kind {
+            kind::SETTLE => Self::Settle(Settle::decode(&mut from)?),
+            kind::RETRY => Self::Retry(from_json(&mut from)?),
+            kind::DEAD_LETTER => {
+                let about = from_json(&mut from)?;
+                let stored = data.slice_ref(from.bytes()?);
+                let envelope =
+                    Envelope::from_stored(&stored).map_err(|_| Malformed("a dead letter's event is not readable"))?;
+                Self::DeadLetter(Dead { about, envelope })
+            }
+            kind::KEYED => {
+                let subscription = from.small()?;
+                let key = from.text()?.to_owned();
+                let change = if from.is_empty() {
+                    StateChange::Clear
+                } else {
+                    // A copy: a slice would keep its whole frame in memory.
+                    StateChange::Set(Bytes::copy_from_slice(from.bytes()?))
+                };
+                Self::Keyed(Keyed { subscription, key, change })
+            }
+            kind::SUBSCRIPTION => Self::Subscription(from_json(&mut from)?),
+            kind::SOURCE => Self::Source(from_json(&mut from)?),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl Settle {
+    fn encode(&self, out: &mut Writer) {
+        out.varint(u64::from(self.subscription));
+        let base = self.entries.first().map_or(Timestamp::default(), |ack| ack.times.ended).as_micros();
+        out.signed(base);
+        out.varint(self.entries.len() as u64);
+        for ack in &self.entries {
+            out.varint(ack.offset);
+            out.varint(u64::from(ack.attempts) << 1 | u64::from(ack.times.generated.is_some()));
+            let (ended, read) = (ack.times.ended.as_micros(), ack.times.read.as_micros());
+            out.signed(ended.wrapping_sub(base));
+            out.signed(ended.wrapping_sub(read));
+            out.signed(read.wrapping_sub(ack.times.published.as_micros()));
+            if let Some(generated) = ack.times.generated {
+                out.signed(ack.times.published.as_micros().wrapping_sub(generated.as_micros()));
+            }
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let subscription = from.small()?;
+        let base = from.signed()?;
+        let count = from.count(5)?;
+        let mut entries = Vec::with_capacity(count);
+        for _ in 0..count {
+            let offset = from.varint()?;
+            let flags = from.varint()?;
+            let ended = base.wrapping_add(from.signed()?);
+            let read = ended.wrapping_sub(from.signed()?);
+            let published = read.wrapping_sub(from.signed()?);
+            let generated = if flags & 1 == 1 {
+                Some(Timestamp::from_micros(published.wrapping_sub(from.signed()?)))
+            } else {
+                None
+            };
+            entries.push(Ack {
+                offset,
+                attempts: u32::try_from(flags >> 1).map_err(|_| Malformed("too many attempts"))?,
+                times: Times {
+                    generated,
+                    published: Timestamp::from_micros(published),
+                    read: Timestamp::from_micros(read),
+                    ended: Timestamp::from_micros(ended),
+                },
+            });
+        }
+        Ok(Self { subscription, entries })
+    }
+}
+
+fn json<T: Serialize>(out: &mut Writer, value: &T) {
+    // These types hold texts, numbers and lists of them: writing them as JSON cannot fail.
+    out.bytes(&serde_json::to_vec(value).unwrap_or_default());
+}
+
+fn from_json<T: for<'a> Deserialize<'a>>(from: &mut Reader<'_>) -> Result<T, Malformed> {
+    serde_json::from_slice(from.bytes()?).map_err(|_| Malformed("a JSON record does not fit its kind"))
+}
+
+/// A failed attempt, its error's text cut to what is worth keeping.
+pub(crate) fn failed_attempt(
+    attempt: &crate::transport::Attempt,
+    class: ErrorClass,
+    error: Option<&str>,
+) -> FailedAttempt {
+    const MAX_ERROR_BYTES: usize = 1024;
+    let error = error.unwrap_or_default();
+    let cut = error.floor_char_boundary(MAX_ERROR_BYTES);
+    FailedAttempt {
+        number: attempt.number,
+        class,
+        read: attempt.read,
+        ended: attempt.ended,
+        error: error[..cut].to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn round_trip(change: &Change) -> Change {
+        let mut out = Writer::default();
+        change.encode(&mut out);
+        Change::decode(change.kind(), &out.into_bytes()).unwrap().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn acks_go_there_and_back(
+            subscription in any::<u32>(),
+            acks in proptest::collection::vec((any::<u64>(), any::<u32>(), any::<[i64; 3]>(), any::<Option<i64>>()), 0..20),
+        ) {
+            let entries = acks.into_iter().map(|(offset, attempts, [published, read, ended], generated)| Ack {
+                offset, attempts,
+                times: Times {
+                    generated: generated.map(Timestamp::from_micros),
+                    published: Timestamp::from_micros(published),
+                    read: Timestamp::from_micros(read),
+                    ended: Timestamp::from_micros(ended),
+                },
+            }).collect();
+            let change = Change::Settle(Settle { subscription, entries });
+            prop_assert_eq!(round_trip(&change), change);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(kind in 17_u8..24, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Change::decode(kind, &Bytes::from(bytes));
+        }
+    }
+
+    #[test]
+    fn the_others_go_there_and_back() {
+        let failed = FailedAttempt {
+            number: 2,
+            class: ErrorClass::Timeout,
+            read: Timestamp::from_micros(5),
+            ended: Timestamp::from_micros(9),
+            error: "too slow".into(),
+        };
+        let envelope = Envelope::builder("t").id("1").data("x").build().unwrap();
+        let time = Timestamp::from_micros(4);
+        let times = Times { generated: None, published: time, read: time, ended: time };
+        let history = vec![failed.clone()];
+        let about = DeadAbout { subscription: 1, partition: 3, offset: 9, hold: true, times, history };
+        for change in [
+            Change::DeadLetter(Dead { about, envelope }),
+            Change::Retry(Retry {
+                subscription: 1,
+                offset: 7,
+                attempts: 2,
+                due: Timestamp::from_micros(99),
+                times,
+                failed: Some(failed),
+                previous: Some(4),
+            }),
+            Change::Keyed(Keyed { subscription: 1, key: "k".into(), change: StateChange::Set(Bytes::new()) }),
+            Change::Keyed(Keyed { subscription: 1, key: "k".into(), change: StateChange::Clear }),
+            Change::Source(Source { id: "s".into(), place: "line 7".into(), accepted: 5, duplicates: 1 }),
+        ] {
+            assert_eq!(round_trip(&change), change);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Settling deliveries of the log: one frame for all that follows from a batch of outcomes.
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures_util::future::FutureExt as _;
+use oncue_log::{AppendError, Lsn};
+
+use super::{
+    Shared,
+    consumer::{Core, Hand, key_hash},
+    records::{Ack, Change, Dead, DeadAbout, Keyed, Retry, Settle, SubscriptionNumber, Times, failed_attempt},
+};
+use crate::{
+    clock::Timestamp,
+    event::partition_of,
+    policy::ErrorClass,
+    transport::{Action, BoxFuture, FailedAttempt, OnDeadLetter, SettleError, Settlement},
+};
+
+pub(super) fn error(error: AppendError) -> SettleError {
+    match error {
+        AppendError::TooLarge { bytes, limit } => SettleError::TooLarge { bytes, limit },
+        AppendError::Closed => SettleError::Closed,
+        other => SettleError::Fenced(other.to_string()),
+    }
+}
+
+/// What happens once a settle batch is durable.
+#[derive(Default)]
+struct Afterwards {
+    end: Lsn,
+    /// Events that every member is through with: their keys go on.
+    through: Vec<(Option<u64>, u64)>,
+    /// Events to be handed out again.
+    retries: Vec<(Timestamp, u64)>,
+    /// Whose outcome is known now.
+    outcomes: Vec<(SubscriptionNumber, u64)>,
+}
+
+/// The attempt to write happens here and now; only a full log, and durability, are waited for.
+pub(super) fn settle(core: &Arc<Core>, batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>> {
+    let core = Arc::clone(core);
+    let mut tried = core.try_settle(&batch);
+    async move {
+        let afterwards = loop {
+            match tried {
+                Ok(afterwards) => break afterwards,
+                Err(AppendError::Full) => core.inner.space().await.map_err(SettleError::Fenced)?,
+                Err(failed) => return Err(error(failed)),
+            }
+            tried = core.try_settle(&batch);
+        };
+        core.inner.durable(afterwards.end).await.map_err(SettleError::Fenced)?;
+        core.afterwards(&afterwards);
+        Ok(())
+    }
+    .boxed()
+}
+
+impl Core {
+    fn try_settle(&self, batch: &[Settlement]) -> Result<Afterwards, AppendError> {
+        let histories = self.histories(batch)?;
+        let mut hand = self.hand.lock();
+        let mut shared = self.inner.shared.lock();
+        let shared = &mut *shared;
+        shared.batch.clear();
+        let mut changes = self.changes(&hand, shared, batch, histories)?;
+        for change in &changes {
+            shared.scratch.clear();
+            change.encode(&mut shared.scratch);
+            shared.batch.state(change.kind(), &[shared.scratch.as_slice()]);
+        }
+        let mut afterwards = Afterwards { end: shared.end, ..Afterwards::default() };
+        if !shared.batch.is_empty() {
+            let ticket = self.inner.log.append(&shared.batch, self.inner.clock.now().as_micros())?;
+            shared.end = shared.end.max(ticket.end);
+            afterwards.end = ticket.end;
+            // Emitted events stand first in the batch, changes last.
+            let first = ticket.end - changes.len() as u64;
+            for (lsn, change) in (first..).zip(changes.drain(..)) {
+                shared.applied(&change, lsn);
+            }
+        }
+        for settlement in batch {
+            self.close(&mut hand, shared, settlement, &mut afterwards);
+        }
+        self.inner.checkpoint_if_due(shared);
+        Ok(afterwards)
+    }
+
+    /// The settlements that count: of an event in flight, for a member that has not settled it.
+    fn counts(hand: &Hand, settlement: &Settlement) -> bool {
+        let offset = settlement.position.offset();
+        hand.in_flight.get(&offset).is_some_and(|event| event.open.contains(usize::from(settlement.member)))
+    }
+
+    /// What is to be written. Emitted events go into the batch at once.
+    fn changes(
+        &self,
+        hand: &Hand,
+        shared: &mut Shared,
+        batch: &[Settlement],
+        mut histories: HashMap<(u64, u8), Vec<FailedAttempt>>,
+    ) -> Result<Vec<Change>, AppendError> {
+        let now = self.inner.clock.now();
+        let mut acks: Vec<Vec<Ack>> = vec![Vec::new(); self.numbers.len()];
+        let mut changes = Vec::new();
+        for settlement in batch.iter().filter(|settlement| Self::counts(hand, settlement)) {
+            let offset = settlement.position.offset();
+            let member = usize::from(settlement.member);
+            let subscription = self.numbers[member];
+            let Some(event) = hand.in_flight.get(&offset) else { continue };
+            let attempt = settlement.attempt;
+            let error = settlement.error.as_deref();
+            let times = Times {
+                generated: event.envelope.time(),
+                published: event.envelope.published(),
+                read: attempt.read,
+                ended: attempt.ended,
+            };
+            match settlement.action {
+                Action::Release => {}
+                Action::Ack | Action::Skip => {
+                    let attempts = if settlement.action == Action::Skip { 0 } else { attempt.number };
+                    acks[member].push(Ack { offset, attempts, times });
+                    for (topic, emitted) in &settlement.emits {
+                        let topic = self.inner.topics.get_or_create(&self.inner.log, topic, now).map_err(|_| AppendError::Closed)?;
+                        let partition = partition_of(emitted.key(), topic.partitions);
+                        let (fixed, text, data) = emitted.stored(now);
+                        shared.batch.event(topic.id, partition, &[&fixed, text, data]);
+                    }
+                    if let (Some(change), Some(key)) = (&settlement.state, event.envelope.key()) {
+                        changes.push(Change::Keyed(Keyed { subscription, key: key.to_owned(), change: change.clone() }));
+                    }
+                }
+                Action::Retry(due) => changes.push(Change::Retry(Retry {
+                    subscription,
+                    offset,
+                    attempts: attempt.number,
+                    due,
+                    times,
+                    failed: attempt.class.map(|class| failed_attempt(&attempt, class, error)),
+                    previous: shared.state.subscriptions[subscription as usize].failing.get(&offset).map(|known| known.lsn),
+                })),
+                Action::DeadLetter => {
+                    let mut history = histories.remove(&(offset, settlement.member)).unwrap_or_default();
+                    history.push(failed_attempt(&attempt, attempt.class.unwrap_or(ErrorClass::Permanent), error));
+                    let hold = self.spec.members[member].on_dead_letter == OnDeadLetter::Hold;
+                    let about = DeadAbout { subscription, partition: event.partition, offset, hold, times, history };
+                    changes.push(Change::DeadLetter(Dead { about, envelope: event.envelope.clone() }));
+                }
+            }
+        }
+        let settled = acks.into_iter().zip(&self.numbers).filter(|(entries, _)| !entries.is_empty());
+        changes.extend(settled.map(|(entries, number)| Change::Settle(Settle { subscription: *number, entries })));
+        Ok(changes)
+    }
+
+    /// Notes one settlement; the event's last one decides what becomes of it and of its key.
+    fn close(&self, hand: &mut Hand, shared: &mut Shared, settlement: &Settlement, afterwards: &mut Afterwards) {
+        if !Self::counts(hand, settlement) {
+            if settlement.action != Action::Release {
+                tracing::debug!(position = %settlement.position, "a late or repeated settlement is ignored");
+            }
+            return;
+        }
+        let offset = settlement.position.offset();
+        let member = usize::from(settlement.member);
+        if matches!(settlement.action, Action::Ack | Action::Skip | Action::DeadLetter) && !shared.waiting.is_empty() {
+            afterwards.outcomes.push((self.numbers[member], offset));
+        }
+        let Some(event) = hand.in_flight.get_mut(&offset) else { return };
+        event.open.remove(member);
+        if !event.open.is_empty() {
+            return;
+        }
+        let Some(event) = hand.in_flight.remove(&offset) else { return };
+        let key = key_hash(&event.envelope).filter(|_| self.spec.ordered == crate::transport::Ordered::Strict);
+        // At the beginning of time no retry is due: what is due then was given back.
+        let standing = self.standing(shared, offset, &event.envelope, Timestamp::from_micros(i64::MIN));
+        match standing.retry_at {
+            Some(at) => {
+                hand.park(key, offset);
+                afterwards.retries.push((at, offset));
+            }
+            None if standing.held => hand.park(key, offset),
+            None if standing.due.is_empty() => afterwards.through.push((key, offset)),
+            None => hand.give_back(key, offset),
+        }
+    }
+
+    fn afterwards(&self, afterwards: &Afterwards) {
+        {
+            let mut hand = self.hand.lock();
+            for (key, offset) in &afterwards.through {
+                hand.unpark(*key, *offset);
+            }
+            for (at, offset) in &afterwards.retries {
+                hand.retry_at(*at, *offset);
+            }
+        }
+        if afterwards.outcomes.is_empty() {
+            return;
+        }
+        let mut shared = self.inner.shared.lock();
+        for outcome in &afterwards.outcomes {
+            for told in shared.waiting.remove(outcome).into_iter().flatten() {
+                // A receipt that nobody waits for any more.
+                let _ = told.send(());
+            }
+        }
+    }
+
+    /// The failed attempts before this one, for events that become dead letters: a chain of records, newest first.
+    fn histories(&self, batch: &[Settlement]) -> Result<HashMap<(u64, u8), Vec<FailedAttempt>>, AppendError> {
+        let mut histories = HashMap::new();
+        for settlement in batch.iter().filter(|settlement| settlement.action == Action::DeadLetter) {
+            let offset = settlement.position.offset();
+            let number = self.numbers[usize::from(settlement.member)] as usize;
+            let mut next = {
+                let shared = self.inner.shared.lock();
+                shared.state.subscriptions[number].failing.get(&offset).map(|failing| failing.lsn)
+            };
+            let mut history = Vec::new();
+            while let Some(lsn) = next {
+                let read = self.inner.log.record(lsn).map_err(|error| AppendError::Fenced { reason: error.to_string() })?;
+                let Ok(Some(Change::Retry(retry))) = Change::decode(read.kind, &read.data) else { break };
+                history.extend(retry.failed);
+                next = retry.previous;
+            }
+            history.reverse();
+            histories.insert((offset, settlement.member), history);
+        }
+        Ok(histories)
+    }
+}

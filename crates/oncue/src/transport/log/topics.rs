@@ -1,0 +1,65 @@
+//! Topics of the log: names to ids, and how many partitions each has.
+
+use std::{collections::HashMap, sync::Arc};
+
+use oncue_log::{Log, TopicId};
+use parking_lot::RwLock;
+
+use crate::{clock::Timestamp, transport::PublishError};
+
+/// A topic.
+#[derive(Clone, Debug)]
+pub(crate) struct Topic {
+    pub(crate) id: TopicId,
+    pub(crate) name: Arc<str>,
+    /// Fixed when the topic is made, so that a key never moves.
+    pub(crate) partitions: u16,
+}
+
+pub(crate) struct Topics {
+    by_name: RwLock<HashMap<String, Topic>>,
+    /// Of topics made from now on.
+    partitions: u16,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Metadata {
+    partitions: u16,
+}
+
+impl Topics {
+    pub(crate) fn new(log: &Log, partitions: u16) -> Self {
+        let topic = |info: oncue_log::TopicInfo| {
+            let partitions = serde_json::from_slice(&info.metadata).map_or(1, |meta: Metadata| meta.partitions);
+            (info.name.to_string(), Topic { id: info.id, name: info.name.to_string().into(), partitions })
+        };
+        Self { by_name: RwLock::new(log.topics().into_iter().map(topic).collect()), partitions }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Topic> {
+        self.by_name.read().get(name).cloned()
+    }
+
+    pub(crate) fn name(&self, id: u32) -> Option<String> {
+        self.by_name.read().values().find(|topic| topic.id.0 == id).map(|topic| topic.name.to_string())
+    }
+
+    pub(crate) fn get_or_create(&self, log: &Log, name: &str, now: Timestamp) -> Result<Topic, PublishError> {
+        if let Some(topic) = self.get(name) {
+            return Ok(topic);
+        }
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if name.is_empty() || name.len() > 200 || !name.bytes().all(allowed) {
+            return Err(PublishError::TopicName(name.to_owned()));
+        }
+        let mut by_name = self.by_name.write();
+        if let Some(topic) = by_name.get(name) {
+            return Ok(topic.clone());
+        }
+        let metadata = serde_json::to_vec(&Metadata { partitions: self.partitions }).unwrap_or_default();
+        let (id, _) = log.create_topic(name, &metadata, now.as_micros()).map_err(super::publish::error)?;
+        let topic = Topic { id, name: name.into(), partitions: self.partitions };
+        by_name.insert(name.to_owned(), topic.clone());
+        Ok(topic)
+    }
+}

@@ -1,0 +1,129 @@
+//! `file:PATH` and `memory:`.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use super::dedup::Window;
+use crate::transport::OpenError;
+
+/// A parsed `file:` or `memory:` URL.
+///
+/// Options, as a query: `durability=disk|os` (what an acknowledgement promises; `file:` only), `partitions=N` (of topics made from
+/// now on), `dedup_seconds=N` and `dedup_ids=N` (the window in which a repeated `source` and `id` is a duplicate).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogUrl {
+    /// The directory; none is memory.
+    pub(super) directory: Option<PathBuf>,
+    pub(super) durability: oncue_log::Durability,
+    pub(super) partitions: u16,
+    pub(super) window: Window,
+}
+
+impl LogUrl {
+    /// A log in memory: gone with the process.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self { directory: None, durability: oncue_log::Durability::Os, partitions: 16, window: Window::default() }
+    }
+
+    /// A log in a directory, which is made if it does not exist.
+    #[must_use]
+    pub fn file(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: Some(directory.into()), durability: oncue_log::Durability::Disk, ..Self::memory() }
+    }
+
+    /// How far back publishing the same `source` and `id` again is recognised: by age and by number, whichever is
+    /// smaller.
+    #[must_use]
+    pub fn dedup_window(mut self, age: Duration, ids: usize) -> Self {
+        self.window = Window { age, ids };
+        self
+    }
+
+    fn option(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let number = |what: &str| value.parse::<u64>().map_err(|_| format!("`{name}={value}`: {what} is a whole number"));
+        match (name, value) {
+            ("durability", "disk") if self.directory.is_some() => self.durability = oncue_log::Durability::Disk,
+            ("durability", "os") if self.directory.is_some() => self.durability = oncue_log::Durability::Os,
+            ("durability", _) => return Err("`durability` is `disk` or `os`, and only of `file:`".to_owned()),
+            ("partitions", _) => {
+                let count = u16::try_from(number("the number of partitions")?).ok().filter(|count| *count > 0);
+                self.partitions = count.ok_or("`partitions` is 1 to 65535")?;
+            }
+            ("dedup_seconds", _) => self.window.age = Duration::from_secs(number("a number of seconds")?),
+            ("dedup_ids", _) => {
+                self.window.ids = usize::try_from(number("a number of ids")?).unwrap_or(usize::MAX);
+            }
+            _ => {
+                return Err(format!(
+                    "unknown option `{name}`; known are durability, partitions, dedup_seconds, dedup_ids"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for LogUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.directory {
+            Some(directory) => write!(f, "file:{}", directory.display()),
+            None => f.write_str("memory:"),
+        }
+    }
+}
+
+impl FromStr for LogUrl {
+    type Err = OpenError;
+
+    fn from_str(url: &str) -> Result<Self, OpenError> {
+        let invalid = |reason: &str| OpenError::Url { url: url.to_owned(), reason: reason.to_owned() };
+        let (scheme, rest) =
+            url.split_once(':').ok_or_else(|| invalid("no scheme; write `file:PATH` or `memory:`"))?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let mut parsed = match (scheme, path) {
+            ("memory", "") => Self::memory(),
+            ("memory", _) => return Err(invalid("`memory:` has no path")),
+            ("file", "") => return Err(invalid("no directory; write `file:PATH`, such as `file:./data`")),
+            ("file", path) => Self::file(path),
+            (other, _) => return Err(OpenError::UnknownScheme { url: url.to_owned(), scheme: other.to_owned() }),
+        };
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            parsed.option(name, value).map_err(|reason| invalid(&reason))?;
+        }
+        Ok(parsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read() {
+        assert_eq!("memory:".parse::<LogUrl>().unwrap(), LogUrl::memory());
+        assert_eq!("file:./data".parse::<LogUrl>().unwrap(), LogUrl::file("./data"));
+        assert_eq!("file:///var/lib/x".parse::<LogUrl>().unwrap(), LogUrl::file("/var/lib/x"));
+        let options: LogUrl = "file:x?durability=os&partitions=4&dedup_seconds=5&dedup_ids=6".parse().unwrap();
+        assert_eq!((options.durability, options.partitions), (oncue_log::Durability::Os, 4));
+        assert_eq!(options.window, Window { age: Duration::from_secs(5), ids: 6 });
+    }
+
+    #[test]
+    fn wrong_urls_say_what_would_be_right() {
+        for (url, hint) in [
+            ("data", "file:PATH"),
+            ("file:", "file:./data"),
+            ("memory:x", "no path"),
+            ("kafka://x", "known are"),
+            ("file:x?durability=tape", "`disk` or `os`"),
+            ("memory:?durability=disk", "only of `file:`"),
+            ("file:x?partitions=0", "1 to 65535"),
+            ("file:x?colour=red", "unknown option `colour`"),
+        ] {
+            let error = url.parse::<LogUrl>().unwrap_err().to_string();
+            assert!(error.contains(hint), "{url}: {error}");
+        }
+    }
+}

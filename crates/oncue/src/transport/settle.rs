@@ -1,0 +1,89 @@
+//! Settling: making the outcome of a delivery durable.
+
+use bytes::Bytes;
+
+use super::{Members, Position};
+use crate::{clock::Timestamp, event::Envelope, policy::ErrorClass};
+
+/// An event handed out by a transport, and which members of the subscription are to handle it now.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    /// The event.
+    pub envelope: Envelope,
+    /// Where it stands.
+    pub position: Position,
+    /// Members that are to handle it now. **Each gets exactly one [`Settlement`]**, be it [`Action::Release`].
+    pub due: Members,
+    /// Members that are through with it: acked, or not interested.
+    pub done: Members,
+    /// Members whose attempt ended as a dead letter.
+    pub dead: Members,
+    /// Attempts already made, for members that made any.
+    pub attempts: Vec<(u8, u32)>,
+}
+
+impl Delivered {
+    /// How many attempts `member` has made before this delivery.
+    #[must_use]
+    pub fn attempts_of(&self, member: usize) -> u32 {
+        self.attempts.iter().find(|(known, _)| usize::from(*known) == member).map_or(0, |(_, attempts)| *attempts)
+    }
+}
+
+/// What becomes of a delivery for one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Handled: done for this member.
+    Ack,
+    /// Not handled and never to be: a predecessor's dead letter makes this member skip the event.
+    Skip,
+    /// Failed: deliver again at this wall-clock time. With strict order the key waits.
+    Retry(Timestamp),
+    /// Failed for good: keep it as a dead letter, with its history.
+    DeadLetter,
+    /// Given back unhandled: deliver it again when its key is free. Writes nothing.
+    Release,
+}
+
+/// What is recorded of an attempt: feeds response times, lineage, receipts and the decision model alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which attempt this was: 1 is the first; 0 if the handler did not run.
+    pub number: u32,
+    /// How it failed, if it did.
+    pub class: Option<ErrorClass>,
+    /// When the handler was given the event (rᵢ of the model).
+    pub read: Timestamp,
+    /// When its outcome was known.
+    pub ended: Timestamp,
+}
+
+/// A change of a member's keyed state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateChange {
+    /// The new value.
+    Set(Bytes),
+    /// The key has no state any more.
+    Clear,
+}
+
+/// The outcome of one delivery for one member, with all that follows from it. Everything in one settle batch becomes
+/// durable together or not at all, where the transport can (`Capabilities::atomic_settle`); elsewhere in the order
+/// emits, state, dead letter or retry, and the acknowledgement last, so that a crash repeats and never loses.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// Which delivery.
+    pub position: Position,
+    /// Which member of the subscription.
+    pub member: u8,
+    /// What becomes of it.
+    pub action: Action,
+    /// The attempt that led here.
+    pub attempt: Attempt,
+    /// The error's text, of a failed attempt.
+    pub error: Option<String>,
+    /// Events that the handler emitted, with the topics they go to. Only with [`Action::Ack`].
+    pub emits: Vec<(String, Envelope)>,
+    /// The change of the handler's keyed state. Only with [`Action::Ack`].
+    pub state: Option<StateChange>,
+}

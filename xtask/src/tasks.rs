@@ -1,0 +1,83 @@
+//! The tasks, each a list of steps.
+
+use std::{fs, time::Duration};
+
+use crate::{
+    rules::{self, Repository},
+    step::{Failed, built, cargo, program, root, timed},
+};
+
+/// Longest time that an example may take.
+const EXAMPLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Everything, the quickest first.
+pub(crate) fn ci() -> Result<(), Failed> {
+    cargo(&["fmt", "--all", "--check"], &[])?;
+    rules()?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
+    test(&[])?;
+    cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    examples()?;
+    println!("everything holds");
+    Ok(())
+}
+
+/// All tests.
+pub(crate) fn test(arguments: &[String]) -> Result<(), Failed> {
+    let mut command = vec!["test", "--workspace", "--locked"];
+    command.extend(arguments.iter().map(String::as_str));
+    cargo(&command, &[])
+}
+
+/// The house rules.
+pub(crate) fn rules() -> Result<(), Failed> {
+    let repeat = "cargo xtask rules";
+    timed("house rules", || {
+        let repository = Repository::read(root()).map_err(|error| Failed::new(error, repeat))?;
+        let report = rules::check(&repository);
+        for warning in &report.warnings {
+            println!("warning: {warning}");
+        }
+        for violation in &report.violations {
+            eprintln!("{violation}");
+        }
+        match report.violations.len() {
+            0 => Ok(()),
+            count => Err(Failed::new(format!("{count} breaches of house rules, listed above"), repeat)),
+        }
+    })
+}
+
+/// The benchmarks.
+pub(crate) fn bench(arguments: &[String]) -> Result<(), Failed> {
+    let mut command = vec!["run", "--release", "--locked", "--package", "oncue-benches", "--"];
+    command.extend(arguments.iter().map(String::as_str));
+    cargo(&command, &[])
+}
+
+/// Builds the examples, then runs each.
+pub(crate) fn examples() -> Result<(), Failed> {
+    cargo(&["build", "--locked", "--package", "oncue-examples", "--bins"], &[])?;
+    let folder = root().join("examples/src/bin");
+    let names = fs::read_dir(&folder).map_err(|error| error.to_string()).map(|entries| {
+        let mut names: Vec<_> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+            .collect();
+        names.sort_unstable();
+        names
+    });
+    let names = match names {
+        Ok(names) if !names.is_empty() => names,
+        // None at all is a mistake, not a success.
+        Ok(_) => return Err(Failed::new(format!("no examples in {}", folder.display()), "cargo xtask examples")),
+        Err(error) => return Err(Failed::new(format!("{}: {error}", folder.display()), "cargo xtask examples")),
+    };
+    for name in names {
+        let repeat = format!("cargo run --package oncue-examples --bin {name}");
+        timed(&format!("example {name}"), || program(&built(&name)?, EXAMPLE_LIMIT, &repeat))?;
+    }
+    Ok(())
+}
