@@ -1,3 +1,4 @@
 //! The integration tests of `oncue`.
 
+mod delivery;
 mod handlers;
