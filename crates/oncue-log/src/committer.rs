@@ -40,6 +40,8 @@ pub(crate) struct Committer {
 /// A frame this small is copied for readers, so that its buffer can be filled again: held as it is, it would hold a
 /// buffer many times its size.
 const COPIED_BYTES: usize = 64 << 10;
+/// A frame this large may grow the file: syncing the growth costs less than writing as many zeros first would.
+const GROWING_BYTES: usize = 128 << 10;
 /// How many buffers that readers are done with are kept.
 const FREED: usize = 4;
 
@@ -105,6 +107,10 @@ impl Committer {
         self.position += bytes.len() as u64;
         core.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if self.position <= self.filled || !core.storage.fill_ahead() {
+            return Ok(());
+        }
+        if bytes.len() >= GROWING_BYTES {
+            self.filled = self.position;
             return Ok(());
         }
         let target = (self.position + self.fill_step).min(core.options.segment_bytes.max(self.position));

@@ -44,7 +44,9 @@ pub enum OpenError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// There are files and none of them is a log's.
-    #[error("the directory holds {file:?} and no log: it seems to belong to something else; choose an empty or new one")]
+    #[error(
+        "the directory holds {file:?} and no log: it seems to belong to something else; choose an empty or new one"
+    )]
     Foreign {
         /// One of the files.
         file: String,
@@ -53,7 +55,9 @@ pub enum OpenError {
     #[error(transparent)]
     Damaged(#[from] Damage),
     /// Written by a newer version, or with a feature that this one lacks.
-    #[error("{file} uses {what} at offset {offset}, which this version cannot read: open it with the version that wrote it")]
+    #[error(
+        "{file} uses {what} at offset {offset}, which this version cannot read: open it with the version that wrote it"
+    )]
     Unsupported {
         /// The segment file.
         file: String,
@@ -94,7 +98,9 @@ pub struct Fenced {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// It, or one record, name or metadata in it, has more bytes than a log takes. Split it, or keep the data elsewhere.
-    #[error("{bytes} bytes are more than the limit of {limit}: split it, or keep the data elsewhere and append a reference")]
+    #[error(
+        "{bytes} bytes are more than the limit of {limit}: split it, or keep the data elsewhere and append a reference"
+    )]
     TooLarge {
         /// How many there are.
         bytes: usize,

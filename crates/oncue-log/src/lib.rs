@@ -56,9 +56,7 @@ pub use self::limits::{
     MIN_SEGMENT_BYTES,
 };
 pub use self::log::{Log, Opened};
-pub use self::options::{
-    Durability, Options, Recovery, Stats, Ticket, TopicInfo, TornTail, TrimError, Writer,
-};
+pub use self::options::{Durability, Options, Recovery, Stats, Ticket, TopicInfo, TornTail, TrimError, Writer};
 pub use self::read::{Cursor, Scan};
 pub use self::record::{KIND_CHECKPOINT, KIND_EVENT, KIND_STATE, KIND_TOPIC, Lsn, Record, TopicId};
 pub use self::recovery::Replay;

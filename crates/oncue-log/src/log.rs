@@ -120,12 +120,7 @@ impl Log {
     ///
     /// # Errors
     /// See [`AppendError`].
-    pub fn create_topic(
-        &self,
-        name: &str,
-        metadata: &[u8],
-        now_micros: i64,
-    ) -> Result<(TopicId, Ticket), AppendError> {
+    pub fn create_topic(&self, name: &str, metadata: &[u8], now_micros: i64) -> Result<(TopicId, Ticket), AppendError> {
         within(name.len(), MAX_TOPIC_NAME_BYTES)?;
         within(metadata.len(), MAX_TOPIC_METADATA_BYTES)?;
         let limit = self.core().options.pending_bytes;

@@ -145,10 +145,8 @@ impl Scan {
     }
 
     fn step(&mut self) -> Result<Option<Record>, ReadError> {
-        if self.position.is_none() {
-            if self.core.is_durable(self.from + 1) {
-                self.position = Some(Position::at(self.core.place_of_lsn(self.from)?, CHUNK_BYTES));
-            }
+        if self.position.is_none() && self.core.is_durable(self.from.saturating_add(1)) {
+            self.position = Some(Position::at(self.core.place_of_lsn(self.from)?, CHUNK_BYTES));
         }
         let Some(position) = &mut self.position else { return Ok(None) };
         loop {

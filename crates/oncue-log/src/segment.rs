@@ -197,7 +197,9 @@ mod tests {
     fn names() {
         assert_eq!(epoch_of(&name_of(7)), Some(7));
         assert_eq!(name_of(7), "00000000000000000007.seg");
-        for name in ["7.seg", "0000000000000000000a.seg", "+0000000000000000007.seg", "00000000000000000000.seg", "LOCK"] {
+        for name in
+            ["7.seg", "0000000000000000000a.seg", "+0000000000000000007.seg", "00000000000000000000.seg", "LOCK"]
+        {
             assert_eq!(epoch_of(name), None, "{name}");
         }
     }

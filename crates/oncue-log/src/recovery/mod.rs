@@ -88,7 +88,8 @@ pub(crate) fn open(
     (committer.checkpoint, committer.closed) = (verified.checkpoint, report.clean);
     (report.log_id, report.next_lsn) = (log_id, next_lsn);
     let mut queue = Queue::new(next_lsn, topics);
-    (queue.since_checkpoint, queue.checkpoint_bytes) = (verified.newest.since_checkpoint, verified.newest.checkpoint_bytes);
+    (queue.since_checkpoint, queue.checkpoint_bytes) =
+        (verified.newest.since_checkpoint, verified.newest.checkpoint_bytes);
     Ok((Core::new(log_id, options, storage, queue, view, committer), report))
 }
 

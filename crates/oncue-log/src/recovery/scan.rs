@@ -146,7 +146,9 @@ pub(super) fn scan(found: &Found, from: u64, tracker: &mut Tracker) -> Result<Sc
             FRAME_SEGMENT => return Err(file.damage(state.end, "a segment header within a segment").into()),
             _ => {} // skippable, or it would have been refused
         }
-        while unsynced.pop_front_if(|(_, end)| *end <= header.synced_lsn).is_some() {}
+        while unsynced.front().is_some_and(|(_, end)| *end <= header.synced_lsn) {
+            unsynced.pop_front();
+        }
         unsynced.push_back((state.end, header.end_lsn()));
         state.clean = header.kind == FRAME_RECORDS && header.records == 0;
         state.frames += 1;
@@ -169,8 +171,7 @@ fn each_chunk(file: &SegmentFile, from: u64, mut look: impl FnMut(u64, &[u8])) -
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut start = from;
     loop {
-        let count =
-            read_full(file.file.as_ref(), &mut buffer, start).map_err(StorageError::on("read", &file.name))?;
+        let count = read_full(file.file.as_ref(), &mut buffer, start).map_err(StorageError::on("read", &file.name))?;
         look(start, &buffer[..count]);
         if count < buffer.len() {
             return Ok(start + count as u64);

@@ -185,7 +185,7 @@ impl Disk {
         }
     }
 
-    /// SplitMix64, Steele et al. 2014.
+    /// `SplitMix64`, Steele et al. 2014.
     fn random(&mut self, below: u64) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.random;

@@ -121,7 +121,10 @@ fn what_is_too_large_or_unknown_is_refused_whole() {
     let unknown = AppendError::UnknownTopic { topic: TopicId(2) };
     assert_eq!(log.append(&batch, 1), Err(unknown));
     assert_eq!(log.append(&event(TopicId(0), b""), 1), Err(AppendError::UnknownTopic { topic: TopicId(0) }));
-    assert_eq!(log.create_topic(&"n".repeat(2000), b"", 1).unwrap_err(), AppendError::TooLarge { bytes: 2000, limit: 1024 });
+    assert_eq!(
+        log.create_topic(&"n".repeat(2000), b"", 1).unwrap_err(),
+        AppendError::TooLarge { bytes: 2000, limit: 1024 }
+    );
     assert_eq!(publish(&log, orders, b"first"), 0, "nothing of the refused was appended");
     assert_eq!(publish(&log, orders, &large[..MAX_EVENT_BYTES]), 1);
     assert_eq!(read_from(&log, orders, 1, 1).unwrap()[0].data.len(), MAX_EVENT_BYTES);

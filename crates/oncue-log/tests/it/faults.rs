@@ -46,7 +46,12 @@ fn every_call_fails_once() {
             disk.fail(call, nth, ErrorKind::Other);
             let fenced = work(&disk, &mut model, &mut Random(7));
             if matches!(call, Call::Write | Call::Sync) {
-                assert_ne!(fenced.map(|(fenced, _)| fenced), Some(false), "{}: a failed write or sync fences", model.context);
+                assert_ne!(
+                    fenced.map(|(fenced, _)| fenced),
+                    Some(false),
+                    "{}: a failed write or sync fences",
+                    model.context
+                );
             }
             disk.heal();
             for after in [disk.clone(), disk.crash()] {

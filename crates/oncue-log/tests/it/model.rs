@@ -154,7 +154,11 @@ impl Model {
         let from = report.replayed_from;
         assert_eq!(checkpoint, self.snapshots.get(&from).map(Vec::as_slice), "{context}: checkpoint of {from}");
         let wanted = (from..end).filter(|lsn| self.records[*lsn as usize].kind != KIND_CHECKPOINT);
-        assert_eq!(replayed.iter().map(|record| record.lsn).collect::<Vec<_>>(), wanted.collect::<Vec<_>>(), "{context}");
+        assert_eq!(
+            replayed.iter().map(|record| record.lsn).collect::<Vec<_>>(),
+            wanted.collect::<Vec<_>>(),
+            "{context}"
+        );
         for record in replayed {
             self.same(record);
         }
@@ -196,9 +200,10 @@ impl Model {
         for topic in log.topics() {
             let mut cursor = log.cursor(topic.id, topic.first_offset);
             let mut out = Vec::new();
-            while log.read(&mut cursor, 1 + out.len(), 700, &mut out).unwrap_or_else(|error| {
-                panic!("{}: {:?} {error}", self.context, topic.id)
-            }) > 0
+            while log
+                .read(&mut cursor, 1 + out.len(), 700, &mut out)
+                .unwrap_or_else(|error| panic!("{}: {:?} {error}", self.context, topic.id))
+                > 0
             {}
             assert!(out.iter().zip(topic.first_offset..).all(|(record, offset)| record.offset == offset));
             let events = self.records[..durable as usize].iter();

@@ -33,7 +33,7 @@ impl<F, Form> Erased<F, Form> {
 }
 
 /// What a plain function returns, annotated or not.
-pub trait Value {
+pub(super) trait Value {
     /// What is in it.
     type Value: IntoOutcome;
 
@@ -159,5 +159,26 @@ where
 
     fn configure(&mut self, wiring: &Wiring) {
         self.wiring = wiring.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        event::Envelope,
+        handler::{HandlerExt as _, Outcome},
+        transport::Position,
+    };
+
+    #[test]
+    fn an_inline_call_of_a_raw_handler_makes_nothing() {
+        let handler = (|event: &Envelope| assert_eq!(event.event_type(), "a")).named("raw").types(["a"]).inline().handler;
+        let event = Envelope::builder("a").data("x").build().unwrap();
+        let invocation = Invocation::new(event, Position::new(0, 0, 0), 1, Arc::from("raw"), Arc::default(), None);
+        assert!(matches!(handler.call(&invocation), Call::Done(Outcome::Ack)));
+        assert!(invocation.is_untouched(), "no effects, no declaration: so no allocation, no lock");
     }
 }

@@ -78,7 +78,7 @@ functions!(A, B, C, D, E2, F);
 
 /// How a function was found to be a handler: markers that keep the implementations apart.
 #[doc(hidden)]
-pub mod marker {
+pub(super) mod marker {
     use super::PhantomData;
 
     /// An async function.

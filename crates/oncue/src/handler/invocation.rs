@@ -99,6 +99,11 @@ impl Invocation {
         let _ = self.declared.set(emits.clone());
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.effects.get().is_none() && self.declared.get().is_none()
+    }
+
     /// The event types that the handler declares that it emits; nothing if nobody said.
     #[must_use]
     pub fn declared(&self) -> Option<Arc<[String]>> {

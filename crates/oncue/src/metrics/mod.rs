@@ -31,8 +31,7 @@ pub enum Ended {
 /// One settled attempt, as its settle record tells it: wall-clock times, all of them in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// When the event was generated (`CloudEvents` `time`). None measures from publishing: right for events without
-    /// `time`, and for old events replayed, whose age is not the system's doing.
+    /// When the event was generated (`CloudEvents` `time`), if it says so.
     pub generated: Option<Timestamp>,
     /// When the event was published (pᵢ).
     pub published: Timestamp,
@@ -46,9 +45,10 @@ pub struct Sample {
 
 /// Counts and times of one handler; [merged](Self::merge), of several.
 ///
-/// An event counts once it is finished: acked or dead. Its Tᵢ runs from generation (or publishing, see
-/// [`Sample::generated`]) until then, and is parted into *handling*, the attempt that finished it, and *waiting*, all
-/// before that: queues, failed attempts and the delays between them.
+/// An event counts once it is finished: acked or dead. Its Tᵢ runs from generation (from publishing, if it does not say
+/// when it was generated) until then. Its time *in the system* runs from publishing: the right measure where old events
+/// are published, whose age is not the system's doing. That is parted into *handling*, the attempt that finished the
+/// event, and *waiting*, all before: queues, failed attempts and the delays between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandlerStats {
     /// Events handled.
@@ -61,7 +61,9 @@ pub struct HandlerStats {
     pub deferred: u64,
     /// Σ Tᵢ of finished events, in microseconds.
     pub total_us: u128,
-    /// The part of [`total_us`](Self::total_us) that the finishing attempts took.
+    /// The part of [`total_us`](Self::total_us) since publishing.
+    pub system_us: u128,
+    /// The part of [`system_us`](Self::system_us) that the finishing attempts took.
     pub handling_us: u128,
     /// Time that attempts took that finished no event, in microseconds; it is within the waiting of their events.
     pub unfinished_us: u128,
@@ -88,9 +90,11 @@ impl HandlerStats {
             return;
         }
         let total = micros(sample.settled.since(sample.generated.unwrap_or(sample.published)));
+        let system = micros(sample.settled.since(sample.published));
         self.total_us = self.total_us.saturating_add(u128::from(total));
-        self.handling_us = self.handling_us.saturating_add(u128::from(handling.min(total)));
-        self.times.record(total);
+        self.system_us = self.system_us.saturating_add(u128::from(system));
+        self.handling_us = self.handling_us.saturating_add(u128::from(handling.min(system)));
+        self.times.record(system);
         self.spans(Some(sample.published), Some(sample.settled));
     }
 
@@ -101,6 +105,7 @@ impl HandlerStats {
         self.dead = self.dead.saturating_add(other.dead);
         self.deferred = self.deferred.saturating_add(other.deferred);
         self.total_us = self.total_us.saturating_add(other.total_us);
+        self.system_us = self.system_us.saturating_add(other.system_us);
         self.handling_us = self.handling_us.saturating_add(other.handling_us);
         self.unfinished_us = self.unfinished_us.saturating_add(other.unfinished_us);
         self.times.merge(&other.times);
@@ -118,10 +123,10 @@ impl HandlerStats {
         self.acked.saturating_add(self.dead)
     }
 
-    /// The part of [`total_us`](Self::total_us) before the finishing attempts, in microseconds.
+    /// The part of [`system_us`](Self::system_us) before the finishing attempts.
     #[must_use]
     pub fn waiting_us(&self) -> u128 {
-        self.total_us.saturating_sub(self.handling_us)
+        self.system_us.saturating_sub(self.handling_us)
     }
 
     /// `ART = Σ Tᵢ / n`, the average response time. None before an event is finished.
@@ -130,13 +135,19 @@ impl HandlerStats {
         self.average(self.total_us)
     }
 
-    /// The part of [`art`](Self::art) that events wait.
+    /// As [`art`](Self::art), each Tᵢ from publishing instead of from generation.
+    #[must_use]
+    pub fn art_since_published(&self) -> Option<Duration> {
+        self.average(self.system_us)
+    }
+
+    /// The part of [`art_since_published`](Self::art_since_published) that events wait.
     #[must_use]
     pub fn average_waiting(&self) -> Option<Duration> {
         self.average(self.waiting_us())
     }
 
-    /// The part of [`art`](Self::art) that the finishing attempts take.
+    /// The part of [`art_since_published`](Self::art_since_published) that the finishing attempts take.
     #[must_use]
     pub fn average_handling(&self) -> Option<Duration> {
         self.average(self.handling_us)
@@ -162,7 +173,7 @@ impl HandlerStats {
         (seconds > 0.0).then(|| finished / seconds)
     }
 
-    /// The time within which the share `q` (0 to 1) of finished events were finished, to within
+    /// The time since publishing within which the share `q` (0 to 1) of finished events were finished, to within
     /// [`MAX_RELATIVE_ERROR`]. `percentile(1.0)` is the longest, exactly.
     #[must_use]
     pub fn percentile(&self, q: f64) -> Option<Duration> {
@@ -175,7 +186,7 @@ impl HandlerStats {
         for count in [self.acked, self.retried, self.dead, self.deferred] {
             wire::put(out, u128::from(count));
         }
-        for sum in [self.total_us, self.handling_us, self.unfinished_us] {
+        for sum in [self.total_us, self.system_us, self.handling_us, self.unfinished_us] {
             wire::put(out, sum);
         }
         match (self.first_published, self.last_settled) {
@@ -205,6 +216,7 @@ impl HandlerStats {
             dead: wire::take_u64(input)?,
             deferred: wire::take_u64(input)?,
             total_us: wire::take(input)?,
+            system_us: wire::take(input)?,
             handling_us: wire::take(input)?,
             unfinished_us: wire::take(input)?,
             ..Self::default()
@@ -229,17 +241,19 @@ impl Serialize for HandlerStats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let sum = |micros: u128| u64::try_from(micros).unwrap_or(u64::MAX);
         let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
-        let mut out = serializer.serialize_struct("HandlerStats", 16)?;
+        let mut out = serializer.serialize_struct("HandlerStats", 18)?;
         out.serialize_field("acked", &self.acked)?;
         out.serialize_field("retried", &self.retried)?;
         out.serialize_field("dead", &self.dead)?;
         out.serialize_field("deferred", &self.deferred)?;
         out.serialize_field("n", &self.finished())?;
         out.serialize_field("total_us_sum", &sum(self.total_us))?;
+        out.serialize_field("system_us_sum", &sum(self.system_us))?;
         out.serialize_field("waiting_us_sum", &sum(self.waiting_us()))?;
         out.serialize_field("handling_us_sum", &sum(self.handling_us))?;
         out.serialize_field("unfinished_us_sum", &sum(self.unfinished_us))?;
         out.serialize_field("art_ms", &millis(self.art()))?;
+        out.serialize_field("art_since_published_ms", &millis(self.art_since_published()))?;
         out.serialize_field("p50_ms", &millis(self.percentile(0.5)))?;
         out.serialize_field("p90_ms", &millis(self.percentile(0.9)))?;
         out.serialize_field("p99_ms", &millis(self.percentile(0.99)))?;

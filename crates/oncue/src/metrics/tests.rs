@@ -45,7 +45,9 @@ fn nothing_finished_has_no_averages() {
 fn time_runs_from_generation_where_it_is_known() {
     let mut stats = HandlerStats::default();
     stats.record(&Sample { generated: Some(at(-9_000)), ..sample(0, 500, 1_000, Ended::Acked) });
-    assert_eq!((stats.total_us, stats.waiting_us()), (10_000, 9_500));
+    assert_eq!((stats.total_us, stats.system_us, stats.waiting_us()), (10_000, 1_000, 500));
+    assert_eq!(stats.art_since_published(), Some(Duration::from_millis(1)));
+    assert_eq!(stats.percentile(1.0), Some(Duration::from_millis(1)));
     assert_eq!(stats.span(), Some(Duration::from_micros(1_000)), "throughput is measured from publishing all the same");
 }
 

@@ -1,11 +1,20 @@
 //! Handlers from the outside: every form, called as the dispatcher calls them.
 
-use std::{sync::Arc, time::Duration};
+mod derive;
+mod effects;
+mod errors;
+mod forms;
+mod registration;
+mod ui;
 
+use std::{any::Any, sync::Arc};
+
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use oncue::{
-    handler::{Call, Invocation, StateMap},
+    handler::{Call, Effects, Invocation, IntoRegistration, Outcome, Registration, StateMap},
     prelude::*,
+    transport::Position,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,56 +31,56 @@ struct OrderPaid {
     order_id: String,
 }
 
-#[derive(Clone)]
-struct Bank(&'static str);
-
-#[handler(retry = "bank", concurrency = 8, timeout = "30s")]
-async fn charge(order: OrderCreated, State(bank): State<Bank>) -> Result<OrderPaid, HandlerError> {
-    if order.cents == 0 {
-        return Err(HandlerError::permanent(bank.0));
-    }
-    Ok(OrderPaid { order_id: order.order_id })
+fn order(cents: u64) -> OrderCreated {
+    OrderCreated { order_id: "o-1".to_owned(), cents }
 }
 
-#[handler]
-async fn by_reference(order: &OrderCreated, mut total: Keyed<u64>, context: Context) {
-    *total += order.cents;
-    let _ = context.attempt();
+fn paid() -> OrderPaid {
+    OrderPaid { order_id: "o-1".to_owned() }
 }
 
-#[handler(inline, on = ["a", "b"])]
-fn raw(event: &Envelope) {
-    let _ = event.id();
+/// Calls a handler as the dispatcher does.
+struct Caller {
+    registration: Registration,
+    states: StateMap,
+    keyed: Option<Bytes>,
 }
 
-async fn free(order: OrderCreated) -> Option<OrderPaid> {
-    Some(OrderPaid { order_id: order.order_id })
-}
-
-async fn free_ref(order: &OrderCreated, _: Context) -> Option<OrderPaid> {
-    Some(OrderPaid { order_id: order.order_id.clone() })
-}
-
-fn plain(_: OrderCreated) {}
-fn plain_ref(_: &OrderCreated, _: Context) -> Result<(), std::io::Error> {
-    Ok(())
-}
-
-#[test]
-fn all_register() {
-    for registration in [
-        charge.into_registration(),
-        by_reference.into_registration(),
-        raw.into_registration(),
-        free.into_registration(),
-        free_ref.into_registration(),
-        plain.into_registration(),
-        plain_ref.into_registration(),
-        (|_: OrderCreated| async {}).named("closure"),
-        (|_: &Envelope| {}).named("closure2").types(["a"]),
-        free.after(charge),
-    ] {
-        println!("{registration:?}");
+impl Caller {
+    fn of<M>(handler: impl IntoRegistration<M>) -> Self {
+        let registration = handler.into_registration();
         assert_eq!(registration.problems(), [""; 0]);
+        Self { registration, states: StateMap::default(), keyed: None }
     }
+
+    fn state<T: Any + Send + Sync>(mut self, value: T) -> Self {
+        self.states.insert(value);
+        self
+    }
+
+    fn keyed(mut self, json: &'static str) -> Self {
+        self.keyed = Some(Bytes::from_static(json.as_bytes()));
+        self
+    }
+
+    fn call<E: Event>(self, event: &E) -> (Outcome, Effects) {
+        self.call_envelope(Envelope::of(event).unwrap())
+    }
+
+    fn call_envelope(self, envelope: Envelope) -> (Outcome, Effects) {
+        self.registration.check(&self.states).unwrap();
+        let subscription = Arc::from(self.registration.id.as_str());
+        let position = Position::new(3, 7, 0);
+        let invocation = Invocation::new(envelope, position, 2, subscription, Arc::new(self.states), self.keyed);
+        let outcome = match self.registration.handler.call(&invocation) {
+            Call::Done(outcome) => outcome,
+            Call::Future(future) => future.now_or_never().expect("none of these waits"),
+            Call::Blocking(call) => std::thread::spawn(call).join().unwrap(),
+        };
+        (outcome, invocation.take_effects())
+    }
+}
+
+fn types(effects: &Effects) -> Vec<&str> {
+    effects.emits.iter().map(|emitted| emitted.envelope.event_type()).collect()
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{Extract, Rejection};
 use crate::{
-    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
+    event::{DEFAULT_TOPIC, Envelope, EnvelopeBuilder, Event, InvalidEvent},
     handler::{Effects, Emitted, Invocation},
     transport::Position,
 };
@@ -90,7 +90,22 @@ impl Context {
         self.emit_to(E::TOPIC, Envelope::of(&event).map_err(invalid)?)
     }
 
-    /// As [`emit`](Self::emit), with attributes of one's own.
+    /// As [`emit`](Self::emit), with attributes of one's own: `context.emit_with(paid, |event| event.subject("o-1"))`.
+    ///
+    /// # Errors
+    /// The handler does not declare that it emits this type, or the event breaks a rule.
+    #[expect(clippy::needless_pass_by_value, reason = "an event is given away, as to `emit`")]
+    pub fn emit_with<E: Event>(
+        &self,
+        event: E,
+        with: impl FnOnce(EnvelopeBuilder) -> EnvelopeBuilder,
+    ) -> Result<(), EmitError> {
+        let invalid = |error| EmitError::Invalid { event_type: event.event_type().to_owned(), error };
+        let envelope = with(Envelope::builder_of(&event).map_err(invalid)?).build();
+        self.emit_to(E::TOPIC, envelope.map_err(|error| invalid(error.into()))?)
+    }
+
+    /// Publishes an event without a Rust type with the acknowledgement, to the default topic.
     ///
     /// # Errors
     /// The handler does not declare that it emits this type.

@@ -18,7 +18,7 @@ impl Extract for Position {
 /// Which attempt this is: 1 is the first.
 ///
 /// ```
-/// use oncue::prelude::*;
+/// use oncue::{handler::extract::Attempt, prelude::*, transport::Position};
 ///
 /// #[handler(on = "order.created")]
 /// async fn audit(event: Envelope, Attempt(attempt): Attempt, position: Position) {
