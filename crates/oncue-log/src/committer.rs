@@ -14,7 +14,8 @@ use crate::options::Durability;
 use crate::queue::Pending;
 use crate::record::Lsn;
 use crate::segment::{FIRST_FRAME, SegmentFile, SegmentHeader, name_of};
-use crate::storage::{write_all, write_zeros};
+use crate::spares::Spares;
+use crate::storage::{Storage, write_all, write_zeros};
 use crate::view::Segment;
 
 /// The one place that writes. Behind a lock, so that the writer thread, an inline writer and closing can take turns.
@@ -173,9 +174,10 @@ impl Committer {
             previous_index: index_at,
             checkpoint: self.checkpoint.map(|whole| whole.place).unwrap_or_default(),
         };
-        self.segment = create_segment(core.storage.as_ref(), &header, self.segment.epoch + 1, self.next_lsn, time)?;
-        self.position = FIRST_FRAME;
-        (self.filled, self.fill_step) = (FIRST_FRAME, FIRST_FILL_BYTES);
+        let epoch = self.segment.epoch + 1;
+        (self.segment, self.filled) =
+            create_segment(core.storage.as_ref(), &core.spares, &header, epoch, self.next_lsn, time)?;
+        (self.position, self.fill_step) = (FIRST_FRAME, FIRST_FILL_BYTES);
         core.view.write().roll(index_at, Segment::new(self.segment.epoch, self.next_lsn, None));
         Ok(())
     }
@@ -224,19 +226,27 @@ fn readable(header: FrameHeader, pending: &mut Pending, keep: bool) -> Frame {
     Frame { header, bytes }
 }
 
-/// Makes a segment that is there, whole, after a crash: its header is synced before its name is.
+/// Makes a segment that is there, whole, after a crash: its header is synced before its name is. Returns how far the file
+/// can be written without growing.
 pub(crate) fn create_segment(
-    storage: &dyn crate::storage::Storage,
+    storage: &dyn Storage,
+    spares: &Spares,
     header: &SegmentHeader,
     epoch: u64,
     first_lsn: Lsn,
     time: i64,
-) -> Result<SegmentFile, StorageError> {
+) -> Result<(SegmentFile, u64), StorageError> {
     let name = name_of(epoch);
-    let file = storage.open(&name, true).map_err(StorageError::on("create", &name))?;
+    let spare = spares.take();
+    let made = spare.as_ref().map_or(&name, |(spare, _)| spare);
+    let file = storage.open(made, spare.is_none()).map_err(StorageError::on("create", &name))?;
     write_all(file.as_ref(), &header.encode(epoch, first_lsn, time), 0).map_err(StorageError::on("write", &name))?;
     file.sync().map_err(StorageError::on("sync", &name))?;
+    if let Some((spare, _)) = &spare {
+        storage.rename(spare, &name).map_err(StorageError::on("rename a spare segment to", &name))?;
+    }
     storage.sync_dir().map_err(StorageError::on("sync the directory of", &name))?;
     let seed = crate::frame::seed(header.log_id);
-    Ok(SegmentFile { name, epoch, seed, file })
+    let filled = spare.map_or(FIRST_FRAME, |(_, length)| length.max(FIRST_FRAME));
+    Ok((SegmentFile { name, epoch, seed, file }, filled))
 }

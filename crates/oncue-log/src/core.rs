@@ -13,6 +13,7 @@ use crate::error::{AppendError, Fenced, StorageError};
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::record::Lsn;
+use crate::spares::Spares;
 use crate::storage::Storage;
 use crate::view::{SegmentReader, View};
 
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     /// Segments read lately, so that reading here and there does not open them again and again.
     pub(crate) recent: Mutex<Vec<Arc<SegmentReader>>>,
     pub(crate) trimming: Mutex<()>,
+    pub(crate) spares: Spares,
 }
 
 impl Core {
@@ -66,6 +68,7 @@ impl Core {
             counters: Counters::default(),
             recent: Mutex::default(),
             trimming: Mutex::default(),
+            spares: Spares::default(),
         }
     }
 

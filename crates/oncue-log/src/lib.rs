@@ -44,6 +44,7 @@ mod read;
 mod record;
 mod recovery;
 mod segment;
+mod spares;
 pub mod storage;
 mod view;
 mod wakers;

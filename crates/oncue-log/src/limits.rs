@@ -31,6 +31,9 @@ pub(crate) const CHECKPOINT_PART_BYTES: usize = 512 << 10;
 /// One index entry per so many bytes of segment.
 pub(crate) const INDEX_STRIDE: u64 = 64 << 10;
 
+/// How many trimmed segments are kept for reuse.
+pub(crate) const SPARE_SEGMENTS: usize = 4;
+
 /// Zeros are written ahead of the writer in steps that double from the first to the second.
 pub(crate) const FIRST_FILL_BYTES: u64 = 1 << 20;
 pub(crate) const LAST_FILL_BYTES: u64 = 8 << 20;

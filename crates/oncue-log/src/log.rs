@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::batch::Batch;
 use crate::checkpoint::{Part, cuts, encode_topics, topic_definition};
 use crate::core::Core;
-use crate::error::{AppendError, Fenced, OpenError, ReadError, StorageError};
+use crate::error::{AppendError, Fenced, OpenError, ReadError};
 use crate::limits::{MAX_TOPIC_METADATA_BYTES, MAX_TOPIC_NAME_BYTES, MIN_SEGMENT_BYTES};
 use crate::options::{Options, Recovery, Stats, Ticket, TopicInfo, TrimError, Writer};
 use crate::queue::Queue;
@@ -361,8 +361,8 @@ fn trim(core: &Core, before: Lsn) -> Result<u64, TrimError> {
         drop(view);
         let name = name_of(oldest.epoch);
         core.recent.lock().retain(|reader| reader.file.epoch != oldest.epoch);
-        core.storage.remove(&name).map_err(StorageError::on("remove", &name)).map_err(failed)?;
-        core.storage.sync_dir().map_err(StorageError::on("sync the directory of", &name)).map_err(failed)?;
+        let keep = core.fence.get().is_none();
+        core.spares.retire(core.storage.as_ref(), &name, keep).map_err(failed)?;
         removed += 1;
     }
 }

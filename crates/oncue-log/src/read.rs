@@ -234,7 +234,12 @@ impl Core {
                 position.segment = None;
                 continue;
             }
-            let frame = self.frame_on_storage(position, &segment, limit)?;
+            let frame = match self.frame_on_storage(position, &segment, limit) {
+                Ok(frame) => frame,
+                // Trimmed meanwhile: the file is gone, or on its way to be another segment.
+                Err(_) if self.view.read().segment(segment.epoch).is_none() => continue,
+                Err(error) => return Err(error),
+            };
             position.place = frame.next();
             let header = &frame.header;
             if header.kind == FRAME_INDEX {

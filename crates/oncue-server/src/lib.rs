@@ -1,1 +1,5 @@
-//! Placeholder while the workspace is being laid out.
+//! What the binary `oncue` is made of: its [command line](cli), and the [order system](orders) that `oncue demo orders`
+//! runs.
+
+pub mod cli;
+pub mod orders;

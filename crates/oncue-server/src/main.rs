@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The binary `oncue`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    oncue_server::cli::main(std::env::args_os())
+}

@@ -28,7 +28,8 @@ struct Inner {
     graph: Graph,
     phase: watch::Sender<Phase>,
     handlers: Vec<HandlerInfo>,
-    dispatchers: Mutex<JoinSet<Result<(), DispatchError>>>,
+    dispatchers: Mutex<JoinSet<()>>,
+    failed: watch::Receiver<Option<DispatchError>>,
 }
 
 /// Id, topic and event types of a handler.
@@ -37,16 +38,24 @@ type HandlerInfo = (String, String, Vec<String>);
 /// The dispatchers of an app.
 pub(crate) struct Running {
     handlers: Vec<HandlerInfo>,
-    dispatchers: JoinSet<Result<(), DispatchError>>,
+    dispatchers: JoinSet<()>,
+    failed: watch::Sender<Option<DispatchError>>,
 }
 
 impl Running {
     pub(crate) fn new(handlers: Vec<HandlerInfo>) -> Self {
-        Self { handlers, dispatchers: JoinSet::new() }
+        Self { handlers, dispatchers: JoinSet::new(), failed: watch::Sender::new(None) }
     }
 
     pub(crate) fn spawn(&mut self, dispatcher: impl Future<Output = Result<(), DispatchError>> + Send + 'static) {
-        self.dispatchers.spawn(dispatcher);
+        let failed = self.failed.clone();
+        self.dispatchers.spawn(async move {
+            if let Err(error) = dispatcher.await {
+                tracing::error!(%error, "a subscription stopped");
+                // The first failure is the cause; those after it follow from it.
+                failed.send_if_modified(|known| known.is_none() && known.replace(error).is_none());
+            }
+        });
     }
 }
 
@@ -79,9 +88,9 @@ impl Bus {
         phase: watch::Sender<Phase>,
         running: Running,
     ) -> Self {
-        let Running { handlers, dispatchers } = running;
-        let dispatchers = Mutex::new(dispatchers);
-        Self(Arc::new(Inner { transport, clock, graph, phase, handlers, dispatchers }))
+        let Running { handlers, dispatchers, failed } = running;
+        let (dispatchers, failed) = (Mutex::new(dispatchers), failed.subscribe());
+        Self(Arc::new(Inner { transport, clock, graph, phase, handlers, dispatchers, failed }))
     }
 
     /// Publishes one event. When this returns, the event is as durable as the topic promises.
@@ -159,18 +168,21 @@ impl Bus {
         self.0.handlers.iter().filter(takes).map(|(id, ..)| id.clone()).collect()
     }
 
-    /// Waits until every handler is through with every event published so far, and with all that these caused.
+    /// Waits until every handler is through with every event, and with all that these caused. Events that wait for a
+    /// retry are waited for.
     ///
     /// # Errors
     /// A handler stopped.
     pub async fn idle(&self) -> Result<()> {
         loop {
-            let behind = self.inspect().subscriptions().iter().filter(|known| known.attached).map(|known| known.lag).sum::<u64>();
-            if behind == 0 {
+            let progress = self.0.transport.progress();
+            if self.inspect().unsettled() == 0 {
                 return Ok(());
             }
-            self.check()?;
-            self.0.clock.sleep(Duration::from_millis(5)).await;
+            tokio::select! {
+                () = progress => {}
+                stopped = self.stopped() => return stopped,
+            }
         }
     }
 
@@ -179,13 +191,7 @@ impl Bus {
     /// # Errors
     /// It did.
     pub fn check(&self) -> Result<()> {
-        let mut dispatchers = self.0.dispatchers.lock();
-        while let Some(ended) = dispatchers.try_join_next() {
-            if let Ok(ended) = ended {
-                ended?;
-            }
-        }
-        Ok(())
+        self.0.failed.borrow().clone().map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Runs until Ctrl-C or SIGTERM, then shuts down; a second one stops at once.
@@ -208,10 +214,12 @@ impl Bus {
 
     /// Completes when a handler stops by itself.
     async fn stopped(&self) -> Result<()> {
-        loop {
-            self.check()?;
-            self.0.clock.sleep(Duration::from_millis(200)).await;
+        let mut failed = self.0.failed.clone();
+        if failed.wait_for(Option::is_some).await.is_err() {
+            // Every dispatcher ended as it should: nothing is left to fail.
+            std::future::pending::<()>().await;
         }
+        self.check()
     }
 
     /// Stops taking events, lets handlers finish within [`DEFAULT_GRACE`], and closes the transport. What is not
@@ -236,14 +244,9 @@ impl Bus {
             first
         });
         let mut dispatchers = std::mem::take(&mut *self.0.dispatchers.lock());
-        let mut failed = None;
-        while let Some(ended) = dispatchers.join_next().await {
-            if let Ok(Err(error)) = ended {
-                failed.get_or_insert(error);
-            }
-        }
+        while dispatchers.join_next().await.is_some() {}
         self.0.transport.close().await?;
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        self.check()
     }
 }
 

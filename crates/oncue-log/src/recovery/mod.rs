@@ -18,6 +18,7 @@ use crate::options::{Options, Recovery};
 use crate::queue::Queue;
 use crate::record::Lsn;
 use crate::segment::{FIRST_FRAME, SegmentFile, SegmentHeader, epoch_of, name_of};
+use crate::spares::{Spares, is_spare};
 use crate::storage::{LOCK_FILE, Storage};
 use crate::view::{Offsets, Segment, View};
 
@@ -34,6 +35,8 @@ struct Survey {
     found: Vec<Found>,
     /// The newest segment, if it never held anything.
     unused: Option<String>,
+    /// Trimmed segments that were kept for reuse.
+    spares: Vec<String>,
 }
 
 /// What was verified.
@@ -54,13 +57,16 @@ pub(crate) fn open(
     replay: &mut ReplayFn<'_>,
 ) -> Result<(Core, Recovery), OpenError> {
     let mut report = Recovery::default();
-    let Survey { mut found, unused } = survey(storage.as_ref())?;
+    let Survey { mut found, unused, spares } = survey(storage.as_ref())?;
     report.removed = unused;
     if found.is_empty() {
         return create(storage, options, now, report);
     }
     let verified = verify(&found, &mut report)?;
     let topics = replay_records(&found[verified.from..], &verified, &mut report, replay)?;
+    for spare in &spares {
+        repair::remove(storage.as_ref(), spare)?;
+    }
     repair::repair(storage.as_ref(), &found, &verified.newest, &report)?;
 
     let offsets = topics.iter().map(|topic| Offsets { first: 0, next: topic.next_offset }).collect();
@@ -81,7 +87,8 @@ pub(crate) fn open(
         let checkpoint = verified.checkpoint.map(|whole| whole.place).unwrap_or_default();
         let previous_epoch = committer.segment.epoch;
         let header = SegmentHeader { log_id, previous_epoch, previous_index: index_at, checkpoint };
-        let file = create_segment(storage.as_ref(), &header, previous_epoch + 1, next_lsn, now)?;
+        let none = Spares::default();
+        let (file, _) = create_segment(storage.as_ref(), &none, &header, previous_epoch + 1, next_lsn, now)?;
         view.roll(index_at, Segment::new(file.epoch, next_lsn, None));
         committer = Committer::new(file, FIRST_FRAME, FIRST_FRAME, next_lsn);
     }
@@ -106,7 +113,7 @@ fn create(
     let what = "get a random id for the new log";
     let log_id = getrandom::u64().map_err(|error| OpenError::System { what, source: std::io::Error::other(error) })?;
     let header = SegmentHeader { log_id, ..SegmentHeader::default() };
-    let file = create_segment(storage.as_ref(), &header, 1, 0, now)?;
+    let (file, _) = create_segment(storage.as_ref(), &Spares::default(), &header, 1, 0, now)?;
     let mut view = View::new(options.tail_bytes, Place { epoch: 1, position: FIRST_FRAME }, Vec::new());
     view.segments.push_back(Arc::new(Segment::new(1, 0, None)));
     let committer = Committer::new(file, FIRST_FRAME, FIRST_FRAME, 0);
@@ -122,10 +129,11 @@ fn survey(storage: &dyn Storage) -> Result<Survey, OpenError> {
     if epochs.is_empty() {
         return match files.into_iter().find(|(name, _)| name != LOCK_FILE) {
             Some((file, _)) => Err(OpenError::Foreign { file }),
-            None => Ok(Survey { found: Vec::new(), unused: None }),
+            None => Ok(Survey { found: Vec::new(), unused: None, spares: Vec::new() }),
         };
     }
-    let mut survey = Survey { found: Vec::new(), unused: None };
+    let spares = files.into_iter().map(|(name, _)| name).filter(|name| is_spare(name)).collect();
+    let mut survey = Survey { found: Vec::new(), unused: None, spares };
     let newest = epochs[epochs.len() - 1];
     for epoch in epochs {
         let name = name_of(epoch);

@@ -22,6 +22,8 @@ pub enum Call {
     Create,
     /// [`Storage::remove`].
     Remove,
+    /// [`Storage::rename`].
+    Rename,
     /// [`Storage::sync_dir`].
     SyncDir,
     /// [`File::read_at`].
@@ -36,11 +38,12 @@ pub enum Call {
 
 impl Call {
     /// Every kind of call.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::List,
         Self::Open,
         Self::Create,
         Self::Remove,
+        Self::Rename,
         Self::SyncDir,
         Self::Read,
         Self::Write,
@@ -49,7 +52,7 @@ impl Call {
     ];
 
     fn changes_the_disk(self) -> bool {
-        matches!(self, Self::Create | Self::Remove | Self::SyncDir | Self::Write | Self::Sync)
+        matches!(self, Self::Create | Self::Remove | Self::Rename | Self::SyncDir | Self::Write | Self::Sync)
     }
 }
 
@@ -284,6 +287,14 @@ impl Storage for FaultyStorage {
         let mut disk = self.disk.lock();
         disk.enter(Call::Remove)?;
         disk.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        disk.still_on()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.enter(Call::Rename)?;
+        let file = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.names.insert(to.to_owned(), file);
         disk.still_on()
     }
 

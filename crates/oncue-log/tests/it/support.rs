@@ -16,11 +16,11 @@ pub(crate) fn log(storage: impl Storage + 'static, options: Options) -> Log {
     open(storage, options).unwrap().log
 }
 
+/// The log, its checkpoint, and the records replayed.
+pub(crate) type Replayed = (Opened, Option<Vec<u8>>, Vec<Record>);
+
 /// Opens, and keeps what replay hands over.
-pub(crate) fn replayed(
-    storage: impl Storage + 'static,
-    options: Options,
-) -> Result<(Opened, Option<Vec<u8>>, Vec<Record>), OpenError> {
+pub(crate) fn replayed(storage: impl Storage + 'static, options: Options) -> Result<Replayed, OpenError> {
     let (mut checkpoint, mut records) = (None, Vec::new());
     let opened = Log::open(Box::new(storage), options, 1, &mut |replay| {
         match replay {
@@ -64,7 +64,7 @@ pub(crate) fn data(records: &[Record]) -> Vec<Vec<u8>> {
     records.iter().map(|record| record.data.to_vec()).collect()
 }
 
-/// SplitMix64: the tests' own randomness, so that a seed says everything.
+/// `SplitMix64`: the tests' own randomness, so that a seed says everything.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

@@ -3,7 +3,7 @@
 mod options;
 mod signature;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Literal, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{ItemFn, Result, spanned::Spanned as _};
 
@@ -37,6 +37,10 @@ fn not_a_function(item: &TokenStream) -> Option<syn::Error> {
 
 fn expand_function(options: TokenStream, function: &ItemFn) -> Result<TokenStream> {
     let options: HandlerOptions = syn::parse2(options)?;
+    let again = |attribute: &&syn::Attribute| attribute.path().segments.last().is_some_and(|last| last.ident == "handler");
+    if let Some(again) = function.attrs.iter().find(again) {
+        return Err(syn::Error::new(again.span(), "it is a handler already: give all options in one `#[handler(…)]`"));
+    }
     let signature = Signature::of(&function.sig)?;
     if let (Some(inline), true) = (options.inline, signature.is_async) {
         return Err(syn::Error::new(inline, "`inline` is for a plain `fn`: an `async fn` always runs where it is called"));
@@ -93,7 +97,8 @@ fn meta(options: &HandlerOptions, function: &ItemFn) -> TokenStream {
     let name = &function.sig.ident;
     let plain_name = syn::ext::IdentExt::unraw(name).to_string();
     let id = options.id.as_ref().map_or_else(|| quote!(#plain_name), |id| quote!(#id));
-    let line = quote_spanned!(name.span()=> ::core::line!());
+    // Not `line!()`: that is the attribute's.
+    let line = Literal::usize_unsuffixed(name.span().unwrap().line());
     let setters = &options.setters;
     quote! {
         struct __Meta;

@@ -8,7 +8,11 @@ mod lanes;
 mod member;
 mod run;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{
     StreamExt as _,
@@ -68,6 +72,14 @@ pub(crate) enum Phase {
     Stop,
 }
 
+/// Something to do at once.
+enum Work {
+    /// See what the run needs next.
+    Advance(RunId),
+    /// Call a member's handler for the run: it has a place.
+    Call(RunId, usize),
+}
+
 /// What drives one subscription.
 pub(crate) struct Dispatcher {
     members: Vec<Member>,
@@ -79,6 +91,8 @@ pub(crate) struct Dispatcher {
     next_run: RunId,
     bytes: usize,
     lanes: Lanes,
+    /// What to do next: a list instead of calls within calls, which a long queue would stack up.
+    work: VecDeque<Work>,
     tasks: JoinSet<Finished>,
     outbox: Vec<(RunId, Settlement)>,
     settling: FuturesUnordered<BoxFuture<'static, (Vec<RunId>, Result<(), SettleError>)>>,
@@ -103,6 +117,7 @@ impl Dispatcher {
             next_run: 0,
             bytes: 0,
             lanes: Lanes::new(ordered),
+            work: VecDeque::new(),
             tasks: JoinSet::new(),
             outbox: Vec::new(),
             settling: FuturesUnordered::new(),
@@ -148,6 +163,7 @@ impl Dispatcher {
                     }
                 }
             }
+            self.work();
             self.flush();
         }
     }
@@ -157,10 +173,10 @@ impl Dispatcher {
         for member in &mut self.members {
             member.queue.clear();
         }
+        self.lanes.close();
         let mut over = self.clock.sleep(grace);
+        self.flush();
         while !self.tasks.is_empty() || !self.settling.is_empty() || !self.outbox.is_empty() {
-            self.lanes.close();
-            self.flush();
             tokio::select! {
                 () = &mut over => {
                     tracing::warn!(handler = %self.name(), unfinished = self.tasks.len(),
@@ -177,6 +193,8 @@ impl Dispatcher {
                 }
                 Some(finished) = self.tasks.join_next(), if !self.tasks.is_empty() => self.joined(finished),
             }
+            self.work();
+            self.flush();
         }
         Ok(())
     }
@@ -197,16 +215,25 @@ impl Dispatcher {
     }
 
     fn start(&mut self, id: RunId) {
-        self.advance(id);
+        self.work.push_back(Work::Advance(id));
+    }
+
+    /// Does all that can be done at once.
+    fn work(&mut self) {
+        while let Some(work) = self.work.pop_front() {
+            match work {
+                Work::Call(id, member) => self.call(id, member),
+                Work::Advance(id) => self.advance(id),
+            }
+        }
     }
 
     /// Starts every member of the run that may start; ends the run if nothing is left to do.
     fn advance(&mut self, id: RunId) {
-        // A stack instead of recursion: a handler that ends at once may let the next one start.
         while let Some(run) = self.runs.get_mut(&id) {
             match run.next_step(&self.members) {
                 run::Step::Start(member) => self.enqueue(id, member),
-                run::Step::Settle(settlement) => self.outbox.push((id, settlement)),
+                run::Step::Settle(settlement) => self.send(id, settlement),
                 run::Step::Wait => return,
                 run::Step::End => {
                     self.end(id);
@@ -216,10 +243,11 @@ impl Dispatcher {
         }
     }
 
-    /// Calls the member's handler, or lets the run wait for one of its places.
+    /// Gives the run one of the member's places, or lets it wait for one.
     fn enqueue(&mut self, id: RunId, member: usize) {
         if self.members[member].running < self.members[member].concurrency {
-            self.call(id, member);
+            self.members[member].running += 1;
+            self.work.push_back(Work::Call(id, member));
         } else {
             self.members[member].queue.push_back(id);
         }
@@ -227,7 +255,6 @@ impl Dispatcher {
 
     fn call(&mut self, id: RunId, member: usize) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        self.members[member].running += 1;
         run.read = self.clock.now();
         let state = match (self.members[member].keyed, run.delivered.envelope.key()) {
             (true, Some(key)) => Some(self.consumer.state(member, key)),
@@ -254,9 +281,7 @@ impl Dispatcher {
     fn joined(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
         // Panics of handlers are caught inside the task, so only a cancelled one is an error; it is delivered again.
         if let Ok(finished) = finished {
-            let id = finished.run;
             self.finished(finished);
-            self.advance(id);
         }
     }
 
@@ -264,16 +289,22 @@ impl Dispatcher {
     fn finished(&mut self, finished: Finished) {
         let Finished { run: id, member, outcome, effects } = finished;
         let now = self.clock.now();
-        self.members[member].running -= 1;
         if let Some(run) = self.runs.get_mut(&id) {
             let settlement = run.settle(&self.members[member], member, outcome, effects, now);
-            self.outbox.push((id, settlement));
+            self.send(id, settlement);
         }
-        if let Some(next) = self.members[member].queue.pop_front() {
-            self.call(next, member);
-            if next != id {
-                self.advance(next);
-            }
+        match self.members[member].queue.pop_front() {
+            Some(next) => self.work.push_back(Work::Call(next, member)),
+            None => self.members[member].running -= 1,
+        }
+        self.work.push_back(Work::Advance(id));
+    }
+
+    /// Puts a settlement into the next batch.
+    fn send(&mut self, id: RunId, settlement: Settlement) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.settling += 1;
+            self.outbox.push((id, settlement));
         }
     }
 
@@ -291,10 +322,11 @@ impl Dispatcher {
     /// Gives a run back to the transport, nothing of it having started.
     fn give_back(&mut self, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        let released = run.release();
         run.ended = true;
         run.given_back = true;
-        self.outbox.extend(released.into_iter().map(|settlement| (id, settlement)));
+        for settlement in run.release() {
+            self.send(id, settlement);
+        }
     }
 
     /// Sends what is to be settled on its way.
@@ -302,15 +334,7 @@ impl Dispatcher {
         if self.outbox.is_empty() || self.settling.len() >= SETTLING {
             return;
         }
-        let mut runs = Vec::with_capacity(self.outbox.len());
-        let mut batch = Vec::with_capacity(self.outbox.len());
-        for (id, settlement) in self.outbox.drain(..) {
-            if let Some(run) = self.runs.get_mut(&id) {
-                run.settling += 1;
-            }
-            runs.push(id);
-            batch.push(settlement);
-        }
+        let (runs, batch) = self.outbox.drain(..).unzip();
         let settle = self.consumer.settle(batch);
         self.settling.push(settle.map(|settled| (runs, settled)).boxed());
     }
@@ -321,7 +345,7 @@ impl Dispatcher {
         for id in runs {
             let Some(run) = self.runs.get_mut(&id) else { continue };
             run.settling -= 1;
-            if !run.ended || run.settling > 0 || self.outbox.iter().any(|(waiting, _)| *waiting == id) {
+            if !run.ended || run.settling > 0 {
                 continue;
             }
             let Some(run) = self.runs.remove(&id) else { continue };

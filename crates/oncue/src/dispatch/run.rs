@@ -34,7 +34,7 @@ pub(crate) struct Run {
     pub(crate) ended: bool,
     /// It went back to the transport unhandled, and holds no lane.
     pub(crate) given_back: bool,
-    /// Settlements on their way.
+    /// Settlements that are not durable yet.
     pub(crate) settling: usize,
 }
 

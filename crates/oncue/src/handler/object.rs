@@ -29,7 +29,8 @@ use super::{
 /// assert_eq!(registration.id, "Mailer");
 /// ```
 ///
-/// Its id is the type's name; two objects of one type need `.named("…")`.
+/// Its id is the type's name; two objects of one type need `.named("…")`. An object that handles several types is
+/// registered once for each: `Registration::object::<OrderCreated>(mailer)`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not handle `{E}`",
     label = "not a handler",

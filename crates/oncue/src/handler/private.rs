@@ -17,11 +17,22 @@ pub const fn event<T: Input>() {}
 /// Fails to compile, at the return type, if a handler cannot return it.
 pub const fn returns<T: IntoOutcome>() {}
 
+/// What an event's data is made of.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` derives `Event`, but not serde's `Serialize` and `Deserialize`",
+    label = "an event's data is written and read by serde",
+    note = "derive them too: `#[derive(Event, Serialize, Deserialize)]`"
+)]
+pub trait Payload: serde::Serialize + serde::de::DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: serde::Serialize + serde::de::DeserializeOwned> Payload for T {}
+
 /// Encodes as JSON.
 ///
 /// # Errors
 /// What serde says.
-pub fn encode<E, T: serde::Serialize>(event_type: &str, value: &T) -> Result<Bytes, CodecError> {
+pub fn encode<E, T: Payload>(event_type: &str, value: &T) -> Result<Bytes, CodecError> {
     serde_json::to_vec(value).map(Bytes::from).map_err(|error| CodecError::new::<E>(event_type, &error))
 }
 
@@ -29,7 +40,7 @@ pub fn encode<E, T: serde::Serialize>(event_type: &str, value: &T) -> Result<Byt
 ///
 /// # Errors
 /// What serde says, with line and column.
-pub fn decode<E, T: serde::de::DeserializeOwned>(event_type: &str, data: &[u8]) -> Result<T, CodecError> {
+pub fn decode<E, T: Payload>(event_type: &str, data: &[u8]) -> Result<T, CodecError> {
     serde_json::from_slice(data).map_err(|error| CodecError::new::<E>(event_type, &error))
 }
 

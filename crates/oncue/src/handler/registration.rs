@@ -3,7 +3,7 @@
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    AfterDeadLetter, Classify, ErasedHandler, Handler, HandlerOptions, Location, OnDeadLetter, Ordered, Retry, Start,
+    AfterDeadLetter, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, Location, OnDeadLetter, Ordered, Retry, Start,
     StateMap, Wiring,
 };
 use crate::{
@@ -36,6 +36,8 @@ pub struct Registration {
     classify: Classify,
     check: Check,
     nameless_predecessor: bool,
+    /// Types that `emits` declares, as often as it does.
+    declared: Vec<&'static str>,
 }
 
 impl Registration {
@@ -55,7 +57,15 @@ impl Registration {
             classify: Classify::default(),
             check: |_| Ok(()),
             nameless_predecessor: false,
+            declared: Vec::new(),
         }
+    }
+
+    /// An object that handles events of several types, for one of them: `Registration::object::<OrderCreated>(mailer)`.
+    #[must_use]
+    #[track_caller]
+    pub fn object<E: Input>(object: impl Handle<E>) -> Self {
+        object.register(Location::caller())
     }
 
     pub(super) fn with_arguments(mut self, keyed: bool, check: Check) -> Self {
@@ -65,7 +75,11 @@ impl Registration {
     }
 
     pub(super) fn returning(mut self, emits: Vec<&'static str>) -> Self {
-        self.emits.extend(emits.into_iter().map(str::to_owned));
+        for event_type in emits {
+            if !self.emits.iter().any(|known| known == event_type) {
+                self.emits.push(event_type.to_owned());
+            }
+        }
         self.configured()
     }
 
@@ -77,9 +91,8 @@ impl Registration {
     /// Hands the fields that the call itself depends on (`options.inline`, `emits`) to the handler. The setters do this;
     /// call it after changing the fields directly.
     pub fn configure(&mut self) {
-        let mut emits = self.emits.clone();
-        emits.dedup();
-        let wiring = Wiring { inline: self.options.inline, classify: self.classify.clone(), emits: Arc::from(emits) };
+        let emits = Arc::from(self.emits.as_slice());
+        let wiring = Wiring { inline: self.options.inline, classify: self.classify.clone(), emits };
         self.handler.configure(&wiring);
     }
 
@@ -104,9 +117,10 @@ impl Registration {
         if self.types.is_empty() {
             problem("no event types: it takes the raw event, so add `on = \"…\"` to its annotation, or `.types([\"…\"])`");
         }
-        for (twice, what) in [(duplicate(&self.types), "takes"), (duplicate(&self.emits), "emits")] {
-            if let Some(event_type) = twice {
-                problem(&format!("`{event_type}` stands twice in what it {what}: name it once"));
+        let types: Vec<&str> = self.types.iter().map(String::as_str).collect();
+        for (names, what) in [(&types, "takes"), (&self.declared, "emits")] {
+            if let Some(twice) = duplicate(names) {
+                problem(&format!("`{twice}` stands twice in what it {what}: name it once"));
             }
         }
         if self.topic.is_empty() {
@@ -198,8 +212,8 @@ impl Registration {
     /// Declares that the handler emits `E` through its [`Context`](super::extract::Context).
     #[must_use]
     pub fn emits<E: Event>(mut self) -> Self {
-        self.emits.extend(E::TYPES.iter().map(|known| (*known).to_owned()));
-        self.configured()
+        self.declared.extend(E::TYPES);
+        self.returning(E::TYPES.to_vec())
     }
 
     /// Tells the class of the handler's errors; `E` is the error type of its `Result`.
@@ -238,9 +252,9 @@ impl Registration {
     }
 }
 
-fn duplicate(names: &[String]) -> Option<&String> {
+fn duplicate<'a>(names: &[&'a str]) -> Option<&'a str> {
     let mut seen = BTreeSet::new();
-    names.iter().find(|name| !seen.insert(name.as_str()))
+    names.iter().copied().find(|name| !seen.insert(*name))
 }
 
 /// The handler as messages name it.

@@ -39,6 +39,9 @@ pub trait Transport: Send + Sync + 'static {
     fn outcome(&self, topic: &str, position: Position, subscription: &str)
     -> BoxFuture<'_, Result<Settled, InspectError>>;
 
+    /// Completes at the next progress of a subscription after this call: something was settled or passed by.
+    fn progress(&self) -> BoxFuture<'_, ()>;
+
     /// What the transport knows, for people and reports.
     fn inspect(&self) -> &dyn Inspect;
 
@@ -152,6 +155,9 @@ pub struct Capabilities {
 pub trait Inspect: Send + Sync {
     /// Every subscription, served or not.
     fn subscriptions(&self) -> Vec<SubscriptionInfo>;
+
+    /// Events that the subscriptions served by this process are not through with: zero = idle.
+    fn unsettled(&self) -> u64;
 
     /// Dead letters of a subscription, oldest first.
     ///

@@ -32,6 +32,8 @@ use crate::{
 /// until some of them are through.
 const MAX_PARKED_KEYS: usize = 100_000;
 const MAX_WAITING: usize = 1_000_000;
+/// Most events of one key that are handed out at once (strict order): a hot key leaves room for the others.
+const MAX_PER_KEY: usize = 32;
 /// Schedules are wall time, and the wall clock may be stepped: it is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Records read from the log at once.
@@ -57,8 +59,9 @@ pub(super) struct Hand {
     ready: BTreeSet<u64>,
     /// Offsets to be handed out again at a time.
     due: BTreeSet<(Timestamp, u64)>,
-    /// Keys that wait (strict order only).
-    parked: HashMap<KeyHash, Parked>,
+    /// Keys in flight or waiting (strict order only).
+    keys: HashMap<KeyHash, Key>,
+    parked_keys: usize,
     waiting: usize,
     waker: Option<Waker>,
 }
@@ -66,11 +69,26 @@ pub(super) struct Hand {
 /// Two keys with one hash would wait for each other without need, and nothing else.
 type KeyHash = u64;
 
-struct Parked {
-    /// The event that the key waits for.
-    head: u64,
-    /// Later events of the key.
+#[derive(Default)]
+struct Key {
+    /// Events handed out and not settled.
+    in_flight: usize,
+    /// The event that the key waits for: it will be tried again, or holds the key as a dead letter.
+    head: Option<u64>,
+    /// Later events, by offset only.
     waiting: BTreeSet<u64>,
+}
+
+impl Key {
+    /// Whether an event may be handed out now, without passing one of its key.
+    fn lets_pass(&self, offset: u64) -> bool {
+        match self.head {
+            Some(head) => head == offset,
+            None => {
+                self.in_flight < MAX_PER_KEY && self.waiting.first().is_none_or(|waiting| offset < *waiting)
+            }
+        }
+    }
 }
 
 /// An event that is being handled.
@@ -115,7 +133,8 @@ impl LogConsumer {
             in_flight: HashMap::new(),
             ready: BTreeSet::new(),
             due: BTreeSet::new(),
-            parked: HashMap::new(),
+            keys: HashMap::new(),
+            parked_keys: 0,
             waiting: 0,
             waker: None,
         });
@@ -179,14 +198,15 @@ impl Core {
             hand.due.remove(&(due, offset));
             hand.ready.insert(offset);
         }
+        let mut shared = self.inner.shared.lock();
         let full = |out: &Vec<Delivered>, bytes: usize| out.len() >= limit.events || bytes >= limit.bytes;
         while !full(out, bytes)
             && let Some(offset) = hand.ready.pop_first()
         {
             let record = self.read_one(offset)?;
-            self.consider(hand, &record, true, now, out, &mut bytes)?;
+            self.consider(hand, &mut shared, &record, now, out, &mut bytes)?;
         }
-        if full(out, bytes) || hand.parked.len() >= MAX_PARKED_KEYS || hand.waiting >= MAX_WAITING {
+        if full(out, bytes) || hand.parked_keys >= MAX_PARKED_KEYS || hand.waiting >= MAX_WAITING {
             return Ok(false);
         }
         let mut records = std::mem::take(&mut hand.records);
@@ -194,10 +214,11 @@ impl Core {
         let wanted = (limit.events - out.len()).min(READ_RECORDS);
         let read = self.inner.log.read(&mut hand.cursor, wanted, limit.bytes - bytes, &mut records);
         for record in &records {
-            self.consider(hand, record, false, now, out, &mut bytes)?;
+            self.consider(hand, &mut shared, record, now, out, &mut bytes)?;
         }
         let count = records.len();
         hand.records = records;
+        self.inner.progress.notify_waiters();
         read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
         Ok(count > 0)
     }
@@ -260,8 +281,8 @@ impl Core {
     fn consider(
         &self,
         hand: &mut Hand,
+        shared: &mut Shared,
         record: &Record,
-        again: bool,
         now: Timestamp,
         out: &mut Vec<Delivered>,
         bytes: &mut usize,
@@ -272,28 +293,27 @@ impl Core {
         }
         let envelope =
             Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
-        let standing = {
-            let mut shared = self.inner.shared.lock();
-            self.standing(&mut shared, offset, &envelope, now)
-        };
+        let standing = self.standing(shared, offset, &envelope, now);
+        let key = key_hash(&envelope).filter(|_| self.spec.ordered == Ordered::Strict);
         let waits = standing.retry_at.is_some() || standing.held;
         if standing.due.is_empty() && !waits {
-            if again {
-                hand.unpark(key_hash(&envelope), offset);
-            }
+            hand.unpark(key, offset);
             return Ok(());
         }
-        let key = key_hash(&envelope).filter(|_| self.spec.ordered == Ordered::Strict);
-        if let Some(parked) = key.and_then(|key| hand.parked.get_mut(&key))
-            && parked.head != offset
-        {
-            hand.waiting += usize::from(parked.waiting.insert(offset));
-            return Ok(());
+        if let Some(key) = key {
+            let state = hand.keys.entry(key).or_default();
+            if !state.lets_pass(offset) {
+                hand.waiting += usize::from(state.waiting.insert(offset));
+                return Ok(());
+            }
         }
         if standing.due.is_empty() {
             hand.park(key, offset);
             hand.due.extend(standing.retry_at.map(|at| (at, offset)));
             return Ok(());
+        }
+        if let Some(state) = key.and_then(|key| hand.keys.get_mut(&key)) {
+            state.in_flight += 1;
         }
         *bytes += envelope.encoded_bytes();
         let partition = record.partition;
@@ -314,25 +334,60 @@ impl Hand {
     /// Later events of the key wait for the one at `offset`.
     pub(super) fn park(&mut self, key: Option<KeyHash>, offset: u64) {
         let Some(key) = key else { return };
-        self.parked.entry(key).or_insert_with(|| Parked { head: offset, waiting: BTreeSet::new() });
+        let state = self.keys.entry(key).or_default();
+        if state.head.is_none() {
+            state.head = Some(offset);
+            self.parked_keys += 1;
+        }
     }
 
-    /// The event at `offset` is through: what waited for it is ready, in order.
+    /// The event at `offset` is through: if its key waited for it, the key goes on.
     pub(super) fn unpark(&mut self, key: Option<KeyHash>, offset: u64) {
         let Some(key) = key else { return };
-        if self.parked.get(&key).is_some_and(|parked| parked.head == offset)
-            && let Some(parked) = self.parked.remove(&key)
+        if let Some(state) = self.keys.get_mut(&key)
+            && state.head == Some(offset)
         {
-            self.waiting -= parked.waiting.len();
-            self.ready.extend(parked.waiting);
-            self.wake();
+            state.head = None;
+            self.parked_keys -= 1;
         }
+        self.let_go_on(key);
+    }
+
+    /// An event of the key is no longer in flight.
+    pub(super) fn landed(&mut self, key: Option<KeyHash>) {
+        if let Some(state) = key.and_then(|key| self.keys.get_mut(&key)) {
+            state.in_flight = state.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Makes ready what waits in a key and need not wait any more; forgets a key with nothing left.
+    fn let_go_on(&mut self, key: KeyHash) {
+        let Some(state) = self.keys.get_mut(&key) else { return };
+        if state.head.is_some() {
+            return;
+        }
+        if state.in_flight == 0 && state.waiting.is_empty() {
+            self.keys.remove(&key);
+            return;
+        }
+        // In halves: one wake for many events.
+        if state.waiting.is_empty() || state.in_flight > MAX_PER_KEY / 2 {
+            return;
+        }
+        for _ in state.in_flight..MAX_PER_KEY {
+            let Some(offset) = state.waiting.pop_first() else { break };
+            self.waiting -= 1;
+            self.ready.insert(offset);
+        }
+        self.wake();
     }
 
     /// The event at `offset` was given back unhandled.
     pub(super) fn give_back(&mut self, key: Option<KeyHash>, offset: u64) {
-        match key.and_then(|key| self.parked.get_mut(&key)) {
-            Some(parked) if parked.head != offset => self.waiting += usize::from(parked.waiting.insert(offset)),
+        match key.and_then(|key| self.keys.get_mut(&key)) {
+            Some(state) if state.head.is_some_and(|head| head != offset) => {
+                self.waiting += usize::from(state.waiting.insert(offset));
+            }
             _ => {
                 self.ready.insert(offset);
             }

@@ -1,6 +1,6 @@
 //! What the log knows, for people, reports and receipts.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -75,6 +75,18 @@ impl Inspect for Inner {
         let shared = self.shared.lock();
         let attached = |state: &SubscriptionState| shared.attached.contains_key(&state.about.number);
         shared.state.subscriptions.iter().map(|state| self.info(state, attached(state))).collect()
+    }
+
+    fn unsettled(&self) -> u64 {
+        let shared = self.shared.lock();
+        if self.log.durable() < shared.end {
+            // Something is being written: events that were emitted are not counted yet.
+            return 1;
+        }
+        let next: HashMap<u32, u64> =
+            self.log.topics().into_iter().map(|topic| (topic.id.0, topic.next_offset)).collect();
+        let served = shared.state.subscriptions.iter().filter(|state| shared.attached.contains_key(&state.about.number));
+        served.map(|state| state.settled.missing_below(next.get(&state.about.topic).copied().unwrap_or(0))).sum()
     }
 
     fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>, InspectError> {

@@ -25,7 +25,7 @@ use oncue_log::{
     storage::{FileStorage, MemoryStorage, Storage},
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use self::{
     codec::Writer,
@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     clock: Clock,
     topics: Topics,
     shared: Mutex<Shared>,
+    /// Told whenever a subscription settles events or passes them by.
+    progress: Notify,
 }
 
 /// What one lock protects.
@@ -140,7 +142,7 @@ impl LogTransport {
         state.dedup.forget(clock.now(), url.window);
         let topics = Topics::new(&log, url.partitions);
         let shared = Mutex::new(Shared { state, ..Shared::default() });
-        Ok(Self { inner: Arc::new(Inner { url, log, clock, topics, shared }) })
+        Ok(Self { inner: Arc::new(Inner { url, log, clock, topics, shared, progress: Notify::new() }) })
     }
 
     /// The log underneath: for tools and reports.
@@ -291,6 +293,10 @@ impl Transport for LogTransport {
         subscription: &str,
     ) -> BoxFuture<'_, Result<Settled, InspectError>> {
         inspect::outcome(Arc::clone(&self.inner), position, subscription.to_owned()).boxed()
+    }
+
+    fn progress(&self) -> BoxFuture<'_, ()> {
+        self.inner.progress.notified().boxed()
     }
 
     fn inspect(&self) -> &dyn Inspect {

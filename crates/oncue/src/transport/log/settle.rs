@@ -178,6 +178,9 @@ impl Core {
         let key = key_hash(&event.envelope).filter(|_| self.spec.ordered == crate::transport::Ordered::Strict);
         // At the beginning of time no retry is due: what is due then was given back.
         let standing = self.standing(shared, offset, &event.envelope, Timestamp::from_micros(i64::MIN));
+        if standing.retry_at.is_some() || standing.held || !standing.due.is_empty() {
+            hand.landed(key);
+        }
         match standing.retry_at {
             Some(at) => {
                 hand.park(key, offset);
@@ -193,12 +196,14 @@ impl Core {
         {
             let mut hand = self.hand.lock();
             for (key, offset) in &afterwards.through {
+                hand.landed(*key);
                 hand.unpark(*key, *offset);
             }
             for (at, offset) in &afterwards.retries {
                 hand.retry_at(*at, *offset);
             }
         }
+        self.inner.progress.notify_waiters();
         if afterwards.outcomes.is_empty() {
             return;
         }

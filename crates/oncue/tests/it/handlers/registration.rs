@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 async fn configured(order: OrderCreated) {
     drop(order);
 }
+const CONFIGURED_ENDS: u32 = line!() - 1;
 
 #[handler(retry = "bank", timeout = "500ms", ordered = Ordered::Strict)]
 async fn named_policy(_: OrderCreated, _: Keyed<u64>) -> Option<OrderPaid> {
@@ -30,7 +31,6 @@ async fn bare(_: OrderCreated) {}
 
 #[test]
 fn an_annotation_says_it_all() {
-    let line = line!() - 21;
     let registration = configured.into_registration();
     assert_eq!(registration.id, "all-options");
     assert_eq!((registration.types.as_slice(), registration.topic.as_str()), (["order.created.v2".to_owned()].as_slice(), "orders"));
@@ -41,7 +41,7 @@ fn an_annotation_says_it_all() {
     assert_eq!((options.on_dead_letter, options.after_dead_letter), (OnDeadLetter::Hold, AfterDeadLetter::Hold));
     assert_eq!((options.start, options.ordered), (Start::Latest, Ordered::Relaxed));
     assert!(registration.location.file.ends_with("registration.rs"), "{}", registration.location);
-    assert_eq!(registration.location.line, line, "the function's line");
+    assert_eq!(registration.location.line, CONFIGURED_ENDS - 2, "the function's line");
 }
 
 #[test]
@@ -99,6 +99,8 @@ fn each_problem_names_the_handler_the_place_and_the_fix() {
     assert!(problem(bare.named("a b")).contains("' '"));
     assert!(problem(bare.types(["a", "a"])).contains("`a` stands twice in what it takes"));
     assert!(problem(bare.topic("")).contains("topic"));
+    let twice = bare.emits::<OrderPaid>().emits::<OrderPaid>();
+    assert!(problem(twice).contains("`order.paid` stands twice in what it emits"));
 }
 
 #[test]

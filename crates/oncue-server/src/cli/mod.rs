@@ -1,0 +1,111 @@
+//! The command line. One subcommand is one file; the exit code is decided here and nowhere else.
+
+mod demo;
+mod interrupt;
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+/// All is done.
+const DONE: u8 = 0;
+/// Something failed on the way, or the run was interrupted.
+const FAILED: u8 = 1;
+/// What was asked for cannot be done: the arguments, the input or the directory.
+const REFUSED: u8 = 2;
+
+/// An event-driven backend: handlers are plain functions, events are durable, failures follow a policy.
+#[derive(Debug, Parser)]
+#[command(name = "oncue", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 all is done; 1 something failed, or the run was interrupted; 2 the arguments, the \
+                        input or the directory cannot be used.\n\
+                        RUST_LOG says what is logged to stderr: `info`, `oncue=debug`, … (default `warn`).")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// See Oncue at work, on whole systems that come with it
+    Demo(demo::Demo),
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    /// The order system stopped.
+    #[error(transparent)]
+    Orders(#[from] crate::orders::OrdersError),
+    /// The runtime could not be made.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+    /// What was found out could not be written.
+    #[error("cannot write the report: {0}")]
+    Output(io::Error),
+}
+
+impl CommandError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Orders(error) if error.is_callers() => REFUSED,
+            Self::Orders(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
+        }
+    }
+}
+
+/// Runs the command that the arguments name; the first one is the program's name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // `--help` and `--version` come this way too. With stdout or stderr closed there is nobody to tell.
+            usage.print().ok();
+            return ExitCode::from(if usage.use_stderr() { REFUSED } else { DONE });
+        }
+    };
+    log_to_stderr();
+    let done = match cli.command {
+        Command::Demo(demo) => demo.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::from(DONE),
+        Err(error) => {
+            writeln!(io::stderr(), "oncue: {error}").ok();
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Fails only where a logger is set already: a program that calls this as a library.
+    subscriber.with_ansi(io::stderr().is_terminal()).try_init().ok();
+}
+
+/// Writes to stdout. A reader that has read enough (`| head`) is no failure.
+fn print(text: &str) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,9 @@
+use oncue::prelude::*;
+
+#[derive(Event)]
+enum OrderEvent {
+    #[event(type = "order.created")]
+    Created(String),
+}
+
+fn main() {}

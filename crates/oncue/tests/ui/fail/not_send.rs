@@ -1,0 +1,17 @@
+use oncue::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(type = "order.created", key = order_id)]
+struct OrderCreated {
+    order_id: String,
+}
+
+#[handler]
+async fn charge(order: OrderCreated) {
+    let shared = std::rc::Rc::new(order);
+    std::future::ready(()).await;
+    drop(shared);
+}
+
+fn main() {}

@@ -1,0 +1,18 @@
+use oncue::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(type = "order.created", key = order_id)]
+struct OrderCreated {
+    order_id: String,
+}
+
+#[derive(Clone)]
+struct Bank;
+
+#[handler]
+async fn charge(order: OrderCreated, context: Context, bank: Bank) {
+    drop((order, context, bank));
+}
+
+fn main() {}

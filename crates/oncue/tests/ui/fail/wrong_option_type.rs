@@ -1,0 +1,16 @@
+use oncue::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(type = "order.created", key = order_id)]
+struct OrderCreated {
+    order_id: String,
+}
+
+#[handler(concurrency = "many")]
+async fn many(_: OrderCreated) {}
+
+#[handler(retry = 3)]
+async fn thrice(_: OrderCreated) {}
+
+fn main() {}
