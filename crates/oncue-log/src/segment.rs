@@ -155,6 +155,10 @@ impl SegmentFile {
         Ok(chunk.slice(position, count).unwrap_or_else(|| chunk.bytes.clone()))
     }
 
+    pub(crate) fn len(&self) -> Result<u64, StorageError> {
+        self.file.len().map_err(StorageError::on("get the length of", &self.name))
+    }
+
     pub(crate) fn damage(&self, offset: u64, reason: impl Into<String>) -> Damage {
         Damage { file: self.name.clone(), offset, reason: reason.into() }
     }

@@ -123,11 +123,12 @@ pub(super) fn scan(found: &Found, from: u64, tracker: &mut Tracker) -> Result<Sc
         frames: 0,
         fault: None,
     };
+    let limit = file.len()?;
     let mut chunk = Chunk::default();
     let mut unsynced: VecDeque<(u64, Lsn)> = VecDeque::new();
     let mut first = from != crate::segment::FIRST_FRAME;
     while state.sealed.is_none() {
-        let frame = match file.frame_at(state.end, u64::MAX, &mut chunk, CHUNK_BYTES) {
+        let frame = match file.frame_at(state.end, limit, &mut chunk, CHUNK_BYTES) {
             Ok(frame) => frame,
             Err(FrameError::Fault(fault @ (Fault::Blank | Fault::Invalid(_)))) => {
                 state.fault = Some(fault);
@@ -168,7 +169,8 @@ pub(super) fn zeros_from(file: &SegmentFile, from: u64) -> Result<bool, StorageE
 
 /// Reads to the end of the file, in chunks that overlap by less than a magic number. Returns where the file ends.
 fn each_chunk(file: &SegmentFile, from: u64, mut look: impl FnMut(u64, &[u8])) -> Result<u64, StorageError> {
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let rest = file.len()?.saturating_sub(from).saturating_add(1);
+    let mut buffer = vec![0; rest.clamp(MAGIC.len() as u64, CHUNK_BYTES as u64) as usize];
     let mut start = from;
     loop {
         let count = read_full(file.file.as_ref(), &mut buffer, start).map_err(StorageError::on("read", &file.name))?;

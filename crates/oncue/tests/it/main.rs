@@ -1,4 +1,5 @@
 //! The integration tests of `oncue`.
 
+mod crash;
 mod delivery;
 mod handlers;
