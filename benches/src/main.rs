@@ -1,2 +1,133 @@
-//! Placeholder while the workspace is being laid out.
-fn main() {}
+//! Both sides of every performance claim, in one run: `cargo xtask bench [IDS…]`.
+
+mod dispatch;
+mod durable;
+mod events;
+mod handoff;
+mod load;
+mod machine;
+mod measure;
+mod pipeline;
+mod raw;
+mod report;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::{
+    machine::Machine,
+    measure::{Plan, Result},
+    report::Row,
+};
+
+/// Every row, in order.
+const IDS: [&str; 10] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c"];
+
+#[derive(Parser)]
+#[command(name = "oncue-benches", about = "Both sides of every performance claim, in one run")]
+struct Arguments {
+    /// The rows to measure; all without.
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(IDS))]
+    ids: Vec<String>,
+    /// One JSON object a line instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// Rounds that count, each one side and then the other.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long one side of a round is measured.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Where the durable rows write: on a real disk. Without, a directory beside what cargo builds.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Also writes the table, with machine, date and commit, to this file.
+    #[arg(long)]
+    results: Option<PathBuf>,
+    /// Counts rounds in which other programs had more than 5 % of the machine: to try things out.
+    #[arg(long)]
+    allow_noise: bool,
+}
+
+/// What rows run with.
+struct Bench {
+    plan: Plan,
+    runtime: Runtime,
+    directory: TempDir,
+}
+
+impl Bench {
+    fn row(&self, id: &str) -> Result<Vec<Row>> {
+        let Self { plan, runtime, directory } = self;
+        let directory = directory.path();
+        match id {
+            "1a" => dispatch::plain(plan),
+            "1b" => dispatch::asynchronous(plan),
+            "1c" => handoff::queued(plan, runtime),
+            "2a" => durable::windows(plan, directory, "2a"),
+            "2b" => durable::windows(plan, directory, "2b"),
+            "2c" => durable::in_time(plan, directory),
+            "2d" => durable::one_at_a_time(plan, directory),
+            "3a" => pipeline::batched(plan, runtime, directory),
+            "3b" => pipeline::each(plan, runtime, directory),
+            "3c" => pipeline::one(plan, runtime, directory),
+            other => Err(format!("no row `{other}`; there are {}", IDS.join(" ")).into()),
+        }
+    }
+}
+
+/// A directory of its own, which goes with it: below `chosen`, or where this program was built.
+fn directory(chosen: Option<&Path>) -> Result<TempDir> {
+    let own = std::env::current_exe()?;
+    let built = own.parent().and_then(Path::parent).ok_or("this program lies in no directory")?;
+    let parent = chosen.unwrap_or(built);
+    fs::create_dir_all(parent)?;
+    Ok(tempfile::Builder::new().prefix("oncue-bench-").tempdir_in(parent)?)
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    if cfg!(debug_assertions) {
+        return Err("measure a release build: `cargo xtask bench`".into());
+    }
+    let directory = directory(arguments.dir.as_deref())?;
+    let machine = Machine::look(directory.path())?;
+    eprintln!("{machine}");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let &Arguments { rounds, seconds, allow_noise, .. } = arguments;
+    let bench = Bench { plan: Plan { rounds, seconds, allow_noise }, runtime, directory };
+    let all = IDS.map(str::to_owned);
+    let ids = if arguments.ids.is_empty() { &all[..] } else { &arguments.ids };
+    let mut rows = Vec::new();
+    for id in ids {
+        let more = bench.row(id).map_err(|error| format!("row {id}: {error}"))?;
+        if arguments.json {
+            more.iter().for_each(|row| println!("{}", row.json()));
+        }
+        rows.extend(more);
+    }
+    if !arguments.json {
+        print!("{}", report::table(&rows));
+    }
+    if let Some(results) = &arguments.results {
+        fs::write(results, report::markdown(&rows, &machine))?;
+        eprintln!("written to {}", results.display());
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

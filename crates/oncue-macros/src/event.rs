@@ -54,8 +54,8 @@ fn of_struct(name: &Ident, fields: &Fields, mut options: Options) -> Result<Toke
     } else {
         // At the name of the type: a missing `Serialize` is reported there.
         (
-            quote_spanned!(name.span()=> ::oncue::__private::encode::<Self, #name>(#event_type, self)),
-            quote!(::oncue::__private::decode::<Self, Self>(event_type, data)),
+            quote_spanned!(name.span()=> <#name as ::oncue::__private::Payload>::write(self, #event_type)),
+            quote_spanned!(name.span()=> <#name as ::oncue::__private::Payload>::read(event_type, data)),
         )
     };
     Ok(quote! {
@@ -197,17 +197,17 @@ fn enum_body(variants: &[EventVariant<'_>]) -> TokenStream {
     let names: Vec<_> = variants.iter().map(|variant| variant.name).collect();
     let keys = variants.iter().map(|EventVariant { name, inner, .. }| match inner {
         None => quote!(Self::#name => ::core::option::Option::None),
-        Some(_) => quote!(Self::#name(event) => ::oncue::event::Event::key(event)),
+        Some(inner) => quote_spanned!(inner.span()=> Self::#name(event) => <#inner as ::oncue::event::Event>::key(event)),
     });
     let encodings = variants.iter().map(|EventVariant { name, inner, .. }| match inner {
         None => quote!(Self::#name => ::core::result::Result::Ok(::oncue::__private::Bytes::new())),
-        Some(_) => quote!(Self::#name(event) => ::oncue::event::Event::encode(event)),
+        Some(inner) => quote_spanned!(inner.span()=> Self::#name(event) => <#inner as ::oncue::event::Event>::encode(event)),
     });
     let decodings = variants.iter().zip(&types).map(|(EventVariant { name, inner, .. }, event_type)| {
         let value = match inner {
             None => quote!(::core::result::Result::Ok(Self::#name)),
             Some(inner) => {
-                quote!(<#inner as ::oncue::event::Event>::decode(event_type, data).map(Self::#name))
+                quote_spanned!(inner.span()=> <#inner as ::oncue::event::Event>::decode(event_type, data).map(Self::#name))
             }
         };
         quote!(if event_type == const { #event_type } { return #value; })

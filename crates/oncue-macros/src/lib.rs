@@ -71,5 +71,5 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn handler(options: TokenStream, item: TokenStream) -> TokenStream {
-    handler::expand(options.into(), item.into()).into()
+    handler::expand(options.into(), &item.into()).into()
 }

@@ -11,11 +11,11 @@ use options::HandlerOptions;
 use signature::Signature;
 
 /// The function as a handler; if something is wrong, the function as it was and the error, so that nothing else fails.
-pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
+pub(crate) fn expand(options: TokenStream, item: &TokenStream) -> TokenStream {
     let function: ItemFn = match syn::parse2(item.clone()) {
         Ok(function) => function,
         Err(error) => {
-            let error = not_a_function(&item).unwrap_or(error).into_compile_error();
+            let error = not_a_function(item).unwrap_or(error).into_compile_error();
             return quote!(#item #error);
         }
     };
@@ -117,12 +117,12 @@ fn meta(options: &HandlerOptions, function: &ItemFn) -> TokenStream {
 /// One line for each argument and for what is returned, at its own span: so the compiler names the wrong one.
 fn checks(options: &HandlerOptions, signature: &Signature) -> TokenStream {
     let event = &signature.event;
-    let event = quote_spanned!(event.span()=> let _ = ::oncue::__private::event::<#event>;);
+    let event = quote_spanned!(event.span()=> let _ = <#event as ::oncue::handler::Input>::TYPES;);
     let arguments = signature.arguments.iter().map(|argument| {
-        quote_spanned!(argument.span()=> let _ = ::oncue::__private::argument::<#argument>;)
+        quote_spanned!(argument.span()=> let _ = <#argument as ::oncue::handler::Extract>::KEYED;)
     });
     let returned = &signature.returned;
-    let returns = quote_spanned!(returned.span()=> let _ = ::oncue::__private::returns::<#returned>;);
+    let returns = quote_spanned!(returned.span()=> let _ = <#returned as ::oncue::handler::IntoOutcome>::EMITTING;);
     let classify = options.classify.as_ref().map(|classify| {
         quote_spanned! {classify.span()=>
             let _: fn(&<#returned as ::oncue::handler::IntoOutcome>::Error) -> ::oncue::policy::ErrorClass = #classify;

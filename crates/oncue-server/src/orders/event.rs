@@ -187,7 +187,7 @@ impl fmt::Display for OrderState {
 
 #[cfg(test)]
 mod tests {
-    use super::{OrderState::*, *};
+    use super::OrderState::*;
 
     #[test]
     fn the_rule_allows_what_it_says_and_nothing_else() {

@@ -162,19 +162,24 @@ fn event(step: &Step, random: u64) -> OrderEvent {
 }
 
 impl Read for Simulation {
+    /// Fills all of `out`, as a file does.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.read == self.text.len() {
-            if self.left == 0 {
-                return Ok(0);
+        let mut filled = 0;
+        while filled < out.len() {
+            if self.read == self.text.len() {
+                if self.left == 0 {
+                    break;
+                }
+                self.left -= 1;
+                self.line().map_err(io::Error::other)?;
             }
-            self.left -= 1;
-            self.line().map_err(io::Error::other)?;
+            let rest = &self.text[self.read..];
+            let length = rest.len().min(out.len() - filled);
+            out[filled..filled + length].copy_from_slice(&rest[..length]);
+            self.read += length;
+            filled += length;
         }
-        let rest = &self.text[self.read..];
-        let length = rest.len().min(out.len());
-        out[..length].copy_from_slice(&rest[..length]);
-        self.read += length;
-        Ok(length)
+        Ok(filled)
     }
 }
 

@@ -9,20 +9,20 @@ pub(super) const SOURCE: &str = "orders";
 
 /// How far one input was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub(super) struct Place {
     /// Bytes.
-    pub bytes: u64,
+    pub(super) bytes: u64,
     /// Lines.
-    pub line: u64,
+    pub(super) line: u64,
     /// Lines among these that were malformed.
-    pub malformed: u64,
+    pub(super) malformed: u64,
     /// Tells the bytes before this place from others.
-    pub hash: u64,
+    pub(super) hash: u64,
 }
 
 /// How far every input of a directory was read, by the input's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Places {
+pub(super) struct Places {
     inputs: BTreeMap<String, Place>,
 }
 
@@ -41,8 +41,7 @@ impl Places {
     }
 
     /// How far this input was read.
-    #[must_use]
-    pub fn of(&self, input: &str) -> Place {
+    pub(super) fn of(&self, input: &str) -> Place {
         self.inputs.get(input).copied().unwrap_or_default()
     }
 
@@ -51,13 +50,12 @@ impl Places {
     }
 
     /// Malformed lines of all inputs.
-    #[must_use]
-    pub fn malformed(&self) -> u64 {
+    pub(super) fn malformed(&self) -> u64 {
         self.inputs.values().map(|place| place.malformed).sum()
     }
 
     /// The inputs' names.
-    pub fn inputs(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &str> {
         self.inputs.keys().map(String::as_str)
     }
 }

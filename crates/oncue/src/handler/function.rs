@@ -12,8 +12,7 @@ use super::{
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "not a handler",
-    note = "a handler takes the event (a type that derives `Event`, or `Envelope`), then extractors (`State<T>`, `Keyed<T>`, `Context`, …), and returns `()`, events, or a `Result` of these",
-    note = "annotate the function with `#[oncue::handler]` to see which argument is wrong"
+    note = "a handler takes an event, then extractors, and returns `()`, events, or a `Result` of these; with `#[handler]` on the function, the compiler says what of it is wrong"
 )]
 pub trait Handler<Marker>: Sized + Send + Sync + 'static {
     /// Erases it.

@@ -39,6 +39,7 @@ pub trait Input: Sized + Send + Sync + 'static {
     fn borrow(invocation: &Invocation) -> Result<Self::Borrowed<'_>, Rejection>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<E: Event> Input for E {
     type Borrowed<'i> = E;
 
@@ -54,6 +55,7 @@ impl<E: Event> Input for E {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Input for Envelope {
     type Borrowed<'i> = &'i Envelope;
 
@@ -104,6 +106,7 @@ impl<E> Deref for Delivery<E> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<E: Event> Input for Delivery<E> {
     type Borrowed<'i> = Self;
 

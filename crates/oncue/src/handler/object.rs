@@ -29,45 +29,41 @@ use super::{
 /// assert_eq!(registration.id, "Mailer");
 /// ```
 ///
+/// What it returns, if anything, is the second parameter: `impl Handle<OrderCreated, Result<OrderPaid, BankError>>`.
 /// Its id is the type's name; two objects of one type need `.named("…")`. An object that handles several types is
-/// registered once for each: `Registration::object::<OrderCreated>(mailer)`.
+/// registered once for each: `Registration::object::<OrderCreated, _>(mailer)`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not handle `{E}`",
     label = "not a handler",
-    note = "implement `Handle<{E}>` for it"
+    note = "implement `Handle<{E}, {R}>` for it"
 )]
-pub trait Handle<E>: Send + Sync + 'static {
+pub trait Handle<E, R = ()>: Send + Sync + 'static {
     /// Handles one event.
-    fn handle(&self, event: E, context: Context) -> impl Future<Output: IntoOutcome> + Send;
+    fn handle(&self, event: E, context: Context) -> impl Future<Output = R> + Send;
 }
 
 /// Marks objects; see [`Handler`].
 #[doc(hidden)]
-pub struct Object<E>(PhantomData<E>);
+pub struct Object<E, R>(PhantomData<(E, R)>);
 
-struct Erased<H, E> {
+struct Erased<H, E, R> {
     object: Arc<H>,
     wiring: Wiring,
-    event: PhantomData<fn() -> E>,
+    form: PhantomData<fn() -> (E, R)>,
 }
 
-impl<H: Handle<E>, E: Input> Handler<Object<E>> for H {
+impl<H: Handle<E, R>, E: Input, R: IntoOutcome + 'static> Handler<Object<E, R>> for H {
     fn register(self, location: Location) -> Registration {
         let id = super::registration::name_of::<H>();
-        let erased = Erased { object: Arc::new(self), wiring: Wiring::default(), event: PhantomData::<fn() -> E> };
+        let erased = Erased { object: Arc::new(self), wiring: Wiring::default(), form: PhantomData::<fn() -> (E, R)> };
         Registration::new(id, Box::new(erased), location)
             .types(E::TYPES.iter().copied())
             .topic(E::TOPIC)
-            .returning(emits_of(H::handle))
+            .returning(R::emits())
     }
 }
 
-/// What the function returns can be named only through the function.
-fn emits_of<'h, H: 'h, E, F: Future<Output: IntoOutcome>>(_: impl FnOnce(&'h H, E, Context) -> F) -> Vec<&'static str> {
-    F::Output::emits()
-}
-
-impl<H: Handle<E>, E: Input> ErasedHandler for Erased<H, E> {
+impl<H: Handle<E, R>, E: Input, R: IntoOutcome + 'static> ErasedHandler for Erased<H, E, R> {
     fn call(&self, invocation: &Invocation) -> Call {
         invocation.declare(&self.wiring.emits);
         let (event, context) = match (E::take(invocation), Context::extract(invocation)) {

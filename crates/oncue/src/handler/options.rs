@@ -65,6 +65,7 @@ pub enum Retry {
     Named(String),
 }
 
+#[diagnostic::do_not_recommend]
 impl<P: Policy> From<P> for Retry {
     fn from(policy: P) -> Self {
         Self::Policy(Arc::new(policy))

@@ -5,43 +5,37 @@ pub use std::borrow::Cow;
 pub use bytes::Bytes;
 pub use serde_json;
 
-use super::{Extract, Input, IntoOutcome};
 use crate::event::{CodecError, Event};
 
-/// Fails to compile, at the argument, if it is no extractor.
-pub const fn argument<T: Extract>() {}
-
-/// Fails to compile, at the argument, if it is no event.
-pub const fn event<T: Input>() {}
-
-/// Fails to compile, at the return type, if a handler cannot return it.
-pub const fn returns<T: IntoOutcome>() {}
-
-/// What an event's data is made of.
+/// What an event's data is made of: JSON, through serde.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` derives `Event`, but not serde's `Serialize` and `Deserialize`",
     label = "an event's data is written and read by serde",
     note = "derive them too: `#[derive(Event, Serialize, Deserialize)]`"
 )]
-pub trait Payload: serde::Serialize + serde::de::DeserializeOwned {}
+pub trait Payload: Sized {
+    /// Encodes as JSON.
+    ///
+    /// # Errors
+    /// What serde says.
+    fn write(&self, event_type: &str) -> Result<Bytes, CodecError>;
 
-#[diagnostic::do_not_recommend]
-impl<T: serde::Serialize + serde::de::DeserializeOwned> Payload for T {}
-
-/// Encodes as JSON.
-///
-/// # Errors
-/// What serde says.
-pub fn encode<E, T: Payload>(event_type: &str, value: &T) -> Result<Bytes, CodecError> {
-    serde_json::to_vec(value).map(Bytes::from).map_err(|error| CodecError::new::<E>(event_type, &error))
+    /// Decodes JSON.
+    ///
+    /// # Errors
+    /// What serde says, with line and column.
+    fn read(event_type: &str, data: &[u8]) -> Result<Self, CodecError>;
 }
 
-/// Decodes JSON.
-///
-/// # Errors
-/// What serde says, with line and column.
-pub fn decode<E, T: Payload>(event_type: &str, data: &[u8]) -> Result<T, CodecError> {
-    serde_json::from_slice(data).map_err(|error| CodecError::new::<E>(event_type, &error))
+#[diagnostic::do_not_recommend]
+impl<T: serde::Serialize + serde::de::DeserializeOwned> Payload for T {
+    fn write(&self, event_type: &str) -> Result<Bytes, CodecError> {
+        serde_json::to_vec(self).map(Bytes::from).map_err(|error| CodecError::new::<T>(event_type, &error))
+    }
+
+    fn read(event_type: &str, data: &[u8]) -> Result<Self, CodecError> {
+        serde_json::from_slice(data).map_err(|error| CodecError::new::<T>(event_type, &error))
+    }
 }
 
 /// The error of an event type that an enum has no variant for.

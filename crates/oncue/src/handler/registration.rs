@@ -3,7 +3,8 @@
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    AfterDeadLetter, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, Location, OnDeadLetter, Ordered, Retry, Start,
+    AfterDeadLetter, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input,
+    IntoOutcome, Location, OnDeadLetter, Ordered, Retry, Start,
     StateMap, Wiring,
 };
 use crate::{
@@ -61,10 +62,10 @@ impl Registration {
         }
     }
 
-    /// An object that handles events of several types, for one of them: `Registration::object::<OrderCreated>(mailer)`.
+    /// An object that handles events of several types, for one of them: `Registration::object::<OrderCreated, _>(mailer)`.
     #[must_use]
     #[track_caller]
-    pub fn object<E: Input>(object: impl Handle<E>) -> Self {
+    pub fn object<E: Input, R: IntoOutcome + 'static>(object: impl Handle<E, R>) -> Self {
         object.register(Location::caller())
     }
 
@@ -295,8 +296,7 @@ pub(super) fn name_of<T>() -> String {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "not a handler",
-    note = "a handler takes the event (a type that derives `Event`, or `Envelope`), then extractors (`State<T>`, `Keyed<T>`, `Context`, …), and returns `()`, events, or a `Result` of these",
-    note = "annotate the function with `#[oncue::handler]` to see which argument is wrong"
+    note = "a handler takes an event, then extractors, and returns `()`, events, or a `Result` of these; with `#[handler]` on the function, the compiler says what of it is wrong"
 )]
 pub trait IntoRegistration<Marker>: Sized {
     /// The registration; what is wrong with it points at the caller, unless the handler is annotated.
@@ -308,6 +308,7 @@ pub trait IntoRegistration<Marker>: Sized {
 #[doc(hidden)]
 pub struct ByHandler<M>(std::marker::PhantomData<M>);
 
+#[diagnostic::do_not_recommend]
 impl<M, H: Handler<M>> IntoRegistration<ByHandler<M>> for H {
     #[track_caller]
     fn into_registration(self) -> Registration {
@@ -315,6 +316,7 @@ impl<M, H: Handler<M>> IntoRegistration<ByHandler<M>> for H {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl IntoRegistration<()> for Registration {
     fn into_registration(self) -> Registration {
         self

@@ -57,6 +57,7 @@ impl IntoOutcome for Outcome {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<E: Event> IntoOutcome for E {
     const EMITTING: bool = true;
     type Error = std::convert::Infallible;

@@ -51,6 +51,12 @@ pub enum PublishError {
         /// The limit.
         limit: usize,
     },
+    /// The log holds as much as its URL allows, and its subscriptions are not through with it.
+    #[error("the log holds its limit of {limit} bytes (`max_bytes`) of events that a subscription still wants, or that none has taken yet: publish again when they are settled, or raise the limit")]
+    Full {
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// The storage failed, now or before; nothing more is accepted, what was acknowledged stays readable.
     #[error("the log accepts no more writes: {0}")]
     Fenced(String),

@@ -1,5 +1,7 @@
 //! Handlers from the outside: every form, called as the dispatcher calls them.
 
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test; and handlers take events by value")]
+
 mod derive;
 mod effects;
 mod errors;

@@ -26,7 +26,7 @@ use crate::{
                         Exit codes: 0 all is done; 1 something failed, or the run was interrupted; 2 the arguments, the \
                         input or the directory cannot be used, or --strict met a malformed line.")]
 pub(super) struct Orders {
-    /// Events to take in: one CloudEvents JSON object a line; `-` reads stdin. Without it, events are simulated
+    /// File of events, one JSON object a line (`CloudEvents` 1.0); `-` reads stdin. Without it, events are simulated
     #[arg(long, value_name = "FILE|-")]
     input: Option<PathBuf>,
 

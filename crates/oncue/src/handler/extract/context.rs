@@ -170,6 +170,7 @@ impl Context {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Extract for Context {
     const EMITTING: bool = true;
 

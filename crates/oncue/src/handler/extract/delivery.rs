@@ -3,12 +3,14 @@
 use super::{Extract, Rejection};
 use crate::{event::Envelope, handler::Invocation, transport::Position};
 
+#[diagnostic::do_not_recommend]
 impl Extract for Envelope {
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
         Ok(invocation.envelope.clone())
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Extract for Position {
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
         Ok(invocation.position)
@@ -28,6 +30,7 @@ impl Extract for Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attempt(pub u32);
 
+#[diagnostic::do_not_recommend]
 impl Extract for Attempt {
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
         Ok(Self(invocation.attempt))

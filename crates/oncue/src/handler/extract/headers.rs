@@ -38,6 +38,7 @@ impl Headers {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Extract for Headers {
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
         Ok(Self(invocation.envelope.clone()))

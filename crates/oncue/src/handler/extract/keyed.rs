@@ -42,11 +42,13 @@ use crate::{
 ///
 /// Reading leaves it as it is; any access through `&mut` counts as a change. It begins as the type's default. The event
 /// must have a key: one without is rejected. A handler takes at most one.
-pub struct Keyed<T: Serialize> {
+pub struct Keyed<T> {
     value: T,
     is_new: bool,
     change: Change,
     effects: Arc<Mutex<Effects>>,
+    /// Here and not a bound of the type, so that the type can be named where its state cannot be written.
+    encode: fn(&T) -> serde_json::Result<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,9 +62,11 @@ impl<T: Serialize> Keyed<T> {
     /// A state that no bus loaded: for tests that call a handler directly.
     #[must_use]
     pub fn for_test(value: T) -> Self {
-        Self { value, is_new: false, change: Change::None, effects: Arc::default() }
+        Self { value, is_new: false, change: Change::None, effects: Arc::default(), encode: serde_json::to_vec }
     }
+}
 
+impl<T> Keyed<T> {
     /// Sees what a handler makes of this state, in tests.
     #[must_use]
     pub fn probe(&self) -> KeyedProbe<T> {
@@ -87,7 +91,7 @@ impl<T: Serialize> Keyed<T> {
     }
 }
 
-impl<T: Serialize + Default> Keyed<T> {
+impl<T: Default> Keyed<T> {
     /// Forgets the key's state; the next event of the key begins anew.
     pub fn clear(&mut self) {
         self.value = T::default();
@@ -95,7 +99,7 @@ impl<T: Serialize + Default> Keyed<T> {
     }
 }
 
-impl<T: Serialize> Deref for Keyed<T> {
+impl<T> Deref for Keyed<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -103,19 +107,19 @@ impl<T: Serialize> Deref for Keyed<T> {
     }
 }
 
-impl<T: Serialize> DerefMut for Keyed<T> {
+impl<T> DerefMut for Keyed<T> {
     fn deref_mut(&mut self) -> &mut T {
         self.change = Change::Set;
         &mut self.value
     }
 }
 
-impl<T: Serialize> Drop for Keyed<T> {
+impl<T> Drop for Keyed<T> {
     fn drop(&mut self) {
         let change = match self.change {
             Change::None => return,
             Change::Clear => Ok(StateChange::Clear),
-            Change::Set => serde_json::to_vec(&self.value).map(|json| StateChange::Set(json.into())),
+            Change::Set => (self.encode)(&self.value).map(|json| StateChange::Set(json.into())),
         };
         let mut effects = self.effects.lock();
         match change {
@@ -127,7 +131,18 @@ impl<T: Serialize> Drop for Keyed<T> {
     }
 }
 
-impl<T: Default + Serialize + DeserializeOwned + Send + 'static> Extract for Keyed<T> {
+/// What can be kept as a handler's state: whatever has a default and is written and read by serde.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the state of a handler",
+    label = "cannot be kept",
+    note = "state needs a beginning and is written and read by serde: `#[derive(Default, Serialize, Deserialize)]`"
+)]
+pub trait KeyedState: Default + Serialize + DeserializeOwned + Send + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Default + Serialize + DeserializeOwned + Send + 'static> KeyedState for T {}
+
+impl<T: KeyedState> Extract for Keyed<T> {
     const KEYED: bool = true;
 
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
@@ -154,11 +169,12 @@ impl<T: Default + Serialize + DeserializeOwned + Send + 'static> Extract for Key
             })?,
         };
         let effects = invocation.effects().clone();
-        Ok(Self { value, is_new: invocation.keyed.is_none(), change: Change::None, effects })
+        let is_new = invocation.keyed.is_none();
+        Ok(Self { value, is_new, change: Change::None, effects, encode: serde_json::to_vec })
     }
 }
 
-impl<T: Serialize + fmt::Debug> fmt::Debug for Keyed<T> {
+impl<T: fmt::Debug> fmt::Debug for Keyed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Keyed").field(&self.value).finish()
     }

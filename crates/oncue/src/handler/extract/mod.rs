@@ -9,7 +9,7 @@ mod state;
 pub use context::{Context, EmitError};
 pub use delivery::Attempt;
 pub use headers::Headers;
-pub use keyed::{Keyed, KeyedProbe};
+pub use keyed::{Keyed, KeyedProbe, KeyedState};
 pub use state::State;
 
 use super::{Invocation, Outcome, StateMap};
@@ -19,8 +19,7 @@ use crate::policy::ErrorClass;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of a handler",
     label = "not an extractor",
-    note = "after the event a handler takes `State<T>`, `Keyed<T>`, `Context`, `Headers`, `Position`, `Envelope` or `Attempt`",
-    note = "a value of your app is taken as `State<{Self}>`"
+    note = "after the event a handler takes `State<T>`, `Keyed<T>`, `Context`, `Headers`, `Position`, `Envelope` or `Attempt`; a value of your app is taken as `State<{Self}>`"
 )]
 pub trait Extract: Sized + Send + 'static {
     /// Whether it reads or writes the handler's state of the event's key, which is then loaded before the call.

@@ -3,12 +3,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
+use oncue_log::Lsn;
 use tokio::sync::oneshot;
 
 use super::{
     Inner,
     keyed::Stored,
-    records::Change,
+    records::{Change, Dead},
     state::{DeadEntry, SubscriptionState},
 };
 use crate::{
@@ -26,7 +27,7 @@ impl Inner {
     }
 
     fn info(&self, state: &SubscriptionState, attached: bool) -> SubscriptionInfo {
-        let next = self.next_offset(oncue_log::TopicId(state.about.topic));
+        let (_, next) = self.offsets(oncue_log::TopicId(state.about.topic));
         SubscriptionInfo {
             id: state.about.id.clone(),
             topic: self.topics.name(state.about.topic).unwrap_or_default(),
@@ -40,14 +41,19 @@ impl Inner {
     }
 
     fn dead_letter(&self, entry: DeadEntry) -> Result<DeadLetter, InspectError> {
-        let record = self.log.record(entry.lsn).map_err(storage)?;
+        let dead = self.dead_record(entry.lsn)?;
+        Ok(DeadLetter {
+            position: Position::new(dead.about.partition, dead.about.offset, 0),
+            envelope: dead.envelope,
+            history: dead.about.history,
+        })
+    }
+
+    pub(super) fn dead_record(&self, lsn: Lsn) -> Result<Dead, InspectError> {
+        let record = self.log.record(lsn).map_err(storage)?;
         match Change::decode(record.kind, &record.data) {
-            Ok(Some(Change::DeadLetter(dead))) => Ok(DeadLetter {
-                position: Position::new(dead.about.partition, dead.about.offset, 0),
-                envelope: dead.envelope,
-                history: dead.about.history,
-            }),
-            Ok(_) => Err(InspectError::Storage(format!("record {} is no dead letter", entry.lsn))),
+            Ok(Some(Change::DeadLetter(dead))) => Ok(dead),
+            Ok(_) => Err(InspectError::Storage(format!("record {lsn} is no dead letter"))),
             Err(error) => Err(storage(error)),
         }
     }

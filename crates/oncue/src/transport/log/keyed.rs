@@ -42,6 +42,11 @@ impl KeyedStates {
         })
     }
 
+    /// Every key with its value, if that is in memory, and its record.
+    pub(crate) fn located(&self) -> impl Iterator<Item = (&str, Option<Bytes>, Lsn)> {
+        self.slots.iter().map(|(key, slot)| (&**key, slot.value.clone(), slot.lsn))
+    }
+
     pub(crate) fn apply(&mut self, key: &str, change: &StateChange, lsn: Lsn) {
         let old = match change {
             StateChange::Clear => self.slots.remove(key),

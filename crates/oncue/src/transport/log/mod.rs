@@ -12,6 +12,7 @@ mod keyed;
 mod offsets;
 mod publish;
 mod records;
+mod retain;
 mod settle;
 mod state;
 mod topics;
@@ -46,6 +47,9 @@ use crate::{
     event::{Envelope, MAX_DATA_BYTES},
 };
 
+/// Segments of a log in memory.
+const MEMORY_SEGMENT_BYTES: u64 = 8 << 20;
+
 /// The embedded log as a transport.
 pub struct LogTransport {
     inner: Arc<Inner>,
@@ -56,6 +60,7 @@ pub(crate) struct Inner {
     log: oncue_log::Log,
     clock: Clock,
     topics: Topics,
+    segment_bytes: u64,
     shared: Mutex<Shared>,
     /// Told whenever a subscription settles events or passes them by.
     progress: Notify,
@@ -96,7 +101,11 @@ impl LogTransport {
             }
             None => (Box::new(MemoryStorage::new()), oncue_log::Writer::Inline),
         };
-        let options = oncue_log::Options { durability: url.durability, writer, ..oncue_log::Options::default() };
+        let mut options = oncue_log::Options { durability: url.durability, writer, ..oncue_log::Options::default() };
+        if url.directory.is_none() {
+            // Memory is given back segment by segment.
+            (options.segment_bytes, options.checkpoint_bytes) = (MEMORY_SEGMENT_BYTES, MEMORY_SEGMENT_BYTES);
+        }
         Self::on_storage(url.clone(), storage, options, clock)
     }
 
@@ -111,6 +120,7 @@ impl LogTransport {
         clock: Clock,
     ) -> Result<Self, OpenError> {
         let mut state = State::default();
+        let segment_bytes = options.segment_bytes;
         let mut supplied: Vec<(u32, u16, u64, Envelope)> = Vec::new();
         let mut replay = |replay: oncue_log::Replay<'_>| -> Result<(), String> {
             match replay {
@@ -142,7 +152,7 @@ impl LogTransport {
         state.dedup.forget(clock.now(), url.window);
         let topics = Topics::new(&log, url.partitions);
         let shared = Mutex::new(Shared { state, ..Shared::default() });
-        Ok(Self { inner: Arc::new(Inner { url, log, clock, topics, shared, progress: Notify::new() }) })
+        Ok(Self { inner: Arc::new(Inner { url, log, clock, topics, segment_bytes, shared, progress: Notify::new() }) })
     }
 
     /// The log underneath: for tools and reports.
@@ -165,13 +175,18 @@ impl Inner {
         poll_fn(move |cx| inner.log.poll_space(cx.waker()).map_err(|fenced| fenced.reason))
     }
 
-    /// Writes a checkpoint when enough has been written since the last one. Never fails a caller: a log that cannot
-    /// take one will say so at the next append.
-    fn checkpoint_if_due(&self, shared: &Shared) {
-        if self.log.checkpoint_due()
-            && let Err(error) = self.log.checkpoint(&shared.state.checkpoint(), self.clock.now().as_micros())
-        {
-            tracing::warn!(%error, "no checkpoint was written; opening the log will take longer");
+    /// Writes a checkpoint when enough has been written since the last one, and drops what may go. Never fails a
+    /// caller: a log that cannot take one will say so at the next append.
+    fn checkpoint_if_due(&self, shared: &mut Shared) {
+        if !self.log.checkpoint_due() {
+            return;
+        }
+        match self.log.checkpoint(&shared.state.checkpoint(), self.clock.now().as_micros()) {
+            Ok(ticket) => {
+                shared.end = shared.end.max(ticket.end);
+                self.trim(shared);
+            }
+            Err(error) => tracing::warn!(%error, "no checkpoint was written; opening the log will take longer"),
         }
     }
 
@@ -180,7 +195,7 @@ impl Inner {
         let mut shared = self.shared.lock();
         let shared = &mut *shared;
         let known = shared.state.find(&member.id).map(|state| state.about.clone());
-        let next = self.next_offset(topic_info.id);
+        let (first, next) = self.offsets(topic_info.id);
         let about = match known {
             Some(known) if known.topic != topic_info.id.0 => {
                 let existing = self.topics.name(known.topic).unwrap_or_default();
@@ -203,7 +218,7 @@ impl Inner {
                 id: member.id.clone(),
                 topic: topic_info.id.0,
                 types: member.types.clone(),
-                from: if member.start == Start::Latest { next } else { 0 },
+                from: if member.start == Start::Latest { next } else { first },
             },
         };
         let created = (shared.state.find(&member.id).is_none()).then(|| next - about.from);
@@ -213,9 +228,10 @@ impl Inner {
         Ok(Member { number, created, ticket: Some(ticket) })
     }
 
-    /// The offset that the topic's next event gets.
-    fn next_offset(&self, topic: TopicId) -> u64 {
-        self.log.topics().into_iter().find(|info| info.id == topic).map_or(0, |info| info.next_offset)
+    /// The offsets of the topic's first event and of its next one.
+    fn offsets(&self, topic: TopicId) -> (u64, u64) {
+        let of_topic = self.log.topics().into_iter().find(|info| info.id == topic);
+        of_topic.map_or((0, 0), |info| (info.first_offset, info.next_offset))
     }
 
     /// Appends and applies one change.

@@ -31,6 +31,9 @@ pub(super) async fn publish(inner: Arc<Inner>, batch: Publish) -> Result<Vec<Pub
             return Err(PublishError::Invalid { index, reason });
         }
     }
+    if inner.is_full() {
+        return Err(PublishError::Full { limit: inner.url.max_bytes.unwrap_or_default() });
+    }
     let topic = inner.topics.get_or_create(&inner.log, &batch.topic, inner.clock.now())?;
     loop {
         match inner.append_events(&topic, &batch.events, batch.source.as_ref()) {

@@ -105,6 +105,9 @@ pub(crate) struct DeadAbout {
     pub(crate) offset: u64,
     /// Later events of the key wait for it.
     pub(crate) hold: bool,
+    /// Written before, and again so that its segment can go.
+    #[serde(default)]
+    pub(crate) copy: bool,
     pub(crate) times: Times,
     pub(crate) history: Vec<FailedAttempt>,
 }
@@ -328,7 +331,7 @@ mod tests {
         let time = Timestamp::from_micros(4);
         let times = Times { generated: None, published: time, read: time, ended: time };
         let history = vec![failed.clone()];
-        let about = DeadAbout { subscription: 1, partition: 3, offset: 9, hold: true, times, history };
+        let about = DeadAbout { subscription: 1, partition: 3, offset: 9, hold: true, copy: false, times, history };
         for change in [
             Change::DeadLetter(Dead { about, envelope }),
             Change::Retry(Retry {

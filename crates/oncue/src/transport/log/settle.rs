@@ -146,7 +146,7 @@ impl Core {
                     let mut history = histories.remove(&(offset, settlement.member)).unwrap_or_default();
                     history.push(failed_attempt(&attempt, attempt.class.unwrap_or(ErrorClass::Permanent), error));
                     let hold = self.spec.members[member].on_dead_letter == OnDeadLetter::Hold;
-                    let about = DeadAbout { subscription, partition: event.partition, offset, hold, times, history };
+                    let about = DeadAbout { subscription, partition: event.partition, offset, hold, copy: false, times, history };
                     changes.push(Change::DeadLetter(Dead { about, envelope: event.envelope.clone() }));
                 }
             }

@@ -99,7 +99,9 @@ impl State {
                 if !about.hold {
                     state.settled.insert(about.offset);
                 }
-                state.stats.record(&about.times.sample(Ended::Dead));
+                if !about.copy {
+                    state.stats.record(&about.times.sample(Ended::Dead));
+                }
             }
             Change::Keyed(Keyed { subscription, key, change }) => {
                 self.subscription(*subscription)?.keyed.apply(key, change, lsn);

@@ -2,13 +2,22 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use super::dedup::Window;
+use super::{dedup::Window, retain::Retention};
 use crate::transport::OpenError;
+
+/// Most bytes that a log in memory holds, unless its URL says otherwise.
+const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
 
 /// A parsed `file:` or `memory:` URL.
 ///
-/// Options, as a query: `durability=disk|os` (what an acknowledgement promises; `file:` only), `partitions=N` (of topics made from
-/// now on), `dedup_seconds=N` and `dedup_ids=N` (the window in which a repeated `source` and `id` is a duplicate).
+/// Options, as a query:
+/// - `durability=disk|os`: what an acknowledgement promises; `file:` only, `disk` by default;
+/// - `partitions=N`: of topics made from now on, 16 by default;
+/// - `dedup_seconds=N` and `dedup_ids=N`: the window in which a repeated `source` and `id` is a duplicate, 120 and
+///   100,000 by default;
+/// - `retention=forever|settled`: keep everything (the default of `file:`), or only what a subscription is not through
+///   with (the default of `memory:`);
+/// - `max_bytes=N`: publishing is refused beyond this; 1 GiB by default on `memory:`, none on `file:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogUrl {
     /// The directory; none is memory.
@@ -16,19 +25,35 @@ pub struct LogUrl {
     pub(super) durability: oncue_log::Durability,
     pub(super) partitions: u16,
     pub(super) window: Window,
+    pub(super) retention: Retention,
+    /// Publishing answers `Full` beyond this.
+    pub(super) max_bytes: Option<u64>,
 }
 
 impl LogUrl {
     /// A log in memory: gone with the process.
     #[must_use]
     pub fn memory() -> Self {
-        Self { directory: None, durability: oncue_log::Durability::Os, partitions: 16, window: Window::default() }
+        Self {
+            directory: None,
+            durability: oncue_log::Durability::Os,
+            partitions: 16,
+            window: Window::default(),
+            retention: Retention::Settled,
+            max_bytes: Some(DEFAULT_MEMORY_BYTES),
+        }
     }
 
     /// A log in a directory, which is made if it does not exist.
     #[must_use]
     pub fn file(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: Some(directory.into()), durability: oncue_log::Durability::Disk, ..Self::memory() }
+        Self {
+            directory: Some(directory.into()),
+            durability: oncue_log::Durability::Disk,
+            retention: Retention::Forever,
+            max_bytes: None,
+            ..Self::memory()
+        }
     }
 
     /// How far back publishing the same `source` and `id` again is recognised: by age and by number, whichever is
@@ -53,9 +78,13 @@ impl LogUrl {
             ("dedup_ids", _) => {
                 self.window.ids = usize::try_from(number("a number of ids")?).unwrap_or(usize::MAX);
             }
+            ("retention", "forever") => self.retention = Retention::Forever,
+            ("retention", "settled") => self.retention = Retention::Settled,
+            ("retention", _) => return Err("`retention` is `forever` or `settled`".to_owned()),
+            ("max_bytes", _) => self.max_bytes = Some(number("a number of bytes")?),
             _ => {
                 return Err(format!(
-                    "unknown option `{name}`; known are durability, partitions, dedup_seconds, dedup_ids"
+                    "unknown option `{name}`; known are durability, partitions, dedup_seconds, dedup_ids, retention, max_bytes"
                 ));
             }
         }

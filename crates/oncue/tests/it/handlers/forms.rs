@@ -101,7 +101,7 @@ struct Till {
     takings: AtomicU64,
 }
 
-impl Handle<OrderCreated> for Till {
+impl Handle<OrderCreated, Fallible<OrderPaid>> for Till {
     async fn handle(&self, order: OrderCreated, context: Context) -> Fallible<OrderPaid> {
         self.takings.fetch_add(order.cents, Relaxed);
         assert_eq!(context.attempt(), 2);

@@ -5,9 +5,4 @@ async fn charge(order: String, context: Context) {
     drop((order, context));
 }
 
-#[handler]
-fn audit(order: &u32) {
-    let _ = order;
-}
-
 fn main() {}

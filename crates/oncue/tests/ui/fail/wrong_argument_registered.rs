@@ -15,6 +15,8 @@ async fn charge(order: OrderCreated, bank: Bank) {
     drop((order, bank));
 }
 
-fn main() {
-    let _ = charge.into_registration();
+pub fn serve(app: oncue::App) -> oncue::App {
+    app.on(charge)
 }
+
+fn main() {}

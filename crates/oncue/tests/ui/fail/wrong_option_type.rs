@@ -10,7 +10,4 @@ struct OrderCreated {
 #[handler(concurrency = "many")]
 async fn many(_: OrderCreated) {}
 
-#[handler(retry = 3)]
-async fn thrice(_: OrderCreated) {}
-
 fn main() {}

@@ -1,0 +1,131 @@
+//! Rows 1a and 1b: calling a handler with an event that is there already.
+
+use std::{
+    hint::black_box,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, Waker},
+};
+
+use oncue::{
+    Envelope,
+    handler::{Call, HandlerExt as _, Invocation, Outcome, StateMap, extract::Context},
+    transport::Position,
+};
+
+use crate::{
+    events,
+    measure::{Plan, Result, Sample, nanos_per_call},
+    report::{Row, Target},
+};
+
+/// What both sides' handlers do.
+fn handle(event: &Envelope) {
+    black_box(event.data().len());
+}
+
+/// What both sides' async handlers do.
+async fn handle_later(event: Envelope) {
+    handle(&event);
+}
+
+async fn handle_with_context(event: Envelope, context: Context) {
+    handle(&event);
+    black_box(context.attempt());
+}
+
+/// What an invocation is made of.
+struct Parts {
+    event: Envelope,
+    id: Arc<str>,
+    states: Arc<StateMap>,
+}
+
+impl Parts {
+    fn new() -> Result<Self> {
+        Ok(Self { event: events::one()?, id: Arc::from("bench"), states: Arc::default() })
+    }
+
+    fn invocation(&self) -> Invocation {
+        let (id, states) = (Arc::clone(&self.id), Arc::clone(&self.states));
+        Invocation::new(self.event.clone(), Position::new(0, 7, 0), 1, id, states, None)
+    }
+}
+
+/// Runs a call to its end, as the dispatcher does when the handler does not wait.
+fn finish(call: Call) {
+    let ended = match call {
+        Call::Done(outcome) => Poll::Ready(outcome),
+        Call::Future(mut future) => future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())),
+        Call::Blocking(_) => Poll::Pending,
+    };
+    assert!(ended == Poll::Ready(Outcome::Ack), "the handler of a benchmark acknowledges at once");
+}
+
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn inline(plan: &Plan, parts: &Parts, new_invocation: bool) -> Result<Row> {
+    let handler = black_box(handle.named("bench").types([events::TYPE]).inline().handler);
+    let direct: Box<dyn Fn(&Envelope) + Send + Sync> = black_box(Box::new(handle));
+    let invocation = parts.invocation();
+    let seconds = plan.seconds / 4.0;
+    let rounds = plan.rounds("1a", || {
+        let ours = if new_invocation {
+            nanos_per_call(seconds, || finish(handler.call(black_box(&parts.invocation()))))
+        } else {
+            nanos_per_call(seconds, || finish(handler.call(black_box(&invocation))))
+        };
+        let against = nanos_per_call(seconds, || direct(black_box(&parts.event)));
+        Ok(Sample::of(ours, against))
+    })?;
+    let (what, target) = if new_invocation {
+        ("The same, with a new Invocation for each call", Target::default())
+    } else {
+        ("Dispatch of a built event to one inline handler", Target::at_most(4.0).absolute(12.0))
+    };
+    let against = "`Box<dyn Fn(&Envelope)>` call, same body";
+    let settings = format!("{}, one thread, nothing synced; through `ErasedHandler::call`.", events::PAYLOAD);
+    Ok(Row { id: "1a", what, against, unit: "ns", target, settings, rounds })
+}
+
+/// 1a, and what making an invocation adds.
+pub(crate) fn plain(plan: &Plan) -> Result<Vec<Row>> {
+    let parts = Parts::new()?;
+    Ok(vec![inline(plan, &parts, false)?, inline(plan, &parts, true)?])
+}
+
+/// 1b: with a context, and without.
+pub(crate) fn asynchronous(plan: &Plan) -> Result<Vec<Row>> {
+    let parts = Parts::new()?;
+    let with_context = handle_with_context.named("bench").types([events::TYPE]).handler;
+    let without = handle_later.named("bench").types([events::TYPE]).handler;
+    let mut rows = Vec::new();
+    for (what, handler, target) in [
+        ("Async handler with context", black_box(with_context), Target::at_most(1.5)),
+        ("The same handler without context", black_box(without), Target::default()),
+    ] {
+        let direct: Box<dyn Fn(Envelope) -> Boxed + Send + Sync> =
+            black_box(Box::new(|event| Box::pin(handle_later(event))));
+        let seconds = plan.seconds / 4.0;
+        let rounds = plan.rounds("1b", || {
+            let ours = nanos_per_call(seconds, || {
+                let invocation = black_box(parts.invocation());
+                finish(handler.call(&invocation));
+                black_box(invocation.take_effects());
+            });
+            let against = nanos_per_call(seconds, || {
+                let mut future = direct(black_box(&parts.event).clone());
+                assert!(future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())).is_ready());
+            });
+            Ok(Sample::of(ours, against))
+        })?;
+        let settings = format!(
+            "{}, one thread, no runtime, nothing synced; ours includes a new `Invocation` for each call and \
+             `take_effects` after it, both sides a clone of the event.",
+            events::PAYLOAD
+        );
+        let against = "awaiting a boxed future of the same body";
+        rows.push(Row { id: "1b", what, against, unit: "ns", target, settings, rounds });
+    }
+    Ok(rows)
+}

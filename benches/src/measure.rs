@@ -1,0 +1,219 @@
+//! Measuring: a stopwatch, order statistics, and rounds that count only while the machine was quiet.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark measures the machine's own clock; nothing else here reads it"
+)]
+
+use std::{
+    fs, io,
+    time::{Duration, Instant},
+};
+
+/// What any row may fail with.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Time since it was started.
+#[derive(Clone, Copy)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+
+    pub(crate) fn seconds(self) -> f64 {
+        self.elapsed().as_secs_f64()
+    }
+
+    pub(crate) fn micros(self) -> f64 {
+        self.seconds() * 1e6
+    }
+}
+
+/// The value that `part` (0 to 1) of the values do not exceed. Not a number if there are none.
+pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to the number of values")]
+    let at = (last as f64 * part).round() as usize;
+    values.get(at).copied().unwrap_or(f64::NAN)
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    quantile(&mut values.into_iter().collect::<Vec<_>>(), 0.5)
+}
+
+/// Nanoseconds per call, over about `seconds`.
+pub(crate) fn nanos_per_call(seconds: f64, mut call: impl FnMut()) -> f64 {
+    const STRIDE: u32 = 4096;
+    let (mut calls, watch) = (0_u64, Stopwatch::start());
+    loop {
+        for _ in 0..STRIDE {
+            call();
+        }
+        calls += u64::from(STRIDE);
+        let elapsed = watch.seconds();
+        if elapsed >= seconds {
+            return elapsed * 1e9 / calls as f64;
+        }
+    }
+}
+
+/// How to measure.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Rounds that count.
+    pub(crate) rounds: usize,
+    /// How long one side of one round takes.
+    pub(crate) seconds: f64,
+    /// Count rounds whatever else the machine did.
+    pub(crate) allow_noise: bool,
+}
+
+/// What one round measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) ours: f64,
+    /// Nothing where the target is absolute.
+    pub(crate) against: Option<f64>,
+    /// Our 99th percentile, in microseconds, where it matters.
+    pub(crate) p99: Option<f64>,
+}
+
+impl Sample {
+    pub(crate) fn of(ours: f64, against: f64) -> Self {
+        Self { ours, against: Some(against), p99: None }
+    }
+
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        self.against.map(|against| self.ours / against)
+    }
+}
+
+/// The rounds of a row.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds {
+    pub(crate) samples: Vec<Sample>,
+    /// Rounds in which something else had too much of the machine.
+    pub(crate) void: usize,
+    /// The largest share that something else had in a round that counts.
+    pub(crate) noise: f64,
+}
+
+/// A round counts if no more of the machine than this went to other programs.
+const QUIET: f64 = 0.05;
+/// So many rounds may be void for each that counts.
+const VOID_PER_ROUND: usize = 4;
+
+impl Plan {
+    /// Measures rounds, A then B in each, until enough of them count or too many are void. One more comes first, to warm
+    /// up, and is dropped.
+    pub(crate) fn rounds(&self, name: &str, mut round: impl FnMut() -> Result<Sample>) -> Result<Rounds> {
+        let mut rounds = Rounds::default();
+        round()?;
+        while rounds.samples.len() < self.rounds && rounds.void <= VOID_PER_ROUND * self.rounds {
+            let before = Usage::read()?;
+            let sample = round()?;
+            let noise = Usage::read()?.others_since(&before);
+            let quiet = noise <= QUIET || self.allow_noise;
+            let ratio = sample.ratio().map_or_else(String::new, |ratio| format!(", ratio {ratio:.3}"));
+            let p99 = sample.p99.map_or_else(String::new, |p99| format!(", p99 {p99:.0} µs"));
+            let void = if quiet { "" } else { ": void" };
+            let against = sample.against.map_or_else(String::new, |against| format!(" against {against:.2}"));
+            eprintln!("{name}: {:.2}{against}{ratio}{p99}; others {:.1} %{void}", sample.ours, noise * 100.0);
+            if quiet {
+                rounds.samples.push(sample);
+                rounds.noise = rounds.noise.max(noise);
+            } else {
+                rounds.void += 1;
+            }
+        }
+        if rounds.samples.len() < self.rounds {
+            rounds.samples.clear();
+        }
+        Ok(rounds)
+    }
+}
+
+/// CPU time so far, in clock ticks over all cores.
+struct Usage {
+    total: u64,
+    /// Spent by programs, or taken away by the hypervisor.
+    busy: u64,
+    /// Of that: by this process, and by the kernel's own threads, which write what this process syncs.
+    ours: u64,
+}
+
+impl Usage {
+    fn read() -> Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let all = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+        let ticks: Vec<u64> = all.take(8).filter_map(|ticks| ticks.parse().ok()).collect();
+        let [user, nice, system, .., steal] = ticks[..] else { return Err("/proc/stat has no such line".into()) };
+        let own = fs::read_to_string("/proc/self/stat")?;
+        let mut ours = ticks_of(&own).map_or(0, |(_, ticks)| ticks);
+        for process in fs::read_dir("/proc")? {
+            ours += kernel_ticks(&process?).unwrap_or(0);
+        }
+        Ok(Self { total: ticks.iter().sum(), busy: user + nice + system + steal, ours })
+    }
+
+    /// The share of the machine that other programs had.
+    fn others_since(&self, before: &Self) -> f64 {
+        let busy = self.busy.saturating_sub(before.busy);
+        let ours = self.ours.saturating_sub(before.ours);
+        busy.saturating_sub(ours) as f64 / self.total.saturating_sub(before.total).max(1) as f64
+    }
+}
+
+/// The parent, and user and system time, of a `/proc/PID/stat`.
+fn ticks_of(stat: &str) -> Option<(u64, u64)> {
+    // The name comes first, in brackets, and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
+    let parent = fields.next()?.parse().ok()?;
+    let mut times = fields.skip(9).map_while(|field| field.parse::<u64>().ok());
+    Some((parent, times.next()? + times.next()?))
+}
+
+/// The time of a process that is one of the kernel's threads.
+fn kernel_ticks(process: &fs::DirEntry) -> Option<u64> {
+    const KTHREADD: u64 = 2;
+    process.file_name().to_str()?.parse::<u64>().ok()?;
+    let stat: io::Result<String> = fs::read_to_string(process.path().join("stat"));
+    let (parent, ticks) = ticks_of(&stat.ok()?)?;
+    (parent == KTHREADD).then_some(ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_statistics() {
+        assert_eq!(median([5.0, 1.0, 3.0]), 3.0);
+        assert_eq!(quantile(&mut [1.0, 2.0, 3.0, 4.0, 100.0], 0.99), 100.0);
+        assert!(median([]).is_nan());
+    }
+
+    #[test]
+    fn the_times_of_a_process_are_found_behind_any_name() {
+        let stat = "12 (a) b (c) S 2 0 0 0 -1 69238880 0 0 0 0 7 35 0 0 20 0 1 0 14";
+        assert_eq!(ticks_of(stat), Some((2, 42)));
+    }
+
+    #[test]
+    fn rounds_are_measured_and_the_first_is_dropped() {
+        let plan = Plan { rounds: 3, seconds: 0.0, allow_noise: true };
+        let mut count = 0.0;
+        let rounds = plan.rounds("test", || {
+            count += 1.0;
+            Ok(Sample::of(count, 1.0))
+        });
+        let ours: Vec<f64> = rounds.unwrap().samples.iter().map(|sample| sample.ours).collect();
+        assert_eq!(ours, [2.0, 3.0, 4.0]);
+    }
+}

@@ -1,0 +1,262 @@
+//! A run of the order system, from its settings to its report.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use oncue::{
+    App, Bus, Clock,
+    event::DEFAULT_TOPIC,
+    handler::HandlerExt as _,
+    transport::{LogTransport, LogUrl, OpenError, SourceMark, Transport as _},
+};
+use tempfile::TempDir;
+use thiserror::Error;
+
+use super::{
+    HANDLERS,
+    batch::{self, Batch},
+    gateway::Gateway,
+    handlers::{charge, daily_sales, detect_anomaly, notify_customer, track_order},
+    input::{Input, InputError, Opened},
+    number::grouped,
+    place::{Place, Places, SOURCE},
+    progress::Progress,
+    report::Report,
+};
+
+/// What a run needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where events come from.
+    pub input: Input,
+    /// Where everything is kept; none is a temporary directory, removed at the end.
+    pub data: Option<PathBuf>,
+    /// The share of calls to the payment gateway that fail, 0 to 1.
+    pub gateway_failures: f64,
+    /// What these failures are drawn from.
+    pub seed: u64,
+    /// Whether a malformed line ends the run.
+    pub strict: bool,
+}
+
+/// Why a run came to no report.
+#[derive(Debug, Error)]
+pub enum OrdersError {
+    /// The input cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The directory cannot be used.
+    #[error("--data: {0}")]
+    Data(OpenError),
+    /// The directory holds something else than the order system.
+    #[error(
+        "--data: {} is not a directory of the order system: {what}; choose an empty or new directory", directory.display()
+    )]
+    Foreign {
+        /// The directory.
+        directory: PathBuf,
+        /// What it holds.
+        what: String,
+    },
+    /// No temporary directory could be made.
+    #[error("cannot make a temporary directory: {0}; name one with --data")]
+    Temporary(std::io::Error),
+    /// A malformed line in a strict run.
+    #[error("{malformed}; stopped there, because of --strict ({before}). Mend the line, or run without --strict to pass it by")]
+    Strict {
+        /// Which line, and what is wrong with it.
+        malformed: String,
+        /// What became of the lines before.
+        before: &'static str,
+    },
+    /// Interrupted, and shut down in good order.
+    #[error("interrupted; {0}")]
+    Interrupted(&'static str),
+    /// Interrupted a second time, and stopped at once.
+    #[error("interrupted again: stopped at once; what was acknowledged is safe")]
+    Killed,
+    /// The bus failed.
+    #[error(transparent)]
+    Oncue(#[from] oncue::Error),
+}
+
+impl OrdersError {
+    /// Whether the cause is what was asked for, not what happened on the way.
+    #[must_use]
+    pub fn is_callers(&self) -> bool {
+        match self {
+            Self::Input(_) | Self::Data(_) | Self::Foreign { .. } | Self::Strict { .. } => true,
+            Self::Temporary(_) | Self::Interrupted(_) | Self::Killed | Self::Oncue(_) => false,
+        }
+    }
+}
+
+/// Where a run keeps its log.
+struct Home {
+    directory: PathBuf,
+    temporary: Option<TempDir>,
+}
+
+impl Home {
+    fn of(data: Option<PathBuf>) -> Result<Self, OrdersError> {
+        if let Some(directory) = data {
+            return Ok(Self { directory, temporary: None });
+        }
+        let made = tempfile::Builder::new().prefix("oncue-orders-").tempdir().map_err(OrdersError::Temporary)?;
+        Ok(Self { directory: made.path().to_owned(), temporary: Some(made) })
+    }
+
+    /// What interrupting means here.
+    fn after_interrupt(&self) -> &'static str {
+        match self.temporary {
+            None => "run the same command again, and it goes on from there",
+            Some(_) => "nothing is kept, as there was no --data",
+        }
+    }
+
+    fn after_stop(&self) -> &'static str {
+        match self.temporary {
+            None => "the lines before it are taken in and kept",
+            Some(_) => "nothing is kept, as there was no --data",
+        }
+    }
+}
+
+/// Runs the order system until its input is at its end and everything is handled, or until `interrupt` completes.
+///
+/// # Errors
+/// See [`OrdersError`].
+pub async fn run(settings: Settings, interrupt: impl Future<Output = ()>) -> Result<Report, OrdersError> {
+    let input = settings.input.open()?;
+    let home = Home::of(settings.data.clone())?;
+    let clock = Clock::system();
+    let transport = open(&home.directory, &clock).await?;
+    let places = known(&transport, &home.directory)?;
+    let begin = places.of(&input.name);
+    let progress = Progress::new(input.size, begin.bytes);
+    tell(&settings, &home, &input, &places, &progress);
+    let name = input.name.clone();
+    let batches = batch::read(input.from(&begin)?, begin, settings.strict).map_err(|source| {
+        OrdersError::Input(InputError::Read { input: name.clone(), source })
+    })?;
+    let gateway = Gateway::new(settings.gateway_failures, settings.seed);
+    let bus = start(App::with_transport(transport, clock), gateway).await?;
+    let ended = {
+        let feed = async {
+            let feed = Feed { bus: &bus, progress: &progress, name, places };
+            feed.run(batches, &home).await?;
+            progress.read_all();
+            Ok(bus.idle().await?)
+        };
+        tokio::select! {
+            fed = feed => fed,
+            () = interrupt => Err(OrdersError::Interrupted(home.after_interrupt())),
+            () = progress.watch(&bus) => Ok(()),
+        }
+    };
+    progress.finish();
+    let report = ended.and_then(|()| {
+        let kept = home.temporary.is_none().then(|| home.directory.clone());
+        Ok(Report::read(bus.inspect(), begin.line, kept).map_err(oncue::Error::from)?)
+    });
+    bus.shutdown_within(GRACE).await?;
+    report
+}
+
+/// How long handlers may go on after an interrupt.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How far back a line that comes again is a duplicate: as far as anybody interrupts and resumes a run.
+const DUPLICATE_AGE: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+/// Most events for which that is so.
+const DUPLICATE_IDS: usize = 1_000_000;
+
+async fn open(directory: &Path, clock: &Clock) -> Result<Arc<LogTransport>, OrdersError> {
+    let url = LogUrl::file(directory).dedup_window(DUPLICATE_AGE, DUPLICATE_IDS);
+    let clock = clock.clone();
+    let opening = tokio::task::spawn_blocking(move || LogTransport::open(&url, clock));
+    match opening.await {
+        Ok(Ok(transport)) => Ok(Arc::new(transport)),
+        Ok(Err(error @ OpenError::Directory(_))) => Err(OrdersError::Data(error)),
+        Ok(Err(error)) => Err(OrdersError::Oncue(error.into())),
+        Err(_) => Err(OrdersError::Killed),
+    }
+}
+
+/// How far earlier runs in this directory came. Refuses a log that is not of the order system, before anything is
+/// written to it.
+fn known(transport: &LogTransport, directory: &Path) -> Result<Places, OrdersError> {
+    let foreign = |what: String| OrdersError::Foreign { directory: directory.to_owned(), what };
+    let subscriptions = transport.inspect().subscriptions();
+    if let Some(other) = subscriptions.iter().find(|known| !HANDLERS.contains(&known.id.as_str())) {
+        return Err(foreign(format!("its log has a handler `{}`", other.id)));
+    }
+    let places = transport.inspect().source(SOURCE).place;
+    Places::parse(&places).map_err(|error| foreign(format!("its log says {places:?} of its input ({error})")))
+}
+
+fn tell(settings: &Settings, home: &Home, input: &Opened, places: &Places, progress: &Progress) {
+    if let Input::Simulated { seed, events } = settings.input {
+        progress.say(&format!("no --input: simulating {} events (seed {seed})", grouped(events)));
+    }
+    if home.temporary.is_some() {
+        let directory = home.directory.display();
+        progress.say(&format!("no --data: running in {directory}, which is removed at the end"));
+        return;
+    }
+    let directory = home.directory.display();
+    match places.of(&input.name) {
+        Place { line: 0, .. } if places.inputs().next().is_some() => {
+            let others: Vec<_> = places.inputs().collect();
+            progress.say(&format!("{directory} holds the events of {}; these are added to them", others.join(", ")));
+        }
+        Place { line: 0, .. } => {}
+        Place { line, .. } => progress.say(&format!("{directory}: going on after line {}", grouped(line))),
+    }
+}
+
+async fn start(app: App, gateway: Gateway) -> Result<Bus, oncue::Error> {
+    app.state(gateway)
+        .on(track_order)
+        .on(detect_anomaly)
+        .on(charge)
+        .on(notify_customer.after(track_order).after(detect_anomaly))
+        .on(daily_sales)
+        .start()
+        .await
+}
+
+/// Publishes what is read.
+struct Feed<'a> {
+    bus: &'a Bus,
+    progress: &'a Progress,
+    name: String,
+    places: Places,
+}
+
+impl Feed<'_> {
+    async fn run(
+        mut self,
+        mut batches: tokio::sync::mpsc::Receiver<std::io::Result<Batch>>,
+        home: &Home,
+    ) -> Result<(), OrdersError> {
+        while let Some(batch) = batches.recv().await {
+            let batch = batch.map_err(|source| InputError::Read { input: self.name.clone(), source })?;
+            let Batch { events, malformed, place, stopped_by } = batch;
+            // Told before it is written: after a crash, twice rather than never.
+            self.progress.malformed(&malformed);
+            self.places.set(&self.name, place);
+            let mark = SourceMark { id: SOURCE.to_owned(), place: self.places.to_text() };
+            self.bus.publish_all(DEFAULT_TOPIC, events, Some(mark)).await?;
+            tracing::debug!(line = place.line, "published");
+            self.progress.published(place.line, place.bytes);
+            if let Some(stopped_by) = stopped_by {
+                return Err(OrdersError::Strict { malformed: stopped_by.to_string(), before: home.after_stop() });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! Retention: `settled` drops what every subscription of a topic is through with; `forever` keeps all.
+//!
+//! Segments go as a whole, oldest first. What is still wanted from them (the newest value of a key, a dead letter) is
+//! written again at the end before; positions of events do not change.
+
+use oncue_log::{Lsn, TopicId};
+
+use super::{Inner, Shared, keyed::Stored, records::Change, records::Keyed};
+use crate::transport::{InspectError, PublishError, StateChange};
+
+/// What a log keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retention {
+    /// Everything. The default of `file:`.
+    Forever,
+    /// Events that a subscription of their topic is not through with. A topic without subscriptions keeps all: one may
+    /// come and begin at the earliest. The default of `memory:`.
+    Settled,
+}
+
+impl Inner {
+    /// Drops what may go, after a checkpoint.
+    pub(super) fn trim(&self, shared: &mut Shared) {
+        if self.url.retention == Retention::Forever {
+            return;
+        }
+        let trimmed = self.lowest_wanted(shared).and_then(|before| {
+            self.rewrite(shared, before)?;
+            self.log.trim(before).map_err(|error| InspectError::Storage(error.to_string()))
+        });
+        if let Err(error) = trimmed {
+            tracing::warn!(%error, "nothing was dropped from the log");
+        }
+    }
+
+    /// The record of the first event that somebody still wants.
+    fn lowest_wanted(&self, shared: &Shared) -> Result<Lsn, InspectError> {
+        let mut lowest = self.log.durable();
+        for topic in self.log.topics() {
+            let low = |state: &super::state::SubscriptionState| state.settled.low();
+            let of_topic = shared.state.subscriptions.iter().filter(|state| TopicId(state.about.topic) == topic.id);
+            let wanted = of_topic.map(low).min().unwrap_or(topic.first_offset);
+            let mut cursor = self.log.cursor(topic.id, wanted.max(topic.first_offset));
+            let mut first = Vec::with_capacity(1);
+            self.log
+                .read(&mut cursor, 1, usize::MAX, &mut first)
+                .map_err(|error| InspectError::Storage(error.to_string()))?;
+            lowest = lowest.min(first.first().map_or(lowest, |record| record.lsn));
+        }
+        Ok(lowest)
+    }
+
+    /// Writes what lies below `before` and is still wanted again, as one batch.
+    fn rewrite(&self, shared: &mut Shared, before: Lsn) -> Result<(), InspectError> {
+        let mut changes = Vec::new();
+        for state in &shared.state.subscriptions {
+            for (key, stored, lsn) in state.keyed.located().filter(|(_, _, lsn)| *lsn < before) {
+                let stored = match stored {
+                    Some(value) => Stored::InMemory(value),
+                    None => Stored::InLog(lsn),
+                };
+                if let Some(value) = self.value(stored)? {
+                    let (subscription, key) = (state.about.number, key.to_owned());
+                    changes.push(Change::Keyed(Keyed { subscription, key, change: StateChange::Set(value) }));
+                }
+            }
+            for dead in state.dead.values().filter(|dead| dead.lsn < before) {
+                let mut letter = self.dead_record(dead.lsn)?;
+                letter.about.copy = true;
+                changes.push(Change::DeadLetter(letter));
+            }
+        }
+        for change in &changes {
+            self.append_change(shared, change).map_err(|error: PublishError| InspectError::Storage(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the log holds as much as it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.url.max_bytes.is_some_and(|max| self.log.stats().segments.saturating_mul(self.segment_bytes) > max)
+    }
+}
