@@ -88,7 +88,7 @@ impl Committer {
             synced_lsn: self.synced_lsn,
             time: frame.time,
         };
-        header.seal_summed(&mut frame.bytes, core.seed, frame.checksum);
+        header.seal(&mut frame.bytes, core.seed);
         for (lsn, part) in &frame.parts {
             self.checkpoint = self.tracker.see(*lsn, *part, header.place).or(self.checkpoint);
         }

@@ -1,6 +1,7 @@
 //! What the handles of a log and its writer share: queue, committer, view, and the order in which they are locked.
 //!
-//! Locks are taken in the order committer, view, queue; wakers are called with none held.
+//! Locks are taken in the order committer, view, queue. Wakers are called with none held, but for those that wait for
+//! space: they are called while the writer holds the committer, so that publishers go on while it syncs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -92,8 +93,11 @@ impl Core {
                 self.work.wait(&mut queue);
                 queue.idle = false;
             }
-            let over = queue.waiting.is_empty();
+            let (over, time) = (queue.waiting.is_empty(), queue.last_time);
             drop(queue);
+            if over {
+                self.write_closing(time);
+            }
             if over || self.fence.get().is_some() {
                 break;
             }
@@ -103,6 +107,20 @@ impl Core {
             wake.drain(..).for_each(Waker::wake);
         }
         drop(guard);
+    }
+
+    /// The last frame of a log that is closed, unless it is there.
+    pub(crate) fn write_closing(&self, time: i64) {
+        let mut committer = self.committer.lock();
+        if self.fence.get().is_some() {
+            return;
+        }
+        if let Err(error) = committer.write_closing(self, time) {
+            drop(committer);
+            let mut wake = Vec::new();
+            self.fence(&error, &mut wake);
+            wake.into_iter().for_each(Waker::wake);
+        }
     }
 
     fn commit_locked(&self, committer: &mut Committer, wake: &mut Vec<Waker>) {
@@ -125,7 +143,7 @@ impl Core {
     }
 
     /// From here on nothing becomes durable. Who waits goes to `wake`.
-    pub(crate) fn fence(&self, error: &StorageError, wake: &mut Vec<Waker>) {
+    fn fence(&self, error: &StorageError, wake: &mut Vec<Waker>) {
         self.fence_because(error.to_string(), wake);
     }
 

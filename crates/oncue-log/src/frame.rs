@@ -1,7 +1,7 @@
 //! Frames: the unit of atomicity on disk. Layout and rules: `docs/log-format.md`.
 
 use bytes::Bytes;
-use crc32c::{crc32c, crc32c_append, crc32c_combine};
+use crc32c::{crc32c, crc32c_append};
 
 use crate::limits::MAX_FRAME_BYTES;
 use crate::record::{Lsn, Walk};
@@ -56,12 +56,6 @@ pub(crate) fn seed(log_id: u64) -> u32 {
 impl FrameHeader {
     /// Fills in the header of `frame`, whose payload is already there, and its checksum.
     pub(crate) fn seal(&self, frame: &mut [u8], seed: u32) {
-        let payload = crc32c(&frame[HEADER_BYTES..]);
-        self.seal_summed(frame, seed, payload);
-    }
-
-    /// The same, with the payload's checksum known: those who fill a frame sum up what they add while it is in their cache.
-    pub(crate) fn seal_summed(&self, frame: &mut [u8], seed: u32, payload: u32) {
         frame[..HEADER_BYTES].fill(0);
         put(frame, 4, &MAGIC);
         frame[8] = VERSION;
@@ -75,8 +69,7 @@ impl FrameHeader {
         put(frame, 40, &self.first_lsn.to_le_bytes());
         put(frame, 48, &self.synced_lsn.to_le_bytes());
         put(frame, 56, &self.time.to_le_bytes());
-        let header = crc32c_append(seed, &frame[4..HEADER_BYTES]);
-        let checksum = crc32c_combine(header, payload, frame.len() - HEADER_BYTES);
+        let checksum = crc32c_append(seed, &frame[4..]);
         put(frame, 0, &checksum.to_le_bytes());
     }
 

@@ -256,7 +256,7 @@ impl Log {
     }
 
     /// Takes no more appends, writes what waits and the closing frame. Closing again does nothing. What is durable stays
-    /// readable. Dropping the last handle closes too, but has nobody to tell about an error.
+    /// readable. Dropping the last handle closes too, but has nobody to tell about an error. Blocks: not for use in a waker.
     ///
     /// # Errors
     /// [`AppendError::Fenced`] if something could not be written.
@@ -275,22 +275,21 @@ impl Handle {
         let mut queue = core.queue.lock();
         queue.closed = true;
         let time = now.unwrap_or(queue.last_time);
+        queue.last_time = time;
         drop(queue);
         core.work.notify_one();
-        let writer = self.thread.lock().take();
-        // The last handle may go in a waker that the writer thread itself calls.
-        if let Some(writer) = writer.filter(|writer| writer.thread().id() != thread::current().id()) {
+        let mut thread = self.thread.lock();
+        // The last handle may go in a waker that the writer thread itself calls: it closes the log when it is done.
+        if thread.as_ref().is_some_and(|writer| writer.thread().id() == thread::current().id()) {
+            return Ok(core.fenced()?);
+        }
+        let writer = thread.take();
+        drop(thread);
+        if let Some(writer) = writer {
             let _a_panic_has_fenced_the_log = writer.join();
         }
         core.commit();
-        core.fenced()?;
-        let mut committer = core.committer.lock();
-        if let Err(error) = committer.write_closing(core, time) {
-            drop(committer);
-            let mut wake = Vec::new();
-            core.fence(&error, &mut wake);
-            wake.into_iter().for_each(Waker::wake);
-        }
+        core.write_closing(time);
         Ok(core.fenced()?)
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use crc32c::crc32c_append;
 
 use crate::batch::Batch;
 use crate::checkpoint::{Part, TopicState};
@@ -25,8 +24,6 @@ pub(crate) struct Pending {
     pub(crate) time: i64,
     pub(crate) topics: Vec<FrameTopic>,
     pub(crate) parts: Vec<(Lsn, Part)>,
-    /// Of the payload so far.
-    pub(crate) checksum: u32,
     serial: u64,
 }
 
@@ -104,7 +101,6 @@ impl Queue {
         frame.bytes.extend_from_slice(&batch.bytes);
         frame.records += batch.records;
         let offset = if batch.events > 0 { number(frame, topics, from) } else { 0 };
-        frame.checksum = crc32c_append(frame.checksum, &frame.bytes[from..]);
         self.next_lsn += u64::from(batch.records);
         Ok(Ticket { lsn, end: self.next_lsn, offset })
     }
@@ -126,12 +122,10 @@ impl Queue {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let (frame, _) = self.room(RECORD_HEADER_BYTES + bytes, now);
         let header = RecordHeader { bytes: bytes as u32, kind, flags: 0, partition: 0, topic, offset: 0 };
-        let from = frame.bytes.len();
         frame.bytes.extend_from_slice(&header.encode());
         for part in parts {
             frame.bytes.extend_from_slice(part);
         }
-        frame.checksum = crc32c_append(frame.checksum, &frame.bytes[from..]);
         frame.records += 1;
         self.next_lsn += 1;
         self.next_lsn - 1
@@ -144,7 +138,6 @@ impl Queue {
             self.serial += 1;
             let mut frame = self.spare.pop().unwrap_or_default();
             frame.bytes.resize(HEADER_BYTES, 0);
-            frame.checksum = 0;
             frame.first_lsn = self.next_lsn;
             frame.serial = self.serial;
             self.waiting.push_back(frame);
