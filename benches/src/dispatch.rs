@@ -53,13 +53,17 @@ impl Parts {
 }
 
 /// Runs a call to its end, as the dispatcher does when the handler does not wait.
+#[inline]
 fn finish(call: Call) {
-    let ended = match call {
-        Call::Done(outcome) => Poll::Ready(outcome),
-        Call::Future(mut future) => future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())),
-        Call::Blocking(_) => Poll::Pending,
+    let acked = match call {
+        Call::Done(outcome) => matches!(outcome, Outcome::Ack),
+        Call::Future(mut future) => {
+            let polled = future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
+            matches!(polled, Poll::Ready(Outcome::Ack))
+        }
+        Call::Blocking(_) => false,
     };
-    assert!(ended == Poll::Ready(Outcome::Ack), "the handler of a benchmark acknowledges at once");
+    assert!(acked, "the handler of a benchmark acknowledges at once");
 }
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -78,14 +82,15 @@ fn inline(plan: &Plan, parts: &Parts, new_invocation: bool) -> Result<Row> {
         let against = nanos_per_call(seconds, || direct(black_box(&parts.event)));
         Ok(Sample::of(ours, against))
     })?;
-    let (what, target) = if new_invocation {
-        ("The same, with a new Invocation for each call", Target::default())
+    let what = "Dispatch of a built event to one inline handler";
+    let (case, target) = if new_invocation {
+        ("a new invocation each", Target::default())
     } else {
-        ("Dispatch of a built event to one inline handler", Target::at_most(4.0).absolute(12.0))
+        ("", Target::at_most(4.0).absolute(12.0))
     };
     let against = "`Box<dyn Fn(&Envelope)>` call, same body";
     let settings = format!("{}, one thread, nothing synced; through `ErasedHandler::call`.", events::PAYLOAD);
-    Ok(Row { id: "1a", what, against, unit: "ns", target, settings, rounds })
+    Ok(Row { id: "1a", case, what, against, unit: "ns", target, settings, rounds })
 }
 
 /// 1a, and what making an invocation adds.
@@ -100,9 +105,9 @@ pub(crate) fn asynchronous(plan: &Plan) -> Result<Vec<Row>> {
     let with_context = handle_with_context.named("bench").types([events::TYPE]).handler;
     let without = handle_later.named("bench").types([events::TYPE]).handler;
     let mut rows = Vec::new();
-    for (what, handler, target) in [
-        ("Async handler with context", black_box(with_context), Target::at_most(1.5)),
-        ("The same handler without context", black_box(without), Target::default()),
+    for (case, handler, target) in [
+        ("with context", black_box(with_context), Target::at_most(1.5)),
+        ("without context", black_box(without), Target::default()),
     ] {
         let direct: Box<dyn Fn(Envelope) -> Boxed + Send + Sync> =
             black_box(Box::new(|event| Box::pin(handle_later(event))));
@@ -124,8 +129,9 @@ pub(crate) fn asynchronous(plan: &Plan) -> Result<Vec<Row>> {
              `take_effects` after it, both sides a clone of the event.",
             events::PAYLOAD
         );
+        let what = "Dispatch of a built event to one async handler";
         let against = "awaiting a boxed future of the same body";
-        rows.push(Row { id: "1b", what, against, unit: "ns", target, settings, rounds });
+        rows.push(Row { id: "1b", case, what, against, unit: "ns", target, settings, rounds });
     }
     Ok(rows)
 }

@@ -69,6 +69,7 @@ pub(crate) fn queued(plan: &Plan, runtime: &Runtime) -> Result<Vec<Row>> {
     );
     Ok(vec![Row {
         id: "1c",
+        case: "",
         what: "Queued hand-off: `publish_all` in batches of 256 on `memory:` → inline handler → settled",
         against: "tokio mpsc, `send` each, `recv_many(256)`",
         unit: "events/s",

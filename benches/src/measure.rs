@@ -142,10 +142,8 @@ impl Plan {
 /// CPU time so far, in clock ticks over all cores.
 struct Usage {
     total: u64,
-    /// Spent by programs, or taken away by the hypervisor.
-    busy: u64,
-    /// Of that: by this process, and by the kernel's own threads, which write what this process syncs.
-    ours: u64,
+    /// Of programs other than this one, and what the hypervisor took.
+    others: u64,
 }
 
 impl Usage {
@@ -154,38 +152,60 @@ impl Usage {
         let all = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
         let ticks: Vec<u64> = all.take(8).filter_map(|ticks| ticks.parse().ok()).collect();
         let [user, nice, system, .., steal] = ticks[..] else { return Err("/proc/stat has no such line".into()) };
-        let own = fs::read_to_string("/proc/self/stat")?;
-        let mut ours = ticks_of(&own).map_or(0, |(_, ticks)| ticks);
+        let (own, mut others, mut sees_all) = (std::process::id(), 0, false);
         for process in fs::read_dir("/proc")? {
-            ours += kernel_ticks(&process?).unwrap_or(0);
+            let Some((id, times)) = times_of(&process?) else { continue };
+            sees_all |= id == KTHREADD;
+            // The kernel's own threads write what this process syncs: they are no noise.
+            if id != own && id != KTHREADD && times.parent != KTHREADD {
+                others += times.own + times.of_children;
+            }
         }
-        Ok(Self { total: ticks.iter().sum(), busy: user + nice + system + steal, ours })
+        if !sees_all {
+            // In a container: what others take shows only in the sum, from which the kernel cannot be told apart.
+            let times = fs::read_to_string("/proc/self/stat")?;
+            let ours = Times::parse(&times).map_or(0, |times| times.own);
+            others = (user + nice + system).saturating_sub(ours);
+        }
+        Ok(Self { total: ticks.iter().sum(), others: others + steal })
     }
 
-    /// The share of the machine that other programs had.
+    /// The share of the machine that others had.
     fn others_since(&self, before: &Self) -> f64 {
-        let busy = self.busy.saturating_sub(before.busy);
-        let ours = self.ours.saturating_sub(before.ours);
-        busy.saturating_sub(ours) as f64 / self.total.saturating_sub(before.total).max(1) as f64
+        let others = self.others.saturating_sub(before.others);
+        others as f64 / self.total.saturating_sub(before.total).max(1) as f64
     }
 }
 
-/// The parent, and user and system time, of a `/proc/PID/stat`.
-fn ticks_of(stat: &str) -> Option<(u64, u64)> {
-    // The name comes first, in brackets, and may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
-    let parent = fields.next()?.parse().ok()?;
-    let mut times = fields.skip(9).map_while(|field| field.parse::<u64>().ok());
-    Some((parent, times.next()? + times.next()?))
+/// The parent of the kernel's threads.
+const KTHREADD: u32 = 2;
+
+/// A process's parent, and its user and system time.
+#[derive(Debug, PartialEq)]
+struct Times {
+    parent: u32,
+    own: u64,
+    /// Of children that ended: so no time is lost when a process ends between two readings.
+    of_children: u64,
 }
 
-/// The time of a process that is one of the kernel's threads.
-fn kernel_ticks(process: &fs::DirEntry) -> Option<u64> {
-    const KTHREADD: u64 = 2;
-    process.file_name().to_str()?.parse::<u64>().ok()?;
+impl Times {
+    /// Reads a `/proc/PID/stat`.
+    fn parse(stat: &str) -> Option<Self> {
+        // The name comes first, in brackets, and may hold anything.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
+        let parent = fields.next()?.parse().ok()?;
+        let mut times = fields.skip(9).map_while(|field| field.parse::<u64>().ok());
+        let mut two = || Some(times.next()? + times.next()?);
+        Some(Self { parent, own: two()?, of_children: two()? })
+    }
+}
+
+/// The id and the times of a process, if this is one and it did not end meanwhile.
+fn times_of(process: &fs::DirEntry) -> Option<(u32, Times)> {
+    let id = process.file_name().to_str()?.parse().ok()?;
     let stat: io::Result<String> = fs::read_to_string(process.path().join("stat"));
-    let (parent, ticks) = ticks_of(&stat.ok()?)?;
-    (parent == KTHREADD).then_some(ticks)
+    Some((id, Times::parse(&stat.ok()?)?))
 }
 
 #[cfg(test)]
@@ -201,8 +221,8 @@ mod tests {
 
     #[test]
     fn the_times_of_a_process_are_found_behind_any_name() {
-        let stat = "12 (a) b (c) S 2 0 0 0 -1 69238880 0 0 0 0 7 35 0 0 20 0 1 0 14";
-        assert_eq!(ticks_of(stat), Some((2, 42)));
+        let stat = "12 (a) b (c) S 2 0 0 0 -1 69238880 0 0 0 0 7 35 1 4 20 0 1 0 14";
+        assert_eq!(Times::parse(stat), Some(Times { parent: 2, own: 42, of_children: 5 }));
     }
 
     #[test]

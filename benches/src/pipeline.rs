@@ -75,7 +75,7 @@ pub(crate) fn batched(plan: &Plan, runtime: &Runtime, directory: &Path) -> Resul
     );
     let what = "Publish → handle → durable position, batched, through the bus";
     let target = Target::at_least(0.85);
-    Ok(vec![Row { id: "3a", what, against: ALONE, unit: "events/s", target, settings, rounds }])
+    Ok(vec![Row { id: "3a", case: "", what, against: ALONE, unit: "events/s", target, settings, rounds }])
 }
 
 /// Deliveries that may wait to be settled: what is settled is picked from them at random.
@@ -193,7 +193,7 @@ pub(crate) fn each(plan: &Plan, runtime: &Runtime, directory: &Path) -> Result<V
     );
     let what = "Publish → each event acked by itself, out of order";
     let target = Target::at_least(0.5).absolute(1_000_000.0);
-    Ok(vec![Row { id: "3b", what, against: ALONE, unit: "events/s", target, settings, rounds }])
+    Ok(vec![Row { id: "3b", case: "", what, against: ALONE, unit: "events/s", target, settings, rounds }])
 }
 
 /// 3c: one event all the way.
@@ -228,6 +228,7 @@ pub(crate) fn one(plan: &Plan, runtime: &Runtime, directory: &Path) -> Result<Ve
     );
     Ok(vec![Row {
         id: "3c",
+        case: "",
         what: "One event: publish → handle → ack, both durable, p50",
         against: "two pwrites, each with its fdatasync, p50",
         unit: "µs",

@@ -12,6 +12,8 @@ use crate::{
 /// One comparison.
 pub(crate) struct Row {
     pub(crate) id: &'static str,
+    /// Which of several with one id; empty if there is one.
+    pub(crate) case: &'static str,
     /// Ours: what is measured.
     pub(crate) what: &'static str,
     /// The other side.
@@ -80,6 +82,7 @@ impl Target {
 #[derive(Serialize)]
 struct Line<'a> {
     id: &'a str,
+    case: &'a str,
     what: &'a str,
     ours: Option<f64>,
     against: Option<f64>,
@@ -94,6 +97,10 @@ struct Line<'a> {
 }
 
 impl Row {
+    fn name(&self) -> String {
+        if self.case.is_empty() { self.id.to_owned() } else { format!("{}, {}", self.id, self.case) }
+    }
+
     fn samples(&self) -> &[Sample] {
         &self.rounds.samples
     }
@@ -125,6 +132,7 @@ impl Row {
     pub(crate) fn json(&self) -> String {
         let line = Line {
             id: self.id,
+            case: self.case,
             what: self.what,
             ours: self.median_of(|sample| Some(sample.ours)),
             against: self.median_of(|sample| sample.against),
@@ -148,7 +156,7 @@ impl Row {
         let ratio =
             self.median_of(Sample::ratio).map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}×{spread}"));
         [
-            self.id.to_owned(),
+            self.name(),
             ratio,
             shown(self.median_of(|sample| Some(sample.ours))),
             shown(self.median_of(|sample| sample.against)),
@@ -191,7 +199,7 @@ pub(crate) fn markdown(rows: &[Row], machine: &Machine) -> String {
     );
     out.push_str("measures one side, then the other. Met or missed: at least four of five rounds say so.\n\n");
     for row in rows {
-        let _ = writeln!(out, "- **{}** {}", row.id, row.settings());
+        let _ = writeln!(out, "- **{}** {}", row.name(), row.settings());
     }
     out
 }
@@ -226,7 +234,7 @@ mod tests {
         let samples = ratios.iter().map(|ratio| Sample::of(*ratio, 1.0)).collect();
         let rounds = Rounds { samples, ..Rounds::default() };
         let (what, settings) = ("", String::new());
-        Row { id: "x", what, against: "", unit: "ns", target, settings, rounds }.verdict()
+        Row { id: "x", case: "", what, against: "", unit: "ns", target, settings, rounds }.verdict()
     }
 
     #[test]

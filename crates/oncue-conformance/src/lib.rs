@@ -1,1 +1,39 @@
-//! Placeholder while the workspace is being laid out.
+//! The delivery contract as an executable suite: 46 cases, each of which can fail, for any transport.
+//!
+//! A transport is given as a [`Factory`]: a closure that opens it by the name of a place. A place seen for the first
+//! time is empty; opened again, it holds what was made durable there, which is how restarts are tested.
+//!
+//! ```
+//! use oncue::transport;
+//! use oncue_conformance::{Filter, Suite, Tier};
+//!
+//! # #[tokio::main]
+//! # async fn main() {
+//! let suite = Suite::new("mine", |_place: String, clock: oncue::Clock| async move {
+//!     Ok(transport::open("memory:", clock)?)
+//! });
+//! let report = suite.run(&Filter::only([1, 2]), Tier::Fast).await;
+//! assert_eq!(report.failures().count(), 0, "{report}");
+//! # }
+//! ```
+//!
+//! A case that a transport cannot meet is *skipped with the reason*; so is one that needs what does not exist yet, even
+//! if all that does exist held. Nothing passes by not being tested.
+
+mod bench;
+pub mod cases;
+mod case;
+mod catalogue;
+mod failure;
+mod report;
+mod seen;
+mod suite;
+pub mod tap;
+
+pub use bench::Bench;
+pub use case::{Case, Needs, Run, Tier};
+pub use catalogue::{CATALOGUE, CATALOGUE_LEN};
+pub use failure::Failure;
+pub use report::{Entry, Report, Reports, Verdict};
+pub use seen::{Running, Seen, Step, noting};
+pub use suite::{DEADLINE, Factory, Filter, Opened, Suite, Urls};

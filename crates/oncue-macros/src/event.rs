@@ -25,8 +25,9 @@ pub(crate) fn derive(input: TokenStream) -> Result<TokenStream> {
     };
     let name = &input.ident;
     let topic = topic.map(|topic| quote!(const TOPIC: &'static str = #topic;));
-    let schema = schema
-        .map(|schema| quote!(const SCHEMA: ::core::option::Option<&'static str> = ::core::option::Option::Some(#schema);));
+    let schema = schema.map(
+        |schema| quote!(const SCHEMA: ::core::option::Option<&'static str> = ::core::option::Option::Some(#schema);),
+    );
     Ok(quote! {
         #[automatically_derived]
         impl ::oncue::event::Event for #name {
@@ -47,10 +48,13 @@ fn of_struct(name: &Ident, fields: &Fields, mut options: Options) -> Result<Toke
     let key = options.take("key").map(|option| option.expr()).transpose()?.map(|key| key_fn(&key)).transpose()?;
     options.finish(&["type", "key", "topic", "schema"])?;
     let (encode, decode) = if matches!(fields, Fields::Unit) {
-        (quote!(::core::result::Result::Ok(::oncue::__private::Bytes::new())), quote!({
-            let _ = (event_type, data);
-            ::core::result::Result::Ok(Self)
-        }))
+        (
+            quote!(::core::result::Result::Ok(::oncue::__private::Bytes::new())),
+            quote!({
+                let _ = (event_type, data);
+                ::core::result::Result::Ok(Self)
+            }),
+        )
     } else {
         // At the name of the type: a missing `Serialize` is reported there.
         (
@@ -197,11 +201,15 @@ fn enum_body(variants: &[EventVariant<'_>]) -> TokenStream {
     let names: Vec<_> = variants.iter().map(|variant| variant.name).collect();
     let keys = variants.iter().map(|EventVariant { name, inner, .. }| match inner {
         None => quote!(Self::#name => ::core::option::Option::None),
-        Some(inner) => quote_spanned!(inner.span()=> Self::#name(event) => <#inner as ::oncue::event::Event>::key(event)),
+        Some(inner) => {
+            quote_spanned!(inner.span()=> Self::#name(event) => <#inner as ::oncue::event::Event>::key(event))
+        }
     });
     let encodings = variants.iter().map(|EventVariant { name, inner, .. }| match inner {
         None => quote!(Self::#name => ::core::result::Result::Ok(::oncue::__private::Bytes::new())),
-        Some(inner) => quote_spanned!(inner.span()=> Self::#name(event) => <#inner as ::oncue::event::Event>::encode(event)),
+        Some(inner) => {
+            quote_spanned!(inner.span()=> Self::#name(event) => <#inner as ::oncue::event::Event>::encode(event))
+        }
     });
     let decodings = variants.iter().zip(&types).map(|(EventVariant { name, inner, .. }, event_type)| {
         let value = match inner {

@@ -1,9 +1,11 @@
 //! `#[handler]`.
 
+mod generics;
+mod meta;
 mod options;
 mod signature;
 
-use proc_macro2::{Literal, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::{ItemFn, Result, spanned::Spanned as _};
 
@@ -37,45 +39,47 @@ fn not_a_function(item: &TokenStream) -> Option<syn::Error> {
 
 fn expand_function(options: TokenStream, function: &ItemFn) -> Result<TokenStream> {
     let options: HandlerOptions = syn::parse2(options)?;
-    let again = |attribute: &&syn::Attribute| attribute.path().segments.last().is_some_and(|last| last.ident == "handler");
+    let again =
+        |attribute: &&syn::Attribute| attribute.path().segments.last().is_some_and(|last| last.ident == "handler");
     if let Some(again) = function.attrs.iter().find(again) {
         return Err(syn::Error::new(again.span(), "it is a handler already: give all options in one `#[handler(…)]`"));
     }
     let signature = Signature::of(&function.sig)?;
     if let (Some(inline), true) = (options.inline, signature.is_async) {
-        return Err(syn::Error::new(inline, "`inline` is for a plain `fn`: an `async fn` always runs where it is called"));
+        return Err(syn::Error::new(
+            inline,
+            "`inline` is for a plain `fn`: an `async fn` always runs where it is called",
+        ));
     }
-    let meta = meta(&options, function);
-    let checks = checks(&options, &signature);
+    let meta = meta::meta(&options, &signature, function);
     let (parameters, bindings, returned) = (&signature.parameters, &signature.bindings, &signature.returned);
     let ItemFn { attrs, vis, sig, block, .. } = function;
-    let (name, generics, uses) = (&sig.ident, &sig.generics, &signature.uses);
-    let where_clause = &generics.where_clause;
-    let generics = &generics.params;
+    let (name, generics, where_clause) = (&sig.ident, &sig.generics.params, &sig.generics.where_clause);
+    let statements = &block.stmts;
+    let uses = signature.generics.arguments();
     let body = quote!({
         #(#bindings)*
-        #block
+        #(#statements)*
     });
     // At the name: what is wrong with the future as a whole is reported there.
     let (output, value) = if signature.is_async {
         (
             quote_spanned!(name.span()=> ::oncue::handler::Annotated<
-                impl ::oncue::handler::Meta + use<#(#uses),*>,
+                impl ::oncue::handler::Meta + use<#uses>,
                 impl ::core::future::Future<Output = #returned> + ::core::marker::Send,
             >),
-            quote!(::oncue::handler::Annotated::new(__Meta, async move {
+            quote!(::oncue::handler::Annotated::new(__oncue_meta, async move {
                 // Tells the compiler the type before it reads the body.
                 if let ::core::option::Option::Some(returned) = ::core::option::Option::None::<#returned> {
                     return returned;
                 }
-                let returned: #returned = #body;
-                returned
+                #body
             })),
         )
     } else {
         (
-            quote!(::oncue::handler::AnnotatedValue<impl ::oncue::handler::Meta + use<#(#uses),*>, #returned>),
-            quote!(::oncue::handler::AnnotatedValue::new(__Meta, (move || -> #returned #body)())),
+            quote!(::oncue::handler::AnnotatedValue<impl ::oncue::handler::Meta + use<#uses>, #returned>),
+            quote!(::oncue::handler::AnnotatedValue::new(__oncue_meta, (move || -> #returned #body)())),
         )
     };
     Ok(quote! {
@@ -86,47 +90,8 @@ fn expand_function(options: TokenStream, function: &ItemFn) -> Result<TokenStrea
             clippy::unused_async, clippy::unused_unit, clippy::type_complexity
         )]
         #vis fn #name<#generics>(#(#parameters),*) -> #output #where_clause {
-            #meta
-            #checks
+            let __oncue_meta = { #meta };
             #value
         }
     })
-}
-
-fn meta(options: &HandlerOptions, function: &ItemFn) -> TokenStream {
-    let name = &function.sig.ident;
-    let plain_name = syn::ext::IdentExt::unraw(name).to_string();
-    let id = options.id.as_ref().map_or_else(|| quote!(#plain_name), |id| quote!(#id));
-    // Not `line!()`: that is the attribute's.
-    let line = Literal::usize_unsuffixed(name.span().unwrap().line());
-    let setters = &options.setters;
-    quote! {
-        struct __Meta;
-        impl ::oncue::handler::Meta for __Meta {
-            const ID: &'static str = #id;
-            const FILE: &'static str = ::core::file!();
-            const LINE: u32 = #line;
-
-            fn apply(registration: ::oncue::handler::Registration) -> ::oncue::handler::Registration {
-                registration #(#setters)*
-            }
-        }
-    }
-}
-
-/// One line for each argument and for what is returned, at its own span: so the compiler names the wrong one.
-fn checks(options: &HandlerOptions, signature: &Signature) -> TokenStream {
-    let event = &signature.event;
-    let event = quote_spanned!(event.span()=> let _ = <#event as ::oncue::handler::Input>::TYPES;);
-    let arguments = signature.arguments.iter().map(|argument| {
-        quote_spanned!(argument.span()=> let _ = <#argument as ::oncue::handler::Extract>::KEYED;)
-    });
-    let returned = &signature.returned;
-    let returns = quote_spanned!(returned.span()=> let _ = <#returned as ::oncue::handler::IntoOutcome>::EMITTING;);
-    let classify = options.classify.as_ref().map(|classify| {
-        quote_spanned! {classify.span()=>
-            let _: fn(&<#returned as ::oncue::handler::IntoOutcome>::Error) -> ::oncue::policy::ErrorClass = #classify;
-        }
-    });
-    quote!(#event #(#arguments)* #returns #classify)
 }

@@ -11,8 +11,19 @@ use syn::{
 use crate::options::{Named, Options, check_event_type, list, text_of};
 
 const KNOWN: &[&str] = &[
-    "id", "retry", "concurrency", "timeout", "inline", "on", "topic", "emits", "classify", "on_dead_letter",
-    "after_dead_letter", "start", "ordered",
+    "id",
+    "retry",
+    "concurrency",
+    "timeout",
+    "inline",
+    "on",
+    "topic",
+    "emits",
+    "classify",
+    "on_dead_letter",
+    "after_dead_letter",
+    "start",
+    "ordered",
 ];
 
 pub(super) struct HandlerOptions {
@@ -40,9 +51,7 @@ impl Parse for HandlerOptions {
         set("on", on)?;
         set("topic", |option| option.text().map(|topic| quote!(.topic(#topic))))?;
         set("emits", emits)?;
-        set("on_dead_letter", |option| {
-            choice(option, "OnDeadLetter", &[("continue", "Continue"), ("hold", "Hold")])
-        })?;
+        set("on_dead_letter", |option| choice(option, "OnDeadLetter", &[("continue", "Continue"), ("hold", "Hold")]))?;
         set("after_dead_letter", |option| choice(option, "AfterDeadLetter", &[("skip", "Skip"), ("hold", "Hold")]))?;
         set("start", |option| choice(option, "Start", &[("earliest", "Earliest"), ("latest", "Latest")]))?;
         set("ordered", |option| choice(option, "Ordered", &[("strict", "Strict"), ("relaxed", "Relaxed")]))?;
@@ -97,7 +106,8 @@ fn timeout(option: Named) -> Result<TokenStream> {
         Some(0) => Err(Error::new(text.span(), "`timeout = 0` would fail every attempt")),
         Some(timeout) => Ok(quote!(.timeout(::core::time::Duration::from_millis(#timeout)))),
         None => {
-            let message = "`timeout` is a number and a unit (`\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"1h\"`), or a `Duration`";
+            let message =
+                "`timeout` is a number and a unit (`\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"1h\"`), or a `Duration`";
             Err(Error::new(text.span(), message))
         }
     }

@@ -1,8 +1,10 @@
 //! What a handler function takes and returns.
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens as _, format_ident, quote, quote_spanned};
-use syn::{Error, FnArg, GenericParam, Pat, PatType, Result, ReturnType, Safety, Type, spanned::Spanned as _};
+use quote::{format_ident, quote, quote_spanned};
+use syn::{Error, FnArg, Pat, PatType, Result, ReturnType, Safety, Type, spanned::Spanned as _};
+
+use super::generics::Generics;
 
 /// Most arguments after the event.
 const MAX_ARGUMENTS: usize = 6;
@@ -18,8 +20,8 @@ pub(super) struct Signature {
     /// Binds the arguments' patterns, inside the body: so all arguments are moved there, used or not.
     pub(super) bindings: Vec<TokenStream>,
     pub(super) returned: Type,
-    /// The generic parameters that a hidden type must name.
-    pub(super) uses: Vec<TokenStream>,
+    pub(super) by_reference: bool,
+    pub(super) generics: Generics,
 }
 
 impl Signature {
@@ -30,7 +32,8 @@ impl Signature {
             match argument {
                 FnArg::Typed(argument) => typed.push(argument),
                 FnArg::Receiver(receiver) => {
-                    let message = "a handler is a free function; an object handles by `impl Handle<OrderCreated> for …`";
+                    let message =
+                        "a handler is a free function; an object handles by `impl Handle<OrderCreated> for …`";
                     return Err(Error::new(receiver.span(), message));
                 }
             }
@@ -49,7 +52,8 @@ impl Signature {
                 return Err(Error::new(argument.ty.span(), message));
             }
         }
-        let (parameters, bindings) = typed.iter().enumerate().map(|(index, argument)| parameter(index, argument)).unzip();
+        let (parameters, bindings) =
+            typed.iter().enumerate().map(|(index, argument)| parameter(index, argument)).unzip();
         Ok(Self {
             is_async: signature.asyncness.is_some(),
             event: referent(&event.ty),
@@ -57,7 +61,8 @@ impl Signature {
             parameters,
             bindings,
             returned: returned(&signature.output)?,
-            uses: uses(signature),
+            by_reference: matches!(*event.ty, Type::Reference(_)),
+            generics: Generics::of(&signature.generics),
         })
     }
 }
@@ -108,15 +113,4 @@ fn returned(output: &ReturnType) -> Result<Type> {
             other => Ok(other.clone()),
         },
     }
-}
-
-fn uses(signature: &syn::Signature) -> Vec<TokenStream> {
-    let parameters = signature.generics.params.iter();
-    parameters
-        .filter_map(|parameter| match parameter {
-            GenericParam::Lifetime(_) => None,
-            GenericParam::Type(parameter) => Some(parameter.ident.to_token_stream()),
-            GenericParam::Const(parameter) => Some(parameter.ident.to_token_stream()),
-        })
-        .collect()
 }

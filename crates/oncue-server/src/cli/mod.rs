@@ -22,9 +22,11 @@ const REFUSED: u8 = 2;
 /// An event-driven backend: handlers are plain functions, events are durable, failures follow a policy.
 #[derive(Debug, Parser)]
 #[command(name = "oncue", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 all is done; 1 something failed, or the run was interrupted; 2 the arguments, the \
+#[command(
+    after_help = "Exit codes: 0 all is done; 1 something failed, or the run was interrupted; 2 the arguments, the \
                         input or the directory cannot be used.\n\
-                        RUST_LOG says what is logged to stderr: `info`, `oncue=debug`, … (default `warn`).")]
+                        RUST_LOG says what is logged to stderr: `info`, `oncue=debug`, … (default `warn`)."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,6 +36,16 @@ struct Cli {
 enum Command {
     /// See Oncue at work, on whole systems that come with it
     Demo(demo::Demo),
+}
+
+impl Command {
+    /// What is logged unless `RUST_LOG` says otherwise.
+    fn logged(&self) -> &'static str {
+        match self {
+            // Its dead letters are wanted, and its report counts them.
+            Self::Demo(_) => "warn,oncue::dispatch=error",
+        }
+    }
 }
 
 /// Why a command did not do what it was asked to.
@@ -69,7 +81,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if usage.use_stderr() { REFUSED } else { DONE });
         }
     };
-    log_to_stderr();
+    log_to_stderr(cli.command.logged());
     let done = match cli.command {
         Command::Demo(demo) => demo.run(),
     };
@@ -82,8 +94,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn log_to_stderr() {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+fn log_to_stderr(default: &str) {
+    let builder = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into());
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(wanted) if !wanted.is_empty() => builder.parse_lossy(wanted),
+        _ => builder.parse_lossy(default),
+    };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Fails only where a logger is set already: a program that calls this as a library.
     subscriber.with_ansi(io::stderr().is_terminal()).try_init().ok();

@@ -83,8 +83,7 @@ impl Batches {
                     batch.malformed.push(Malformed { line: number, reason });
                 }
             }
-            self.place =
-                Place { bytes: self.lines.bytes(), line: number, hash: self.lines.hash(), ..self.place };
+            self.place = Place { bytes: self.lines.bytes(), line: number, hash: self.lines.hash(), ..self.place };
             let (lines, bytes) = (number - begin.line, self.place.bytes - begin.bytes);
             // What is there is not held back until more comes.
             if lines >= MAX_BATCH_LINES || bytes >= MAX_BATCH_BYTES || !self.lines.is_next_there() {
@@ -105,7 +104,7 @@ fn event_of(line: Line) -> Result<Option<Envelope>, String> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let envelope = Envelope::from_json(&line).map_err(|error| error.to_string())?;
+    let envelope = Envelope::from_json(&line).map_err(|error| on_one_line(&error.to_string()))?;
     // A type that no handler knows is an event all the same, for handlers to come.
     let envelope = match OrderEvent::TYPES.contains(&envelope.event_type()) {
         true => keyed_by_order(envelope)?,
@@ -117,9 +116,15 @@ fn event_of(line: Line) -> Result<Option<Envelope>, String> {
     }
 }
 
+/// An event is one line: which line of it is wrong is no news.
+fn on_one_line(reason: &str) -> String {
+    reason.replace(" at line 1 column ", " at column ")
+}
+
 /// The same event with its order's id as key, whatever its subject says: the order of its events is kept by that.
 fn keyed_by_order(envelope: Envelope) -> Result<Envelope, String> {
-    let event: OrderEvent = envelope.decode().map_err(|error| format!("data of {}: {}", error.event_type, error.reason))?;
+    let event: OrderEvent =
+        envelope.decode().map_err(|error| format!("data of {}: {}", error.event_type, on_one_line(&error.reason)))?;
     let order_id = event.order_id();
     if order_id.is_empty() {
         return Err("the order has no id: `order_id` is empty".to_owned());
@@ -200,8 +205,9 @@ mod tests {
 
     #[test]
     fn every_line_is_in_one_batch_and_garbage_alone_moves_the_place() {
-        let text: String =
-            (1..=1_200).map(|at| if at > 1_024 { "x\n".to_owned() } else { created(&at.to_string(), "", DATA) + "\n" }).collect();
+        let text: String = (1..=1_200)
+            .map(|at| if at > 1_024 { "x\n".to_owned() } else { created(&at.to_string(), "", DATA) + "\n" })
+            .collect();
         let all = batches(&text, false);
         let counts: Vec<_> = all.iter().map(|batch| (batch.events.len(), batch.malformed.len())).collect();
         assert_eq!(counts, [(512, 0), (512, 0), (0, 176)]);

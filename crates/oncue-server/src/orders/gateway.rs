@@ -1,6 +1,9 @@
 //! A payment gateway that is not there: it fails as often as it is told to, and always at the same calls.
 
+use std::fmt;
+
 use oncue::policy::ErrorClass;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -9,7 +12,7 @@ const FINAL: f64 = 0.2;
 
 /// The simulated gateway. Its answer depends on seed, order and attempt alone, so that a call that is repeated after a
 /// crash has the same answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gateway {
     failures: f64,
     seed: u64,
@@ -59,6 +62,12 @@ impl Gateway {
             return Ok(());
         }
         Err(if is_final < FINAL { GatewayError::Refused } else { GatewayError::Unreachable })
+    }
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--gateway-failures {} --seed {}", self.failures, self.seed)
     }
 }
 

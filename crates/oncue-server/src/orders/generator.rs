@@ -38,7 +38,7 @@ const LIVES: &[(u32, &[OrderState])] = {
 const BEGIN_MICROS: i64 = 1_704_067_200_000_000;
 const SECOND_MICROS: f64 = 1e6;
 /// Mean time between two orders.
-const ARRIVAL_SECONDS: f64 = 300.0;
+const ARRIVAL_SECONDS: f64 = 1_800.0;
 
 /// Orders as a stream of text: one `CloudEvents` JSON object a line, in order of time. The same seed gives the same text.
 pub(super) struct Simulation {

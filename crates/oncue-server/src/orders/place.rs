@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::gateway::Gateway;
+
 /// The id of the order system's source in the log.
 pub(super) const SOURCE: &str = "orders";
 
@@ -21,9 +23,12 @@ pub(super) struct Place {
 }
 
 /// How far every input of a directory was read, by the input's name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Places {
     inputs: BTreeMap<String, Place>,
+    /// How the gateway fails, as the last run that wrote here was told.
+    #[serde(default)]
+    pub(super) gateway: Option<Gateway>,
 }
 
 impl Places {

@@ -40,7 +40,13 @@ impl Progress {
             };
             bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { bar, line: Cell::new(0), bytes: Cell::new(bytes), has_read_all: Cell::new(false), malformed: Cell::new(0) }
+        Self {
+            bar,
+            line: Cell::new(0),
+            bytes: Cell::new(bytes),
+            has_read_all: Cell::new(false),
+            malformed: Cell::new(0),
+        }
     }
 
     /// Says something that stays.

@@ -127,7 +127,8 @@ impl Report {
         let stats: Vec<_> =
             HANDLERS.iter().map(|id| ((*id).to_owned(), known.remove(*id).unwrap_or_default())).collect();
         stats.iter().for_each(|(_, stats)| all.merge(stats));
-        let counts = |stats: &HandlerStats| HandlerCounts { acked: stats.acked, retried: stats.retried, dead: stats.dead };
+        let counts =
+            |stats: &HandlerStats| HandlerCounts { acked: stats.acked, retried: stats.retried, dead: stats.dead };
         let millis = |time: Option<std::time::Duration>| time.map(|time| rounded(time.as_secs_f64() * 1e3, 1e3));
         Ok(Self {
             events: source.accepted,

@@ -1,6 +1,7 @@
 //! A run of the order system, from its settings to its report.
 
 use std::{
+    error::Error as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,7 +21,7 @@ use super::{
     batch::{self, Batch},
     gateway::Gateway,
     handlers::{charge, daily_sales, detect_anomaly, notify_customer, track_order},
-    input::{Input, InputError, Opened},
+    input::{Input, InputError},
     number::grouped,
     place::{Place, Places, SOURCE},
     progress::Progress,
@@ -48,9 +49,12 @@ pub enum OrdersError {
     /// The input cannot be read.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// The directory cannot be used.
+    /// The directory is in use, or somebody else's.
     #[error("--data: {0}")]
     Data(OpenError),
+    /// The directory cannot be made, read or written.
+    #[error("--data: {0}; choose a directory that you may write to")]
+    Denied(OpenError),
     /// The directory holds something else than the order system.
     #[error(
         "--data: {} is not a directory of the order system: {what}; choose an empty or new directory", directory.display()
@@ -65,7 +69,9 @@ pub enum OrdersError {
     #[error("cannot make a temporary directory: {0}; name one with --data")]
     Temporary(std::io::Error),
     /// A malformed line in a strict run.
-    #[error("{malformed}; stopped there, because of --strict ({before}). Mend the line, or run without --strict to pass it by")]
+    #[error(
+        "{malformed}; stopped there, because of --strict ({before}). Mend the line, or run without --strict to pass it by"
+    )]
     Strict {
         /// Which line, and what is wrong with it.
         malformed: String,
@@ -88,7 +94,7 @@ impl OrdersError {
     #[must_use]
     pub fn is_callers(&self) -> bool {
         match self {
-            Self::Input(_) | Self::Data(_) | Self::Foreign { .. } | Self::Strict { .. } => true,
+            Self::Input(_) | Self::Data(_) | Self::Denied(_) | Self::Foreign { .. } | Self::Strict { .. } => true,
             Self::Temporary(_) | Self::Interrupted(_) | Self::Killed | Self::Oncue(_) => false,
         }
     }
@@ -134,15 +140,18 @@ pub async fn run(settings: Settings, interrupt: impl Future<Output = ()>) -> Res
     let home = Home::of(settings.data.clone())?;
     let clock = Clock::system();
     let transport = open(&home.directory, &clock).await?;
-    let places = known(&transport, &home.directory)?;
+    let mut places = known(&transport, &home.directory)?;
     let begin = places.of(&input.name);
-    let progress = Progress::new(input.size, begin.bytes);
-    tell(&settings, &home, &input, &places, &progress);
-    let name = input.name.clone();
-    let batches = batch::read(input.from(&begin)?, begin, settings.strict).map_err(|source| {
-        OrdersError::Input(InputError::Read { input: name.clone(), source })
-    })?;
+    let (name, size) = (input.name.clone(), input.size);
+    let lines = input.from(&begin)?;
+    let progress = Progress::new(size, begin.bytes);
     let gateway = Gateway::new(settings.gateway_failures, settings.seed);
+    tell(&settings, &home, &name, &places, &progress);
+    if let Some(earlier) = places.gateway.replace(gateway).filter(|earlier| *earlier != gateway) {
+        progress.say(&format!("an earlier run here had {earlier}: payments that it made stay as they are"));
+    }
+    let batches = batch::read(lines, begin, settings.strict);
+    let batches = batches.map_err(|source| InputError::Read { input: name.clone(), source })?;
     let bus = start(App::with_transport(transport, clock), gateway).await?;
     let ended = {
         let feed = async {
@@ -180,6 +189,8 @@ async fn open(directory: &Path, clock: &Clock) -> Result<Arc<LogTransport>, Orde
     let opening = tokio::task::spawn_blocking(move || LogTransport::open(&url, clock));
     match opening.await {
         Ok(Ok(transport)) => Ok(Arc::new(transport)),
+        // With a cause, it is the operating system that refused.
+        Ok(Err(error @ OpenError::Directory(_))) if error.source().is_some() => Err(OrdersError::Denied(error)),
         Ok(Err(error @ OpenError::Directory(_))) => Err(OrdersError::Data(error)),
         Ok(Err(error)) => Err(OrdersError::Oncue(error.into())),
         Err(_) => Err(OrdersError::Killed),
@@ -198,7 +209,7 @@ fn known(transport: &LogTransport, directory: &Path) -> Result<Places, OrdersErr
     Places::parse(&places).map_err(|error| foreign(format!("its log says {places:?} of its input ({error})")))
 }
 
-fn tell(settings: &Settings, home: &Home, input: &Opened, places: &Places, progress: &Progress) {
+fn tell(settings: &Settings, home: &Home, name: &str, places: &Places, progress: &Progress) {
     if let Input::Simulated { seed, events } = settings.input {
         progress.say(&format!("no --input: simulating {} events (seed {seed})", grouped(events)));
     }
@@ -208,7 +219,7 @@ fn tell(settings: &Settings, home: &Home, input: &Opened, places: &Places, progr
         return;
     }
     let directory = home.directory.display();
-    match places.of(&input.name) {
+    match places.of(name) {
         Place { line: 0, .. } if places.inputs().next().is_some() => {
             let others: Vec<_> = places.inputs().collect();
             progress.say(&format!("{directory} holds the events of {}; these are added to them", others.join(", ")));

@@ -47,13 +47,15 @@ fn counted(f: &mut fmt::Formatter<'_>, heading: &str, counts: &Counts) -> fmt::R
 }
 
 fn handlers(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
-    let heading =
-        ["Handlers", "acked", "retried", "dead", "n", "t", "ΣTᵢ", "ART", "p50", "p90", "p99", "Throughput"];
+    let heading = ["Handlers", "acked", "retried", "dead", "n", "t", "ΣTᵢ", "ART", "p50", "p90", "p99", "Throughput"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(details.stats.iter().map(|(id, stats)| row(id, stats)));
     rows.push(row("all", &details.all));
     table(f, &rows)?;
-    writeln!(f, "  n = acked + dead; t from the first publishing to the last settling; Throughput = n / t; ART = ΣTᵢ / n.")?;
+    writeln!(
+        f,
+        "  n = acked + dead; t from the first publishing to the last settling; Throughput = n / t; ART = ΣTᵢ / n."
+    )?;
     writeln!(f, "  ART is measured from publish, as these events are years old.")
 }
 
@@ -80,8 +82,15 @@ fn row(id: &str, stats: &HandlerStats) -> Vec<String> {
 fn sales(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
     let Some((best, most)) = details.sales.iter().max_by_key(|(_, cents)| **cents) else { return Ok(()) };
     let total: u64 = details.sales.values().fold(0, |sum, cents| sum.saturating_add(*cents));
-    let days = details.sales.len() as u64;
-    writeln!(f, "\nSales: {} on {} days, the best {best} with {}", money(total), grouped(days), money(*most))
+    let days = details.sales.len();
+    let plural = if days == 1 { "" } else { "s" };
+    writeln!(
+        f,
+        "\nSales: {} on {} day{plural}, the best {best} with {}",
+        money(total),
+        grouped(days as u64),
+        money(*most)
+    )
 }
 
 fn dead_letters(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
@@ -100,7 +109,9 @@ fn dead_letters(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
         writeln!(f, "  and {others} more kinds")?;
     }
     match &details.kept {
-        Some(_) => writeln!(f, "  Each is kept with every failed attempt: `inspect().dead_letters(\"charge\")` reads them."),
+        Some(_) => {
+            writeln!(f, "  Each is kept with every failed attempt: `inspect().dead_letters(\"charge\")` reads them.")
+        }
         None => writeln!(f, "  With --data DIR each is kept, with every failed attempt."),
     }
 }

@@ -31,7 +31,7 @@ use self::{
 use crate::{
     clock::Clock,
     handler::StateMap,
-    transport::{ConsumeError, Consumer, Delivered, Limit, Ordered, SettleError, Settlement},
+    transport::{Action, ConsumeError, Consumer, Delivered, Limit, Ordered, SettleError, Settlement},
 };
 
 /// Events taken from the transport and not settled, at most.
@@ -40,6 +40,12 @@ pub(crate) const WINDOW_EVENTS: usize = 4096;
 pub(crate) const WINDOW_BYTES: usize = 32 * 1024 * 1024;
 /// Settle batches on their way, at most: more wait and grow, so that one sync covers more of them.
 const SETTLING: usize = 2;
+
+/// A settle batch is complete when it has as many bytes of effects and dead letters: with the largest settlement on top
+/// it still fits one frame of the log.
+const SETTLE_BYTES: usize = 2 * 1024 * 1024;
+
+const _: () = assert!(SETTLE_BYTES + run::MAX_EFFECT_BYTES < 15 * 1024 * 1024, "a settle batch fits one frame");
 
 /// Why a subscription stopped.
 #[derive(Debug, Error, Clone)]
@@ -334,7 +340,15 @@ impl Dispatcher {
         if self.outbox.is_empty() || self.settling.len() >= SETTLING {
             return;
         }
-        let (runs, batch) = self.outbox.drain(..).unzip();
+        let mut bytes = 0;
+        let fits = |(id, settlement): &&(RunId, Settlement)| {
+            let before = bytes;
+            let dead = settlement.action == Action::DeadLetter;
+            bytes += settlement.effect_bytes() + self.runs.get(id).filter(|_| dead).map_or(0, Run::bytes);
+            before < SETTLE_BYTES
+        };
+        let count = self.outbox.iter().take_while(fits).count();
+        let (runs, batch) = self.outbox.drain(..count).unzip();
         let settle = self.consumer.settle(batch);
         self.settling.push(settle.map(|settled| (runs, settled)).boxed());
     }

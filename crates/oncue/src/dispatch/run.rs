@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::member::Member;
 use crate::{
     clock::Timestamp,
-    event::{MAX_HOPS, Envelope},
+    event::{MAX_HOPS, is_topic_name},
     handler::{Effects, Emitted, Outcome},
     policy::{Decision, ErrorClass, Failure},
     transport::{Action, Attempt, Delivered, Members, OnDeadLetter, Settlement},
@@ -192,20 +192,23 @@ impl Run {
                 parent.hops()
             ));
         }
+        if let Some(wrong) = effects.emits.iter().find(|emitted| !is_topic_name(emitted.topic)) {
+            return Err(format!(
+                "`{}` goes to topic `{}`, which is no name: 1 to 200 letters, digits, `.`, `_` or `-`",
+                wrong.envelope.event_type(),
+                wrong.topic
+            ));
+        }
         let emitted = |(index, emitted): (usize, Emitted)| {
             (emitted.topic.to_owned(), emitted.envelope.emitted_by(parent, &member.id, index))
         };
         settlement.emits = effects.emits.into_iter().enumerate().map(emitted).collect();
         settlement.state = effects.state;
-        let state = match &settlement.state {
-            Some(crate::transport::StateChange::Set(value)) => value.len(),
-            _ => 0,
-        };
-        let bytes: usize = settlement.emits.iter().map(|(_, event): &(_, Envelope)| event.encoded_bytes()).sum();
-        if bytes + state > MAX_EFFECT_BYTES {
+        let bytes = settlement.effect_bytes();
+        if bytes > MAX_EFFECT_BYTES {
             settlement.emits.clear();
             settlement.state = None;
-            return Err(format!("{} bytes emitted and kept from one event: the limit is {MAX_EFFECT_BYTES}", bytes + state));
+            return Err(format!("{bytes} bytes emitted and kept from one event: the limit is {MAX_EFFECT_BYTES}"));
         }
         Ok(())
     }

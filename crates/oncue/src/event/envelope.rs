@@ -273,6 +273,25 @@ impl Envelope {
         })
     }
 
+    /// The same event in memory of its own. What is read from a log shares a whole frame's memory: a small event that
+    /// is kept would keep all of that.
+    pub(crate) fn detached(self) -> Self {
+        const WORTH_COPYING: usize = 64 * 1024;
+        let bytes = self.text.len() + self.data.len();
+        if bytes > WORTH_COPYING {
+            return self;
+        }
+        let mut own = BytesMut::with_capacity(bytes);
+        own.extend_from_slice(self.text.as_bytes());
+        own.extend_from_slice(&self.data);
+        let mut own = own.freeze();
+        match ByteString::try_from(own.split_to(self.text.len())) {
+            Ok(text) => Self { text, data: own, ..self },
+            // Copied from text, it is text.
+            Err(_) => self,
+        }
+    }
+
     /// The same event as accepted at `published`.
     #[cfg(test)]
     pub(crate) fn published_at(mut self, published: Timestamp) -> Self {
@@ -555,6 +574,7 @@ mod tests {
             for (name, value) in &extensions { builder = builder.extension(name.clone(), value.clone()); }
             let event = builder.build().unwrap().published_at(Timestamp::from_micros(published));
             let read = Envelope::from_stored(&event.to_stored()).unwrap();
+            prop_assert_eq!(&read.clone().detached(), &event);
             prop_assert_eq!(&read, &event);
             prop_assert_eq!(read.id(), id.as_str());
             prop_assert_eq!(read.key(), key.as_deref().or(subject.as_deref()));

@@ -20,6 +20,13 @@ pub use key::{murmur2, partition_of};
 /// The topic of events that name none.
 pub const DEFAULT_TOPIC: &str = "events";
 
+/// Whether a text can name a topic: 1 to 200 letters, digits, `.`, `_` or `-`, as every broker allows.
+#[must_use]
+pub fn is_topic_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=200).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 /// A type whose values are events. Derive it: `#[derive(Event)]` with
 /// `#[event(type = "order.created", key = order_id)]`.
 ///

@@ -9,55 +9,9 @@ use std::{
 use super::Registration;
 
 /// What `#[handler]` knows of a function.
-pub trait Meta: 'static {
-    /// The handler's id: the function's name, or `id = "…"`.
-    const ID: &'static str;
-    /// The file that the function is in.
-    const FILE: &'static str;
-    /// The line that the function is at.
-    const LINE: u32;
-
-    /// Applies the annotation's options.
-    fn apply(registration: Registration) -> Registration;
-}
-
-/// A future, annotated or not.
-pub trait Work {
-    /// What it gives in the end.
-    type Output;
-    /// The future itself.
-    type Future: Future<Output = Self::Output> + Send;
-
-    /// The future itself.
-    fn work(self) -> Self::Future;
-}
-
-impl<F: Future + Send> Work for F {
-    type Output = F::Output;
-    type Future = F;
-
-    fn work(self) -> F {
-        self
-    }
-}
-
-impl<M: Meta, F: Future + Send> Work for Annotated<M, F> {
-    type Output = F::Output;
-    type Future = F;
-
-    fn work(self) -> F {
-        self.future
-    }
-}
-
-/// An annotated future, for its annotation.
-pub trait Annotation: Work {
-    /// The annotation.
-    type Meta: Meta;
-}
-
-impl<M: Meta, F: Future + Send> Annotation for Annotated<M, F> {
-    type Meta = M;
+pub trait Meta {
+    /// The function as a handler, with the options of its annotation.
+    fn register() -> Registration;
 }
 
 /// What an annotated `async fn` returns: await it, as any future.

@@ -5,10 +5,10 @@ use std::{borrow::Borrow, marker::PhantomData};
 use futures_util::FutureExt as _;
 
 use super::{
-    AnnotatedValue, Call, ErasedHandler, Function, Input, IntoOutcome, Invocation, RefFunction, Wiring, Work,
+    Call, ErasedHandler, Function, Input, IntoOutcome, Invocation, RefFunction, Wiring,
     extract::{Arguments, Rejection},
     function::marker::{Async, ByRef, Plain},
-    returns::Ending,
+    returns::{Ending, concluded},
 };
 
 /// A function and how it is called; `Form` is one of the markers.
@@ -32,33 +32,6 @@ impl<F, Form> Erased<F, Form> {
     }
 }
 
-/// What a plain function returns, annotated or not.
-pub(super) trait Value {
-    /// What is in it.
-    type Value: IntoOutcome;
-
-    /// What is in it.
-    fn value(self) -> Self::Value;
-}
-
-impl<R: IntoOutcome> Value for R {
-    type Value = R;
-
-    #[inline]
-    fn value(self) -> R {
-        self
-    }
-}
-
-impl<M, R: IntoOutcome> Value for AnnotatedValue<M, R> {
-    type Value = R;
-
-    #[inline]
-    fn value(self) -> R {
-        self.into_inner()
-    }
-}
-
 /// The value of an `Ok`; of an `Err`, the call that did not happen.
 macro_rules! take {
     ($value:expr) => {
@@ -72,16 +45,16 @@ macro_rules! take {
 impl<F, E, Args> ErasedHandler for Erased<F, Async<E, Args>>
 where
     F: Function<E, Args>,
-    F::Output: Work<Output: IntoOutcome, Future: 'static>,
+    F::Output: Future<Output: IntoOutcome> + Send + 'static,
     E: Input,
     Args: Arguments,
 {
     fn call(&self, invocation: &Invocation) -> Call {
         let event = take!(E::take(invocation));
         let arguments = take!(self.arguments::<Args>(invocation));
-        let ending = Ending::of::<<F::Output as Work>::Output>(invocation, &self.wiring, Args::KEYED);
+        let ending = Ending::of::<<F::Output as Future>::Output>(invocation, &self.wiring, Args::KEYED);
         // `map` and not an async block: that would hold the future twice.
-        let future = self.function.invoke(event, arguments).work();
+        let future = self.function.invoke(event, arguments);
         Call::Future(Box::pin(future.map(move |returned| ending.conclude(returned))))
     }
 
@@ -93,19 +66,20 @@ where
 impl<F, E, Args> ErasedHandler for Erased<F, Plain<E, Args>>
 where
     F: Function<E, Args>,
-    F::Output: Value,
+    F::Output: IntoOutcome,
     E: Input,
     Args: Arguments,
 {
     fn call(&self, invocation: &Invocation) -> Call {
         let event = take!(E::take(invocation));
         let arguments = take!(self.arguments::<Args>(invocation));
-        let ending = Ending::of::<<F::Output as Value>::Value>(invocation, &self.wiring, Args::KEYED);
         if self.wiring.inline {
-            return Call::Done(ending.conclude(self.function.invoke(event, arguments).value()));
+            let returned = self.function.invoke(event, arguments);
+            return Call::Done(concluded(invocation, &self.wiring, Args::KEYED, returned));
         }
+        let ending = Ending::of::<F::Output>(invocation, &self.wiring, Args::KEYED);
         let function = self.function.clone();
-        Call::Blocking(Box::new(move || ending.conclude(function.invoke(event, arguments).value())))
+        Call::Blocking(Box::new(move || ending.conclude(function.invoke(event, arguments))))
     }
 
     fn configure(&mut self, wiring: &Wiring) {
@@ -113,9 +87,9 @@ where
     }
 }
 
-impl<F, E, Args, R> ErasedHandler for Erased<F, ByRef<Async<E, Args>, R, ()>>
+impl<F, E, Args, R> ErasedHandler for Erased<F, ByRef<Async<E, Args>, R>>
 where
-    F: for<'e> RefFunction<'e, E, Args, Output: Work<Output = R>>,
+    F: for<'e> RefFunction<'e, E, Args, Output: Future<Output = R> + Send>,
     R: IntoOutcome + 'static,
     E: Input,
     Args: Arguments,
@@ -126,7 +100,7 @@ where
         let ending = Ending::of::<R>(invocation, &self.wiring, Args::KEYED);
         let function = self.function.clone();
         Call::Future(Box::pin(async move {
-            let returned = function.invoke(&event, arguments).work().await;
+            let returned = function.invoke(&event, arguments).await;
             ending.conclude(returned)
         }))
     }
@@ -136,10 +110,10 @@ where
     }
 }
 
-impl<F, E, Args, R> ErasedHandler for Erased<F, ByRef<Plain<E, Args>, R, ()>>
+impl<F, E, Args, R> ErasedHandler for Erased<F, ByRef<Plain<E, Args>, R>>
 where
     F: for<'e> RefFunction<'e, E, Args, Output = R>,
-    R: Value + 'static,
+    R: IntoOutcome + 'static,
     E: Input,
     Args: Arguments,
 {
@@ -147,18 +121,32 @@ where
         if self.wiring.inline {
             let event = take!(E::borrow(invocation));
             let arguments = take!(self.arguments::<Args>(invocation));
-            let ending = Ending::of::<R::Value>(invocation, &self.wiring, Args::KEYED);
-            return Call::Done(ending.conclude(self.function.invoke(event.borrow(), arguments).value()));
+            let returned = self.function.invoke(event.borrow(), arguments);
+            return Call::Done(concluded(invocation, &self.wiring, Args::KEYED, returned));
         }
-        let event = take!(E::take(invocation));
-        let arguments = take!(self.arguments::<Args>(invocation));
-        let ending = Ending::of::<R::Value>(invocation, &self.wiring, Args::KEYED);
-        let function = self.function.clone();
-        Call::Blocking(Box::new(move || ending.conclude(function.invoke(&event, arguments).value())))
+        self.blocking(invocation)
     }
 
     fn configure(&mut self, wiring: &Wiring) {
         self.wiring = wiring.clone();
+    }
+}
+
+impl<F, E, Args, R> Erased<F, ByRef<Plain<E, Args>, R>>
+where
+    F: for<'e> RefFunction<'e, E, Args, Output = R>,
+    R: IntoOutcome + 'static,
+    E: Input,
+    Args: Arguments,
+{
+    /// Apart from the inline call, which is then small.
+    #[inline(never)]
+    fn blocking(&self, invocation: &Invocation) -> Call {
+        let event = take!(E::take(invocation));
+        let arguments = take!(self.arguments::<Args>(invocation));
+        let ending = Ending::of::<R>(invocation, &self.wiring, Args::KEYED);
+        let function = self.function.clone();
+        Call::Blocking(Box::new(move || ending.conclude(function.invoke(&event, arguments))))
     }
 }
 
@@ -175,7 +163,8 @@ mod tests {
 
     #[test]
     fn an_inline_call_of_a_raw_handler_makes_nothing() {
-        let handler = (|event: &Envelope| assert_eq!(event.event_type(), "a")).named("raw").types(["a"]).inline().handler;
+        let handler =
+            (|event: &Envelope| assert_eq!(event.event_type(), "a")).named("raw").types(["a"]).inline().handler;
         let event = Envelope::builder("a").data("x").build().unwrap();
         let invocation = Invocation::new(event, Position::new(0, 0, 0), 1, Arc::from("raw"), Arc::default(), None);
         assert!(matches!(handler.call(&invocation), Call::Done(Outcome::Ack)));

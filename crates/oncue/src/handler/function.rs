@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 
 use super::{
-    Annotated, AnnotatedValue, Annotation, ErasedHandler, Input, IntoOutcome, Location, Meta, Registration,
-    erased::Erased, extract::Arguments, registration::name_of,
+    Annotated, AnnotatedValue, ErasedHandler, Input, IntoOutcome, Location, Meta, Registration, erased::Erased,
+    extract::Arguments, registration::name_of,
 };
 
 /// A form of handler, told from the others by its `Marker`. Functions and closures have it by themselves, objects by
@@ -88,8 +88,8 @@ pub(super) mod marker {
     pub struct Plain<E, Args>(PhantomData<(E, Args)>);
     /// An annotated plain function.
     pub struct AnnotatedPlain<E, Args>(PhantomData<(E, Args)>);
-    /// One that takes the event by reference; `R` is what it returns in the end, `M` its annotation.
-    pub struct ByRef<Form, R, M>(PhantomData<(Form, R, M)>);
+    /// One without annotation that takes the event by reference; `R` is what it returns in the end.
+    pub struct ByRef<Form, R>(PhantomData<(Form, R)>);
 }
 
 use marker::{AnnotatedAsync, AnnotatedPlain, Async, ByRef, Plain};
@@ -107,20 +107,6 @@ where
     }
 }
 
-impl<F, E, Args, M, Fut> Handler<AnnotatedAsync<E, Args>> for F
-where
-    F: Function<E, Args, Output = Annotated<M, Fut>>,
-    M: Meta,
-    Fut: Future<Output: IntoOutcome> + Send + 'static,
-    E: Input,
-    Args: Arguments,
-{
-    fn register(self, _: Location) -> Registration {
-        let erased = Erased::<F, Async<E, Args>>::new(self);
-        annotated::<M, E, Args, Fut::Output>(Box::new(erased))
-    }
-}
-
 impl<F, E, Args> Handler<Plain<E, Args>> for F
 where
     F: Function<E, Args>,
@@ -134,21 +120,7 @@ where
     }
 }
 
-impl<F, E, Args, M, R> Handler<AnnotatedPlain<E, Args>> for F
-where
-    F: Function<E, Args, Output = AnnotatedValue<M, R>>,
-    M: Meta,
-    R: IntoOutcome,
-    E: Input,
-    Args: Arguments,
-{
-    fn register(self, _: Location) -> Registration {
-        let erased = Erased::<F, Plain<E, Args>>::new(self);
-        annotated::<M, E, Args, R>(Box::new(erased))
-    }
-}
-
-impl<F, E, Args, R> Handler<ByRef<Async<E, Args>, R, ()>> for F
+impl<F, E, Args, R> Handler<ByRef<Async<E, Args>, R>> for F
 where
     F: for<'e> RefFunction<'e, E, Args, Output: Future<Output = R> + Send>,
     R: IntoOutcome + 'static,
@@ -156,26 +128,12 @@ where
     Args: Arguments,
 {
     fn register(self, location: Location) -> Registration {
-        let erased = Erased::<F, ByRef<Async<E, Args>, R, ()>>::new(self);
+        let erased = Erased::<F, ByRef<Async<E, Args>, R>>::new(self);
         registration::<E, Args, R>(name_of::<F>(), Box::new(erased), location)
     }
 }
 
-impl<F, E, Args, M, R> Handler<ByRef<AnnotatedAsync<E, Args>, R, M>> for F
-where
-    F: for<'e> RefFunction<'e, E, Args, Output: Annotation<Meta = M, Output = R>>,
-    M: Meta,
-    R: IntoOutcome + 'static,
-    E: Input,
-    Args: Arguments,
-{
-    fn register(self, _: Location) -> Registration {
-        let erased = Erased::<F, ByRef<Async<E, Args>, R, ()>>::new(self);
-        annotated::<M, E, Args, R>(Box::new(erased))
-    }
-}
-
-impl<F, E, Args, R> Handler<ByRef<Plain<E, Args>, R, ()>> for F
+impl<F, E, Args, R> Handler<ByRef<Plain<E, Args>, R>> for F
 where
     F: for<'e> RefFunction<'e, E, Args, Output = R>,
     R: IntoOutcome + 'static,
@@ -183,22 +141,28 @@ where
     Args: Arguments,
 {
     fn register(self, location: Location) -> Registration {
-        let erased = Erased::<F, ByRef<Plain<E, Args>, R, ()>>::new(self);
+        let erased = Erased::<F, ByRef<Plain<E, Args>, R>>::new(self);
         registration::<E, Args, R>(name_of::<F>(), Box::new(erased), location)
     }
 }
 
-impl<F, E, Args, M, R> Handler<ByRef<AnnotatedPlain<E, Args>, R, M>> for F
+/// Asks nothing of the arguments: what is wrong with one is reported in the annotated function, and only there.
+impl<F, E, Args, M: Meta, Fut> Handler<AnnotatedAsync<E, Args>> for F
 where
-    F: for<'e> RefFunction<'e, E, Args, Output = AnnotatedValue<M, R>>,
-    M: Meta,
-    R: IntoOutcome + 'static,
-    E: Input,
-    Args: Arguments,
+    F: Function<E, Args, Output = Annotated<M, Fut>>,
 {
     fn register(self, _: Location) -> Registration {
-        let erased = Erased::<F, ByRef<Plain<E, Args>, AnnotatedValue<M, R>, ()>>::new(self);
-        annotated::<M, E, Args, R>(Box::new(erased))
+        M::register()
+    }
+}
+
+/// Asks nothing of the arguments: what is wrong with one is reported in the annotated function, and only there.
+impl<F, E, Args, M: Meta, R> Handler<AnnotatedPlain<E, Args>> for F
+where
+    F: Function<E, Args, Output = AnnotatedValue<M, R>>,
+{
+    fn register(self, _: Location) -> Registration {
+        M::register()
     }
 }
 
@@ -212,9 +176,4 @@ fn registration<E: Input, Args: Arguments, R: IntoOutcome>(
         .topic(E::TOPIC)
         .with_arguments(Args::KEYED, Args::check)
         .returning(R::emits())
-}
-
-fn annotated<M: Meta, E: Input, Args: Arguments, R: IntoOutcome>(handler: Box<dyn ErasedHandler>) -> Registration {
-    let location = Location { file: M::FILE.into(), line: M::LINE };
-    M::apply(registration::<E, Args, R>(M::ID.to_owned(), handler, location))
 }

@@ -66,6 +66,7 @@ impl Input for Envelope {
         Ok(invocation.envelope.clone())
     }
 
+    #[inline]
     fn borrow(invocation: &Invocation) -> Result<&Envelope, Rejection> {
         Ok(&invocation.envelope)
     }

@@ -78,7 +78,16 @@ impl Invocation {
         states: Arc<StateMap>,
         keyed: Option<Bytes>,
     ) -> Self {
-        Self { envelope, position, attempt, subscription, states, keyed, effects: OnceLock::new(), declared: OnceLock::new() }
+        Self {
+            envelope,
+            position,
+            attempt,
+            subscription,
+            states,
+            keyed,
+            effects: OnceLock::new(),
+            declared: OnceLock::new(),
+        }
     }
 
     /// Where the handler leaves its effects; made on first use, as most handlers leave none.

@@ -45,7 +45,7 @@ mod returns;
 
 use std::{pin::Pin, time::Duration};
 
-pub use annotated::{Annotated, AnnotatedValue, Annotation, Meta, Work};
+pub use annotated::{Annotated, AnnotatedValue, Meta};
 pub use error::HandlerError;
 pub use ext::HandlerExt;
 pub use extract::Extract;
@@ -57,8 +57,8 @@ pub use options::{AfterDeadLetter, DEFAULT_CONCURRENCY, HandlerOptions, Location
 pub use registration::{IntoRegistration, Registration};
 pub use returns::{Classify, IntoOutcome};
 
-pub use crate::transport::{OnDeadLetter, Ordered, Start};
 use crate::policy::ErrorClass;
+pub use crate::transport::{OnDeadLetter, Ordered, Start};
 
 /// What a handler made of an event. What it emitted and what it wrote to its state is in the invocation's [`Effects`].
 #[derive(Clone, Debug, PartialEq, Eq)]

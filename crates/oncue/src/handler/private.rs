@@ -1,10 +1,15 @@
 //! What the macros' code names. No part of the public API.
 
-pub use std::borrow::Cow;
+pub use std::{borrow::Cow, string::String};
 
 pub use bytes::Bytes;
 pub use serde_json;
 
+use super::{
+    Extract, Function, Handler, Input, IntoOutcome, Location, RefFunction, Registration,
+    function::marker::{Async, ByRef, Plain},
+};
+pub use super::{Invocation, extract::Rejection};
 use crate::event::{CodecError, Event};
 
 /// What an event's data is made of: JSON, through serde.
@@ -54,4 +59,67 @@ pub fn key<T: std::fmt::Display + ?Sized>(key: &T) -> Cow<'static, str> {
 pub const fn only_type<E: Event>() -> &'static str {
     assert!(E::TYPES.len() == 1, "an enum in an enum has several event types: wrap its events one by one");
     E::TYPES[0]
+}
+
+/// An annotated function, as the macro found it.
+pub struct Source {
+    /// Its id.
+    pub id: &'static str,
+    /// The file it is in.
+    pub file: &'static str,
+    /// The line it is at.
+    pub line: u32,
+}
+
+impl Source {
+    fn location(&self) -> Location {
+        Location { file: self.file.into(), line: self.line }
+    }
+}
+
+/// An annotated `async fn` that takes the event by value.
+pub fn async_by_value<E: Input, R: IntoOutcome, A: Extract, F>(source: &Source, function: F) -> Registration
+where
+    F: Function<E, (A,), Output: Future<Output = R> + Send + 'static>,
+{
+    Handler::<Async<E, (A,)>>::register(function, source.location()).named(source.id)
+}
+
+/// An annotated `async fn` that takes the event by reference.
+pub fn async_by_reference<E: Input, R: IntoOutcome + 'static, A: Extract, F>(
+    source: &Source,
+    function: F,
+) -> Registration
+where
+    F: for<'e> RefFunction<'e, E, (A,), Output: Future<Output = R> + Send>,
+{
+    Handler::<ByRef<Async<E, (A,)>, R>>::register(function, source.location()).named(source.id)
+}
+
+/// An annotated plain `fn` that takes the event by value.
+pub fn plain_by_value<E: Input, R: IntoOutcome, A: Extract, F>(source: &Source, function: F) -> Registration
+where
+    F: Function<E, (A,), Output = R>,
+{
+    Handler::<Plain<E, (A,)>>::register(function, source.location()).named(source.id)
+}
+
+/// An annotated plain `fn` that takes the event by reference.
+pub fn plain_by_reference<E: Input, R: IntoOutcome + 'static, A: Extract, F>(
+    source: &Source,
+    function: F,
+) -> Registration
+where
+    F: for<'e> RefFunction<'e, E, (A,), Output = R>,
+{
+    Handler::<ByRef<Plain<E, (A,)>, R>>::register(function, source.location()).named(source.id)
+}
+
+/// What several arguments lack, together.
+///
+/// # Errors
+/// If one of them lacks something.
+pub fn all<const N: usize>(checks: [Result<(), String>; N]) -> Result<(), String> {
+    let missing: Vec<String> = checks.into_iter().filter_map(Result::err).collect();
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
 }

@@ -3,9 +3,8 @@
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    AfterDeadLetter, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input,
-    IntoOutcome, Location, OnDeadLetter, Ordered, Retry, Start,
-    StateMap, Wiring,
+    AfterDeadLetter, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome, Location,
+    OnDeadLetter, Ordered, Retry, Start, StateMap, Wiring,
 };
 use crate::{
     event::{DEFAULT_TOPIC, Event},
@@ -116,7 +115,9 @@ impl Registration {
             problem(&format!("its id contains {wrong:?}: use letters, digits, `-`, `_` or `.`"));
         }
         if self.types.is_empty() {
-            problem("no event types: it takes the raw event, so add `on = \"…\"` to its annotation, or `.types([\"…\"])`");
+            problem(
+                "no event types: it takes the raw event, so add `on = \"…\"` to its annotation, or `.types([\"…\"])`",
+            );
         }
         let types: Vec<&str> = self.types.iter().map(String::as_str).collect();
         for (names, what) in [(&types, "takes"), (&self.declared, "emits")] {

@@ -31,6 +31,7 @@ pub trait IntoOutcome {
     fn into_outcome(self, emits: &mut Vec<Emitted>, classify: &Classify) -> Outcome;
 }
 
+#[diagnostic::do_not_recommend]
 impl IntoOutcome for () {
     const EMITTING: bool = false;
     type Error = std::convert::Infallible;
@@ -39,11 +40,13 @@ impl IntoOutcome for () {
         Vec::new()
     }
 
+    #[inline]
     fn into_outcome(self, _: &mut Vec<Emitted>, _: &Classify) -> Outcome {
         Outcome::Ack
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl IntoOutcome for Outcome {
     const EMITTING: bool = false;
     type Error = std::convert::Infallible;
@@ -80,6 +83,7 @@ impl<E: Event> IntoOutcome for E {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: IntoOutcome> IntoOutcome for Option<T> {
     const EMITTING: bool = T::EMITTING;
     type Error = T::Error;
@@ -93,6 +97,7 @@ impl<T: IntoOutcome> IntoOutcome for Option<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: IntoOutcome> IntoOutcome for Vec<T> {
     const EMITTING: bool = T::EMITTING;
     type Error = T::Error;
@@ -114,6 +119,7 @@ fn first_failure(mut outcomes: impl Iterator<Item = Outcome>) -> Outcome {
 
 macro_rules! tuple {
     ($($part:ident),+) => {
+        #[diagnostic::do_not_recommend]
         impl<$($part: IntoOutcome),+> IntoOutcome for ($($part,)+) {
             const EMITTING: bool = $($part::EMITTING)||+;
             type Error = std::convert::Infallible;
@@ -229,16 +235,44 @@ impl Ending {
     }
 
     pub(super) fn conclude<R: IntoOutcome>(&self, returned: R) -> Outcome {
-        let mut emits = Vec::new();
-        let outcome = returned.into_outcome(&mut emits, &self.classify);
-        let (Outcome::Ack, Some(effects)) = (&outcome, &self.effects) else {
-            return outcome;
-        };
-        let mut effects = effects.lock();
-        effects.emits.append(&mut emits);
-        match &effects.error {
-            Some(error) => Outcome::Reject { class: ErrorClass::Permanent, error: error.clone() },
+        conclude(returned, self.effects.as_ref(), &self.classify)
+    }
+}
+
+/// As [`Ending::conclude`], where the call ends before it returns: nothing has to be kept for that.
+#[inline]
+pub(super) fn concluded<R: IntoOutcome>(invocation: &Invocation, wiring: &Wiring, keyed: bool, returned: R) -> Outcome {
+    let effects = (R::EMITTING || keyed).then(|| invocation.effects());
+    conclude(returned, effects, &wiring.classify)
+}
+
+#[inline]
+fn conclude<R: IntoOutcome>(returned: R, effects: Option<&Arc<Mutex<Effects>>>, classify: &Classify) -> Outcome {
+    let mut emits = Vec::new();
+    let outcome = returned.into_outcome(&mut emits, classify);
+    if R::EMITTING {
+        return match effects {
+            Some(effects) => keep(outcome, emits, effects),
             None => outcome,
-        }
+        };
+    }
+    // Nothing is in it; the compiler does not see that, and would free it.
+    std::mem::forget(emits);
+    match effects {
+        Some(effects) => keep(outcome, Vec::new(), effects),
+        None => outcome,
+    }
+}
+
+/// An ack keeps what was emitted, unless an effect could not be recorded.
+fn keep(outcome: Outcome, mut emits: Vec<Emitted>, effects: &Mutex<Effects>) -> Outcome {
+    if outcome != Outcome::Ack {
+        return outcome;
+    }
+    let mut effects = effects.lock();
+    effects.emits.append(&mut emits);
+    match &effects.error {
+        Some(error) => Outcome::Reject { class: ErrorClass::Permanent, error: error.clone() },
+        None => outcome,
     }
 }

@@ -87,3 +87,15 @@ pub struct Settlement {
     /// The change of the handler's keyed state. Only with [`Action::Ack`].
     pub state: Option<StateChange>,
 }
+
+impl Settlement {
+    /// Bytes that the emitted events and the state take.
+    #[must_use]
+    pub fn effect_bytes(&self) -> usize {
+        let state = match &self.state {
+            Some(StateChange::Set(value)) => value.len(),
+            Some(StateChange::Clear) | None => 0,
+        };
+        state + self.emits.iter().map(|(_, event)| event.encoded_bytes()).sum::<usize>()
+    }
+}

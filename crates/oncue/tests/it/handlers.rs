@@ -14,7 +14,7 @@ use std::{any::Any, sync::Arc};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use oncue::{
-    handler::{Call, Effects, Invocation, IntoRegistration, Outcome, Registration, StateMap},
+    handler::{Call, Effects, IntoRegistration, Invocation, Outcome, Registration, StateMap},
     prelude::*,
     transport::Position,
 };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio::sync::Notify;
 
 use crate::{
     cli::{CommandError, interrupt::interrupted, print},
@@ -64,13 +65,19 @@ impl Orders {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let json = self.json;
         let settings = self.settings();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Runtime)?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Runtime)?;
         let report = runtime.block_on(async {
-            let run = orders::run(settings, interrupted());
-            // The first signal ends the run in good order; the second ends it now.
+            let first = Notify::new();
+            // The first signal, whenever it comes, ends the run in good order; the second ends it now.
+            let second = async {
+                interrupted().await;
+                first.notify_one();
+                interrupted().await;
+            };
             tokio::select! {
-                report = run => report,
-                () = twice() => Err(OrdersError::Killed),
+                report = orders::run(settings, first.notified()) => report,
+                () = second => Err(OrdersError::Killed),
             }
         });
         // Not dropped: that would wait for a read of stdin that may never return.
@@ -93,9 +100,4 @@ impl Orders {
             strict: self.strict,
         }
     }
-}
-
-async fn twice() {
-    interrupted().await;
-    interrupted().await;
 }

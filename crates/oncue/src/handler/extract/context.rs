@@ -48,7 +48,9 @@ pub struct Context {
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum EmitError {
     /// The handler neither returns nor declares this type, so the graph would not show it.
-    #[error("handler `{handler}` emits `{event_type}` undeclared: add the event to `emits(…)` of its annotation, or `.emits::<…>()`")]
+    #[error(
+        "handler `{handler}` emits `{event_type}` undeclared: add the event to `emits(…)` of its annotation, or `.emits::<…>()`"
+    )]
     Undeclared {
         /// The handler.
         handler: Arc<str>,

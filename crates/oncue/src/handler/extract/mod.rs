@@ -98,9 +98,7 @@ macro_rules! arguments {
 
             #[allow(unused_variables, reason = "no arguments")]
             fn check(states: &StateMap) -> Result<(), String> {
-                let checks: Vec<Result<(), String>> = vec![$($argument::check(states)),*];
-                let missing: Vec<String> = checks.into_iter().filter_map(Result::err).collect();
-                if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
+                super::private::all([$($argument::check(states)),*])
             }
         }
     };

@@ -315,6 +315,7 @@ impl Core {
         if let Some(state) = key.and_then(|key| hand.keys.get_mut(&key)) {
             state.in_flight += 1;
         }
+        let envelope = envelope.detached();
         *bytes += envelope.encoded_bytes();
         let partition = record.partition;
         hand.in_flight.insert(offset, InFlight { envelope: envelope.clone(), partition, open: standing.due });

@@ -148,7 +148,10 @@ pub(super) async fn outcome(
                 Ok((None, shared.end))
             } else {
                 let (told, told_later) = oneshot::channel();
-                shared.waiting.entry((state.about.number, position.offset())).or_default().push(told);
+                let waiting = shared.waiting.entry((state.about.number, position.offset())).or_default();
+                // Receipts that gave up waiting leave no trace.
+                waiting.retain(|known| !known.is_closed());
+                waiting.push(told);
                 Err(told_later)
             }
         };

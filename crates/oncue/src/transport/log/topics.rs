@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use oncue_log::{Log, TopicId};
 use parking_lot::RwLock;
 
-use crate::{clock::Timestamp, transport::PublishError};
+use crate::{clock::Timestamp, event::is_topic_name, transport::PublishError};
 
 /// A topic.
 #[derive(Clone, Debug)]
@@ -48,8 +48,7 @@ impl Topics {
         if let Some(topic) = self.get(name) {
             return Ok(topic);
         }
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if name.is_empty() || name.len() > 200 || !name.bytes().all(allowed) {
+        if !is_topic_name(name) {
             return Err(PublishError::TopicName(name.to_owned()));
         }
         let mut by_name = self.by_name.write();

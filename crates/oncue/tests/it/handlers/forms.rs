@@ -159,18 +159,33 @@ fn an_annotated_handler_stays_a_function() {
 
 #[test]
 fn plain_functions_block_unless_inline() {
-    let invocation = Invocation::new(
-        Envelope::of(&order(1)).unwrap(),
-        Position::new(0, 0, 0),
-        1,
-        "x".into(),
-        Arc::default(),
-        None,
-    );
+    let invocation =
+        Invocation::new(Envelope::of(&order(1)).unwrap(), Position::new(0, 0, 0), 1, "x".into(), Arc::default(), None);
     assert!(matches!(plain.into_registration().handler.call(&invocation), Call::Blocking(_)));
     assert!(matches!(plain.inline().handler.call(&invocation), Call::Done(Outcome::Ack)));
     let mut registration = plain.into_registration();
     registration.options.inline = true;
     registration.configure();
     assert!(matches!(registration.handler.call(&invocation), Call::Done(Outcome::Ack)));
+}
+
+#[handler]
+async fn waits(order: &OrderCreated, mut seen: Keyed<Vec<String>>) -> OrderPaid {
+    let id = &order.order_id;
+    tokio::task::yield_now().await;
+    seen.push(id.clone());
+    tokio::task::yield_now().await;
+    OrderPaid { order_id: id.clone() }
+}
+
+#[test]
+fn a_handler_that_waits_keeps_the_event_it_borrows() {
+    let envelope = Envelope::of(&order(1)).unwrap();
+    let invocation = Invocation::new(envelope, Position::new(0, 0, 0), 1, "waits".into(), Arc::default(), None);
+    let Call::Future(future) = waits.into_registration().handler.call(&invocation) else { panic!("it is async") };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(future), Outcome::Ack);
+    let effects = invocation.take_effects();
+    assert_eq!(types(&effects), ["order.paid"]);
+    assert_eq!(effects.state, Some(oncue::handler::StateChange::Set("[\"o-1\"]".into())));
 }

@@ -33,7 +33,10 @@ async fn bare(_: OrderCreated) {}
 fn an_annotation_says_it_all() {
     let registration = configured.into_registration();
     assert_eq!(registration.id, "all-options");
-    assert_eq!((registration.types.as_slice(), registration.topic.as_str()), (["order.created.v2".to_owned()].as_slice(), "orders"));
+    assert_eq!(
+        (registration.types.as_slice(), registration.topic.as_str()),
+        (["order.created.v2".to_owned()].as_slice(), "orders")
+    );
     assert_eq!(registration.emits, ["order.paid"]);
     let options = &registration.options;
     assert!(matches!(&options.retry, Some(Retry::Policy(policy)) if format!("{policy:?}") == "Never"), "{options:?}");
@@ -78,7 +81,10 @@ fn a_bare_function_has_its_own_name_and_the_callers_line() {
     let registration = bare.into_registration();
     assert_eq!(registration.id, "bare");
     let registration = bare.concurrency(2).named("x");
-    assert_eq!((registration.location.file.ends_with("registration.rs"), registration.location.line), (true, line!() - 1));
+    assert_eq!(
+        (registration.location.file.ends_with("registration.rs"), registration.location.line),
+        (true, line!() - 1)
+    );
 }
 
 #[test]

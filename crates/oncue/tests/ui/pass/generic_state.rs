@@ -29,6 +29,10 @@ where
     bank.charge().await
 }
 
+#[handler(concurrency = LIMIT)]
+fn plain<B: Bank, const LIMIT: usize>(_: &OrderCreated, _: State<B>) {}
+
 fn main() {
+    assert_eq!(plain::<RealBank, 9>.into_registration().options.concurrency, 9);
     assert_eq!(charge::<RealBank, 9>.into_registration().id, "charge");
 }

@@ -21,6 +21,18 @@ pub struct Registration;
 pub struct Annotated;
 pub struct Meta;
 
+#[derive(Event, Serialize, Deserialize)]
+#[event(type = "arguments")]
+pub struct Arguments {
+    meta: u8,
+}
+
+#[handler]
+async fn call(arguments: &Arguments, event: Envelope) {
+    let meta = arguments.meta;
+    drop((meta, event));
+}
+
 /// Charges, and stays public and documented.
 #[handler(retry = "bank")]
 pub async fn charge(order: OrderCreated, _: Context) -> Result<(), HandlerError> {
@@ -47,5 +59,6 @@ fn r#match(_: &OrderCreated) {}
 fn main() {
     let charge = charge.into_registration();
     assert_eq!((charge.id.as_str(), r#match.into_registration().id.as_str()), ("charge", "match"));
+    let _ = call.into_registration();
     let _ = (never_returns_ok.into_registration(), panics.into_registration());
 }

@@ -1,0 +1,260 @@
+//! What a case works with: transports at places of its own, ways to wait, and remarks for the report.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    ops::Range,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use futures_util::future::{Either, select};
+use oncue::{
+    App, Bus, Clock, Envelope, Receipt,
+    event::DEFAULT_TOPIC,
+    transport::{Capabilities, SubscriptionInfo, Transport},
+};
+use parking_lot::Mutex;
+
+use crate::{Factory, Failure, Step, Tier, Verdict};
+
+/// How often a wait looks whether a handler stopped: that ends it with the cause instead of the deadline.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What all cases of a run share.
+pub(crate) struct Setup {
+    pub(crate) factory: Arc<dyn Factory>,
+    pub(crate) clock: Clock,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) tier: Tier,
+    pub(crate) instances: bool,
+}
+
+/// What a case works with.
+pub struct Bench {
+    setup: Setup,
+    place: String,
+    opened: Mutex<BTreeSet<String>>,
+    transports: Mutex<Vec<Weak<dyn Transport>>>,
+    waiting: Mutex<BTreeMap<u64, String>>,
+    untested: Mutex<Vec<String>>,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Bench {
+    pub(crate) fn new(setup: Setup, place: String) -> Self {
+        Self {
+            setup,
+            place,
+            opened: Mutex::default(),
+            transports: Mutex::default(),
+            waiting: Mutex::default(),
+            untested: Mutex::default(),
+            notes: Mutex::default(),
+        }
+    }
+
+    /// What the transport says that it can do.
+    pub fn capabilities(&self) -> Capabilities {
+        self.setup.capabilities
+    }
+
+    /// The clock that everything goes by.
+    pub fn clock(&self) -> &Clock {
+        &self.setup.clock
+    }
+
+    /// Whether several instances can serve one subscription.
+    pub fn instances(&self) -> bool {
+        self.setup.instances
+    }
+
+    /// A size: the first in the fast tier, the second in the full one.
+    pub fn size(&self, fast: u32, full: u32) -> u32 {
+        if self.setup.tier == Tier::Full { full } else { fast }
+    }
+
+    /// The case's transport: empty the first time, later with what it kept.
+    ///
+    /// # Errors
+    /// It does not open.
+    pub async fn transport(&self) -> Result<Arc<dyn Transport>, Failure> {
+        self.transport_at("").await
+    }
+
+    /// As [`transport`](Self::transport), at another place of this case.
+    ///
+    /// # Errors
+    /// It does not open.
+    pub async fn transport_at(&self, name: &str) -> Result<Arc<dyn Transport>, Failure> {
+        let place = format!("{}{name}", self.place);
+        let first = self.opened.lock().insert(place.clone());
+        loop {
+            match self.setup.factory.open(&place, self.setup.clock.clone()).await {
+                Ok(transport) => {
+                    self.transports.lock().push(Arc::downgrade(&transport));
+                    return Ok(transport);
+                }
+                Err(error) if first => return Err(Failure::new(format!("the transport does not open: {error}"))),
+                // Who had it open is still going, or it does not open again: the deadline tells which.
+                Err(error) => {
+                    let what = format!("the transport to open again: {error}");
+                    self.wait(what, self.setup.clock.sleep(Duration::from_millis(1))).await;
+                }
+            }
+        }
+    }
+
+    /// An app on the case's transport.
+    ///
+    /// # Errors
+    /// The transport does not open.
+    pub async fn app(&self) -> Result<App, Failure> {
+        self.app_at("").await
+    }
+
+    /// As [`app`](Self::app), at another place of this case.
+    ///
+    /// # Errors
+    /// The transport does not open.
+    pub async fn app_at(&self, name: &str) -> Result<App, Failure> {
+        Ok(App::with_transport(self.transport_at(name).await?, self.setup.clock.clone()))
+    }
+
+    /// Drops an app without closing anything, as a crash of its process would. Nothing else may hold it: receipts do.
+    #[expect(clippy::unused_self, reason = "reads as what happens to the app on the bench")]
+    pub fn crash(&self, bus: Bus) {
+        drop(bus);
+    }
+
+    /// Awaits something; if the case gets stuck there, the report says what it waited for.
+    pub async fn wait<T>(&self, what: impl Into<String>, done: impl Future<Output = T>) -> T {
+        let _waiting = self.waiting_for(what.into());
+        done.await
+    }
+
+    /// As [`wait`](Self::wait), at most `longest`: nothing if it did not happen.
+    pub async fn within<T>(&self, longest: Duration, done: impl Future<Output = T>) -> Option<T> {
+        match select(std::pin::pin!(done), self.setup.clock.sleep(longest)).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Waits until a subscription is as `done` says.
+    ///
+    /// # Errors
+    /// A handler stopped.
+    pub async fn until(
+        &self,
+        bus: &Bus,
+        subscription: &str,
+        what: &str,
+        done: impl Fn(&SubscriptionInfo) -> bool,
+    ) -> Result<(), Failure> {
+        let _waiting = self.waiting_for(format!("`{subscription}`: {what}"));
+        loop {
+            let progress = bus.transport().progress();
+            if bus.inspect().subscriptions().iter().any(|known| known.id == subscription && done(known)) {
+                return Ok(());
+            }
+            bus.check()?;
+            self.within(LOOK, progress).await;
+        }
+    }
+
+    /// Waits until a subscription has acknowledged this many events.
+    ///
+    /// # Errors
+    /// A handler stopped.
+    pub async fn acked(&self, bus: &Bus, subscription: &str, count: u64) -> Result<(), Failure> {
+        self.until(bus, subscription, &format!("{count} acks"), |known| known.stats.acked >= count).await
+    }
+
+    /// Waits until every handler is through with everything.
+    ///
+    /// # Errors
+    /// A handler stopped.
+    pub async fn idle(&self, bus: &Bus) -> Result<(), Failure> {
+        Ok(self.wait("every handler to be through with every event", bus.idle()).await?)
+    }
+
+    /// Shuts an app down.
+    ///
+    /// # Errors
+    /// Closing failed.
+    pub async fn shutdown(&self, bus: Bus) -> Result<(), Failure> {
+        Ok(self.wait("the shutdown", bus.shutdown()).await?)
+    }
+
+    /// Publishes steps of one key as one batch to the default topic.
+    ///
+    /// # Errors
+    /// They are not published.
+    pub async fn publish(&self, bus: &Bus, key: &str, numbers: Range<u32>) -> Result<Vec<Receipt>, Failure> {
+        let steps = numbers.map(|number| Step::new(key, number).envelope()).collect::<Result<Vec<_>, _>>()?;
+        self.publish_all(bus, steps).await
+    }
+
+    /// Publishes a batch to the default topic.
+    ///
+    /// # Errors
+    /// It is not published.
+    pub async fn publish_all(&self, bus: &Bus, events: Vec<Envelope>) -> Result<Vec<Receipt>, Failure> {
+        let what = format!("{} events to be published", events.len());
+        Ok(self.wait(what, bus.publish_all(DEFAULT_TOPIC, events, None)).await?)
+    }
+
+    /// Says that a part of the case cannot be asked of any transport yet: the case counts as skipped, if the rest held.
+    pub fn untested(&self, what: impl Into<String>) {
+        self.untested.lock().push(what.into());
+    }
+
+    /// Adds a remark to the report of a case that passes.
+    pub fn note(&self, what: impl Into<String>) {
+        self.notes.lock().push(what.into());
+    }
+
+    pub(crate) fn verdict(&self) -> (Verdict, String) {
+        let (untested, notes) = (self.untested.lock(), self.notes.lock());
+        if untested.is_empty() {
+            return (Verdict::Passed, notes.join("; "));
+        }
+        (Verdict::Skipped, format!("the rest holds, untested: {}", untested.join("; ")))
+    }
+
+    /// What is being waited for, and how the transports stand.
+    pub(crate) fn stuck(&self) -> String {
+        let waiting: Vec<String> = self.waiting.lock().values().cloned().collect();
+        let mut text = if waiting.is_empty() { "something of its own".to_owned() } else { waiting.join(", and ") };
+        let transports: Vec<_> = self.transports.lock().iter().filter_map(Weak::upgrade).collect();
+        for known in transports.iter().flat_map(|transport| transport.inspect().subscriptions()) {
+            let stats = &known.stats;
+            // Writing to a string does not fail.
+            let _ = write!(
+                text,
+                "; `{}`: {} acked, {} retried, {} dead, {} waiting for a retry, {} behind",
+                known.id, stats.acked, stats.retried, stats.dead, known.retrying, known.lag
+            );
+        }
+        text
+    }
+
+    fn waiting_for(&self, what: String) -> Waiting<'_> {
+        let mut waiting = self.waiting.lock();
+        let number = waiting.last_key_value().map_or(0, |(number, _)| number + 1);
+        waiting.insert(number, what);
+        Waiting { bench: self, number }
+    }
+}
+
+struct Waiting<'bench> {
+    bench: &'bench Bench,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.bench.waiting.lock().remove(&self.number);
+    }
+}

@@ -1,0 +1,13 @@
+//! The cases, grouped by what they are about.
+
+pub mod envelope;
+pub mod failure;
+pub mod flow;
+pub mod graph;
+pub mod lifecycle;
+pub mod order;
+pub mod outcome;
+pub mod publish;
+pub mod restart;
+pub mod size;
+pub mod state;

@@ -1,0 +1,184 @@
+//! Running the cases on a transport.
+
+use std::{collections::BTreeSet, error::Error, path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::future::{BoxFuture, Either, FutureExt as _, select};
+use oncue::{
+    Clock,
+    transport::{self, Capabilities, Transport},
+};
+
+use crate::{Bench, CATALOGUE, Case, Entry, Report, Tier, Verdict, bench::Setup};
+
+/// How long a case may take before it counts as stuck.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A transport, or why there is none.
+pub type Opened = Result<Arc<dyn Transport>, Box<dyn Error + Send + Sync>>;
+
+/// Opens the transport under test.
+///
+/// A place is a name of letters, digits and `-`. One that is new is empty, and isolated from every other; opened again,
+/// it holds what had been made durable. It may be opened again while the last holder is still going: then it answers
+/// with an error, and is asked again.
+pub trait Factory: Send + Sync + 'static {
+    /// Opens the transport at a place.
+    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened>;
+}
+
+impl<F, Opening> Factory for F
+where
+    F: Fn(String, Clock) -> Opening + Send + Sync + 'static,
+    Opening: Future<Output = Opened> + Send + 'static,
+{
+    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
+        self(place.to_owned(), clock).boxed()
+    }
+}
+
+/// Opens the transports that come with Oncue.
+#[derive(Clone, Debug)]
+pub enum Urls {
+    /// `memory:`: every opening is empty.
+    Memory,
+    /// `file:`: a directory per place, in this one.
+    File(PathBuf),
+}
+
+impl Factory for Urls {
+    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
+        let url = match self {
+            Self::Memory => "memory:".to_owned(),
+            Self::File(directory) => format!("file:{}", directory.join(place).display()),
+        };
+        // Opening reads what the log says: off the runtime's threads.
+        async move { Ok(tokio::task::spawn_blocking(move || transport::open(&url, clock)).await??) }.boxed()
+    }
+}
+
+/// Which cases to run.
+#[derive(Clone, Debug, Default)]
+pub struct Filter(Option<BTreeSet<u8>>);
+
+impl Filter {
+    /// Every case.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// The cases with these numbers.
+    #[must_use]
+    pub fn only(numbers: impl IntoIterator<Item = u8>) -> Self {
+        Self(Some(numbers.into_iter().collect()))
+    }
+
+    fn takes(&self, case: &Case) -> bool {
+        self.0.as_ref().is_none_or(|numbers| numbers.contains(&case.number))
+    }
+}
+
+/// The suite for one transport.
+pub struct Suite {
+    transport: String,
+    factory: Arc<dyn Factory>,
+    clock: Clock,
+    deadline: Duration,
+    instances: bool,
+}
+
+impl Suite {
+    /// For a transport that the report calls so: `kafka:`.
+    pub fn new(transport: impl Into<String>, factory: impl Factory) -> Self {
+        let factory = Arc::new(factory);
+        Self { transport: transport.into(), factory, clock: Clock::system(), deadline: DEADLINE, instances: false }
+    }
+
+    /// For `memory:`.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::new("memory:", Urls::Memory)
+    }
+
+    /// For `file:`, in subdirectories of this one.
+    #[must_use]
+    pub fn file(directory: impl Into<PathBuf>) -> Self {
+        Self::new("file:", Urls::File(directory.into()))
+    }
+
+    /// The clock that transports, apps and deadlines go by; the system's without this.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How long a case may take; [`DEADLINE`] without this.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Whether several instances can serve one subscription; not without this.
+    #[must_use]
+    pub fn instances(mut self, several: bool) -> Self {
+        self.instances = several;
+        self
+    }
+
+    /// Runs the cases one after the other, and reports every case of the catalogue.
+    pub async fn run(&self, filter: &Filter, tier: Tier) -> Report {
+        let capabilities = self.capabilities().await;
+        let mut entries = Vec::with_capacity(CATALOGUE.len());
+        for case in &CATALOGUE {
+            let begun = self.clock.monotonic();
+            let (verdict, reason) = match &capabilities {
+                _ if !filter.takes(case) => (Verdict::Skipped, "not asked for".to_owned()),
+                Ok(capabilities) => self.run_case(case, *capabilities, tier).await,
+                Err(error) => (Verdict::Failed, format!("the transport does not open: {error}")),
+            };
+            entries.push(Entry { case, verdict, reason, took: self.clock.monotonic().saturating_sub(begun) });
+        }
+        Report { transport: self.transport.clone(), entries }
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities, Box<dyn Error + Send + Sync>> {
+        let transport = self.factory.open("capabilities", self.clock.clone()).await?;
+        let capabilities = transport.capabilities();
+        transport.close().await?;
+        Ok(capabilities)
+    }
+
+    async fn run_case(&self, case: &'static Case, capabilities: Capabilities, tier: Tier) -> (Verdict, String) {
+        if let Some(reason) = (case.needs)(&capabilities) {
+            return (Verdict::Skipped, reason.to_owned());
+        }
+        let Some(run) = case.run else { return (Verdict::Skipped, "not in the suite yet".to_owned()) };
+        let setup = Setup {
+            factory: Arc::clone(&self.factory),
+            clock: self.clock.clone(),
+            capabilities,
+            tier,
+            instances: self.instances,
+        };
+        let bench = Arc::new(Bench::new(setup, format!("case-{}", case.number)));
+        let running = Arc::clone(&bench);
+        // A task of its own: a panic is the failure of this case alone.
+        let task = tokio::spawn(async move { run(&running).await });
+        let abort = task.abort_handle();
+        let ended = match select(task, self.clock.sleep(self.deadline)).await {
+            Either::Left((ended, _)) => ended,
+            Either::Right(((), _)) => {
+                let reason = format!("stuck after {:?}, waiting for: {}", self.deadline, bench.stuck());
+                abort.abort();
+                return (Verdict::Failed, reason);
+            }
+        };
+        match ended {
+            Ok(Ok(())) => bench.verdict(),
+            Ok(Err(failure)) => (Verdict::Failed, failure.to_string()),
+            Err(panic) => (Verdict::Failed, format!("the case itself broke: {panic}")),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The whole suite on the transports that come with Oncue, and proof that it can fail.
+
+mod broken;
+
+use oncue_conformance::{Filter, Report, Reports, Suite, Tier};
+
+fn assert_holds(report: &Report) {
+    println!("{report}");
+    let failures: Vec<_> = report.failures().map(|entry| format!("{}: {}", entry.case.number, entry.reason)).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_keeps_the_contract() {
+    assert_holds(&Suite::memory().run(&Filter::all(), Tier::Fast).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn file_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = Suite::file(directory.path()).run(&Filter::all(), Tier::Fast).await;
+    assert!(Reports(std::slice::from_ref(&report)).to_json().contains("\"46\""));
+    assert_holds(&report);
+}

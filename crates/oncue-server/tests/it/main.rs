@@ -1,0 +1,11 @@
+//! The binary `oncue` from the outside.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod directories;
+mod gateway;
+mod inputs;
+mod interrupts;
+mod killer;
+mod kills;
+mod numbers;
+mod program;
