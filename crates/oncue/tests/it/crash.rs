@@ -53,7 +53,7 @@ async fn tally(counted: Counted, mut total: Keyed<u64>) {
 
 async fn open(storage: &FaultyStorage) -> Option<Bus> {
     let options = Options { segment_bytes: 32 << 10, checkpoint_bytes: 16 << 10, ..Options::default() };
-    let url = LogUrl::memory().dedup_window(Duration::from_secs(1 << 30), 1 << 20);
+    let url: LogUrl = "memory:?retention=forever".parse().unwrap();
     let transport = LogTransport::on_storage(url, Box::new(storage.clone()), options, Clock::system()).ok()?;
     App::with_transport(Arc::new(transport), Clock::system()).on(keep).on(tally).start().await.ok()
 }
