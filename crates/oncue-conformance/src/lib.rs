@@ -21,8 +21,8 @@
 //! if all that does exist held. Nothing passes by not being tested.
 
 mod bench;
-pub mod cases;
 mod case;
+pub mod cases;
 mod catalogue;
 mod failure;
 mod report;

@@ -86,7 +86,13 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.transport)?;
         for Entry { case, verdict, reason, took } in &self.entries {
             let (number, clauses) = (case.number, case.clauses.join(" "));
-            writeln!(f, "{number:>4}  {:7}  {:6.3} s  {clauses:12}  {}", verdict.as_str(), took.as_secs_f64(), case.name)?;
+            writeln!(
+                f,
+                "{number:>4}  {:7}  {:6.3} s  {clauses:12}  {}",
+                verdict.as_str(),
+                took.as_secs_f64(),
+                case.name
+            )?;
             if !reason.is_empty() {
                 writeln!(f, "{:25}{reason}", "")?;
             }
@@ -148,7 +154,10 @@ mod tests {
         let json = report().to_json();
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(read["file:"]["2"]["reason"], "lost \"one\"");
-        assert_eq!((&read["file:"]["46"]["result"], &read["file:"]["46"]["seconds"]), (&"passed".into(), &1.235.into()));
+        assert_eq!(
+            (&read["file:"]["46"]["result"], &read["file:"]["46"]["seconds"]),
+            (&"passed".into(), &1.235.into())
+        );
         let at = |number: u8| json.find(&format!("\"{number}\": {{")).unwrap();
         assert!((1..46).all(|number| at(number) < at(number + 1)));
     }

@@ -192,7 +192,9 @@ impl Seen {
             }
         }
         match given.first() {
-            Some((key, number)) => Err(Failure::new(format!("`{handler}` was given {number} of key {key}: nobody published it"))),
+            Some((key, number)) => {
+                Err(Failure::new(format!("`{handler}` was given {number} of key {key}: nobody published it")))
+            }
             None => Ok(()),
         }
     }

@@ -122,17 +122,11 @@ impl Bus {
         events: Vec<Envelope>,
         source: Option<SourceMark>,
     ) -> Result<Vec<Receipt>> {
-        let about: Vec<_> = events.iter().map(|event| (event.event_type().to_owned(), event.id().to_owned())).collect();
-        let published = self.0.transport.publish(Publish { topic: topic.to_owned(), events, source }).await?;
+        let published =
+            self.0.transport.publish(Publish { topic: topic.to_owned(), events: events.clone(), source }).await?;
         let topic: Arc<str> = topic.into();
-        let receipt = |((event_type, id), published)| Receipt {
-            bus: self.clone(),
-            topic: Arc::clone(&topic),
-            event_type,
-            id,
-            published,
-        };
-        Ok(about.into_iter().zip(published).map(receipt).collect())
+        let receipt = |(envelope, published)| Receipt { bus: self.clone(), topic: Arc::clone(&topic), envelope, published };
+        Ok(events.into_iter().zip(published).map(receipt).collect())
     }
 
     /// The transport underneath.

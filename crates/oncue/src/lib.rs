@@ -42,6 +42,7 @@ mod app;
 mod bus;
 mod dispatch;
 mod error;
+mod number_map;
 mod receipt;
 
 pub use app::App;

@@ -6,6 +6,7 @@ use futures_util::future::{Either, join_all, select};
 
 use crate::{
     bus::Bus,
+    event::Envelope,
     transport::{InspectError, Position, Published, Settled},
 };
 
@@ -14,8 +15,7 @@ use crate::{
 pub struct Receipt {
     pub(crate) bus: Bus,
     pub(crate) topic: Arc<str>,
-    pub(crate) event_type: String,
-    pub(crate) id: String,
+    pub(crate) envelope: Envelope,
     pub(crate) published: Published,
 }
 
@@ -49,7 +49,7 @@ impl Receipt {
     /// The event's id.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        self.envelope.id()
     }
 
     /// Waits until a handler is through with the event, at most `wait` long.
@@ -72,7 +72,7 @@ impl Receipt {
     /// # Errors
     /// The log cannot be read.
     pub async fn outcomes(&self, wait: Duration) -> Result<Vec<(String, EventOutcome)>, InspectError> {
-        let handlers: Vec<String> = self.bus.handlers_of(&self.topic, &self.event_type);
+        let handlers: Vec<String> = self.bus.handlers_of(&self.topic, self.envelope.event_type());
         let outcomes = join_all(handlers.iter().map(|handler| self.outcome_of(handler, wait))).await;
         handlers.into_iter().zip(outcomes).map(|(handler, outcome)| Ok((handler, outcome?))).collect()
     }

@@ -102,12 +102,14 @@ struct Third;
 pub async fn lineage(bench: &Bench) -> Result<(), Failure> {
     let arrived = Arrived::default();
     let into = Arc::clone(&arrived);
-    let keep = (move |event: Envelope| into.lock().push(event)).named("keep").inline().types(["first", "second", "third"]);
+    let keep =
+        (move |event: Envelope| into.lock().push(event)).named("keep").inline().types(["first", "second", "third"]);
     let one = |_: First| async { Second };
     let two = |_: Second, context: Context| async move { context.emit(Third) };
     let app = bench.app().await?.on(keep).on(one.named("one")).on(two.named("two").emits::<Third>());
     let bus = app.start().await?;
-    let first = Envelope::builder_of(&First { key: "k".into() })?.source("/conformance").extension("traceparent", TRACE);
+    let first =
+        Envelope::builder_of(&First { key: "k".into() })?.source("/conformance").extension("traceparent", TRACE);
     let receipt = bus.publish(first.build()?).await?;
     bench.idle(&bus).await?;
     bench.shutdown(bus).await?;
@@ -122,7 +124,11 @@ pub async fn lineage(bench: &Bench) -> Result<(), Failure> {
         ensure_eq!(event.correlation_id(), Some(first.id()), "{kind}: correlation");
         ensure_eq!(event.causation_id(), Some(parent.id()), "{kind}: causation");
         ensure_eq!(event.extension("traceparent"), Some(TRACE), "{kind}: trace");
-        ensure_eq!((event.key(), event.source(), event.hops()), (Some("k"), handler, hops), "{kind}: key, source, hops");
+        ensure_eq!(
+            (event.key(), event.source(), event.hops()),
+            (Some("k"), handler, hops),
+            "{kind}: key, source, hops"
+        );
     }
     Ok(())
 }
@@ -135,7 +141,8 @@ pub async fn lineage(bench: &Bench) -> Result<(), Failure> {
 pub async fn cloud_events(bench: &Bench) -> Result<(), Failure> {
     let json = br#"{"specversion":"1.0","id":"1","source":"/shop","type":"order.created","subject":"o-1","time":"2016-09-04T21:15:19Z","datacontenttype":"application/json","tries":3,"data":{"total":1.50}}"#;
     let structured = Envelope::from_json(json)?;
-    let attributes = [("specversion", "1.0"), ("id", "2"), ("source", "/shop"), ("type", "order.created"), ("tenant", "t")];
+    let attributes =
+        [("specversion", "1.0"), ("id", "2"), ("source", "/shop"), ("type", "order.created"), ("tenant", "t")];
     let binary = Envelope::from_binary(attributes, Bytes::from_static(&[0, 159, 146, 150]))?;
     let foreign = Envelope::builder(DEFAULT_TOPIC).id("3").source("/foreign").foreign().data("a\tb\n").build()?;
     let sent = vec![structured, binary, foreign];
@@ -144,9 +151,14 @@ pub async fn cloud_events(bench: &Bench) -> Result<(), Failure> {
     for (event, arrived) in sent.iter().zip(&arrived) {
         ensure_eq!(contents(arrived), contents(event), "event {}", event.id());
         ensure_eq!(arrived.is_foreign(), event.is_foreign(), "event {}: foreign", event.id());
-        ensure_eq!(Envelope::from_json(arrived.to_json().as_bytes()).map(|read| contents(&read))?, contents(event), "as JSON");
+        ensure_eq!(
+            Envelope::from_json(arrived.to_json().as_bytes()).map(|read| contents(&read))?,
+            contents(event),
+            "as JSON"
+        );
     }
-    for malformed in ["", "[]", "{}", r#"{"specversion":"1.0","id":"1","source":"/s"}"#, "{\"specversion\":\"1.0\"} x"] {
+    for malformed in ["", "[]", "{}", r#"{"specversion":"1.0","id":"1","source":"/s"}"#, "{\"specversion\":\"1.0\"} x"]
+    {
         ensure!(Envelope::from_json(malformed.as_bytes()).is_err(), "`{malformed}` was taken for an event");
     }
     ensure!(Envelope::builder("bell\u{7}").build().is_err(), "a control character in an attribute");

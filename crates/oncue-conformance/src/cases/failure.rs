@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use oncue::{
     Timestamp,
+    event::DEFAULT_TOPIC,
     handler::{HandlerError, HandlerExt as _},
     policy::{self, ErrorClass},
-    transport::SubscriptionInfo,
+    transport::{
+        Action, Attempt, Limit, MemberSpec, OnDeadLetter, Ordered, Publish, Settlement, Start, SubscriptionInfo,
+        SubscriptionSpec,
+    },
 };
 
 use crate::{
@@ -22,6 +26,49 @@ use crate::{
 /// # Errors
 /// It is not.
 pub async fn retry(bench: &Bench) -> Result<(), Failure> {
+    Failure::of_parts([("retried", retried(bench).await), ("settled twice", settled_twice(bench).await)])
+}
+
+/// A settlement that is repeated, or comes late, changes nothing: not the counts, and not the event's end.
+async fn settled_twice(bench: &Bench) -> Result<(), Failure> {
+    let transport = bench.transport_at("-twice").await?;
+    let events = vec![Step::new("key", 0).envelope()?, Step::new("key", 1).envelope()?];
+    transport.publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events, source: None }).await?;
+    let id = || "by-hand".to_owned();
+    let (types, on_dead_letter) = (Vec::new(), OnDeadLetter::Continue);
+    let member = MemberSpec { id: id(), types, start: Start::Earliest, on_dead_letter };
+    let spec = SubscriptionSpec { topic: DEFAULT_TOPIC.to_owned(), members: vec![member], ordered: Ordered::Strict };
+    let mut consumer = transport.subscribe(spec).await?.consumer;
+    let mut given = Vec::new();
+    while given.len() < 2 {
+        bench.wait("two events", consumer.next(Limit { events: 2, bytes: usize::MAX }, &mut given)).await?;
+    }
+    let (read, ended) = (bench.clock().now(), bench.clock().now());
+    let settlement = |action, number| Settlement {
+        position: given[0].position,
+        member: 0,
+        action,
+        attempt: Attempt { number, class: None, read, ended },
+        error: None,
+        emits: Vec::new(),
+        state: None,
+    };
+    let ack = settlement(Action::Ack, 1);
+    bench.wait("an ack twice in one batch", consumer.settle(vec![ack.clone(), ack.clone()])).await?;
+    for late in
+        [ack, settlement(Action::Retry(ended), 1), settlement(Action::DeadLetter, 1), settlement(Action::Release, 0)]
+    {
+        bench.wait("a late settlement", consumer.settle(vec![late])).await?;
+    }
+    let stats = stats(&transport.inspect().subscriptions(), &id())?;
+    ensure_eq!((stats.acked, stats.retried, stats.dead), (1, 0, 0), "acked, retried, dead");
+    let again = consumer.next(Limit { events: 2, bytes: usize::MAX }, &mut given);
+    ensure!(bench.within(Duration::from_millis(20), again).await.is_none(), "it was delivered again");
+    drop(consumer);
+    Ok(transport.close().await?)
+}
+
+async fn retried(bench: &Bench) -> Result<(), Failure> {
     let seen = Seen::new(bench);
     let flaky = noting("flaky", &seen, |_, attempt| match attempt {
         1 => Err(HandlerError::transient("not yet")),
@@ -69,7 +116,11 @@ pub async fn storm(bench: &Bench) -> Result<(), Failure> {
     let promised: Vec<_> = (1..=failures + 1).map(|attempt| (0, attempt)).collect();
     for subscriber in 0..3 {
         for key in &keys {
-            ensure_eq!(seen.of(&format!("storm-{subscriber}"), key), promised, "attempts of `storm-{subscriber}`, key {key}");
+            ensure_eq!(
+                seen.of(&format!("storm-{subscriber}"), key),
+                promised,
+                "attempts of `storm-{subscriber}`, key {key}"
+            );
         }
     }
     bench.shutdown(bus).await
@@ -164,7 +215,11 @@ pub async fn cancelled(bench: &Bench) -> Result<(), Failure> {
     seen.ended(bench, 1).await;
     let known = bus.inspect().subscriptions();
     let stats = stats(&known, "stuck")?;
-    ensure_eq!((stats.acked, stats.retried, stats.dead, stats.deferred), (0, 0, 0, 0), "outcomes of a cancelled handler");
+    ensure_eq!(
+        (stats.acked, stats.retried, stats.dead, stats.deferred),
+        (0, 0, 0, 0),
+        "outcomes of a cancelled handler"
+    );
     ensure_eq!(known[0].lag, 2, "events that are not settled");
     drop(bus);
     if !bench.capabilities().durable {

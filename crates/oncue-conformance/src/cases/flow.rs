@@ -63,7 +63,7 @@ pub async fn history(bench: &Bench) -> Result<(), Failure> {
 /// # Errors
 /// It is not.
 pub async fn receiver_down(bench: &Bench) -> Result<(), Failure> {
-    let (keys, numbers) = (keys(4), bench.size(25, 2_500));
+    let (keys, numbers) = (keys(4), bench.size(25, 500));
     let seen = Seen::new(bench);
     let transport = bench.transport().await?;
     let app = || App::with_transport(Arc::clone(&transport), bench.clock().clone());
@@ -75,8 +75,10 @@ pub async fn receiver_down(bench: &Bench) -> Result<(), Failure> {
     // Its handlers go with it, the transport stays.
     drop(up);
     let publisher = app().start().await?;
-    for key in &keys {
-        bench.publish(&publisher, key, 1..numbers).await?;
+    for number in 1..numbers {
+        for key in &keys {
+            bench.publish(&publisher, key, number..number + 1).await?;
+        }
     }
     ensure_eq!(seen.count("sometimes"), keys.len(), "calls while it is down");
     let up = loop {

@@ -78,7 +78,11 @@ async fn skips(bench: &Bench) -> Result<(), Failure> {
     for key in ["a", "b", "c"] {
         edges_hold(&seen, key, 6)?;
         next_waits_for_all(&seen, key)?;
-        ensure_eq!(seen.of("left", key), [(0, 1), (1, 1), (2, 1), (2, 2), (2, 3), (3, 1), (4, 1), (5, 1)], "`left`, {key}");
+        ensure_eq!(
+            seen.of("left", key),
+            [(0, 1), (1, 1), (2, 1), (2, 2), (2, 3), (3, 1), (4, 1), (5, 1)],
+            "`left`, {key}"
+        );
         ensure_eq!(seen.of("right", key), [(0, 1), (1, 1), (2, 1), (2, 2), (3, 1), (4, 1), (5, 1)], "`right`, {key}");
         ensure_eq!(seen.of("bottom", key), [(0, 1), (1, 1), (2, 1), (4, 1), (5, 1)], "`bottom`, {key}");
     }
@@ -108,7 +112,8 @@ async fn holds_after_restart(bench: &Bench) -> Result<(), Failure> {
     let (before, seen) = (Seen::new(bench), Seen::new(bench));
     let bus = holding(bench, "-held", &before).await?;
     bench.crash(bus);
-    let bus = diamond(bench.app_at("-held").await?, &seen, OnDeadLetter::Hold, Duration::from_millis(5)).start().await?;
+    let bus =
+        diamond(bench.app_at("-held").await?, &seen, OnDeadLetter::Hold, Duration::from_millis(5)).start().await?;
     bench.publish(&bus, "late", 0..3).await?;
     bench.acked(&bus, "bottom", 9).await?;
     bench.shutdown(bus).await?;

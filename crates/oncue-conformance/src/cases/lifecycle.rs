@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use oncue::{
     Bus, Error,
     event::DEFAULT_TOPIC,
@@ -70,14 +71,14 @@ async fn close_blocked(bench: &Bench, place: &str, backlog: u32, closers: usize)
     let bus = bench.app_at(place).await?.on(handle.named("blocked")).start().await?;
     bench.publish(&bus, "key", 0..backlog).await?;
     seen.began(bench, 1).await;
-    let closing: Vec<_> = (0..closers).map(|_| spawn_shutdown(&bus)).collect();
-    // All of them are under way before the handler is let go.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+    let closing = join_all((0..closers).map(|_| spawn_shutdown(&bus)));
+    let mut closing = std::pin::pin!(closing);
+    // Each of them waits for the work under way, the later ones too.
+    let early = bench.within(Duration::from_millis(30), &mut closing).await;
+    ensure!(early.is_none(), "shut down while a handler was running, within its grace time");
     gate.send_replace(true);
-    for closed in closing {
-        bench.wait("a shutdown beside others", closed).await??;
+    for closed in bench.wait("shutdowns beside one another", closing).await {
+        closed??;
     }
     bench.wait("the shutdown after that", bus.shutdown()).await?;
     ensure_eq!(seen.count("blocked"), 1, "events of the key that were started");
@@ -126,7 +127,8 @@ pub async fn shutdown_under_load(bench: &Bench) -> Result<(), Failure> {
     let most = bench.size(2_000, 50_000);
     let seen = Seen::new(bench);
     let bus = bench.app().await?.on(accepting("busy", &seen)).start().await?;
-    let publishers: Vec<_> = keys(4).into_iter().map(|key| tokio::spawn(publish_until_closed(bus.clone(), key, most))).collect();
+    let publishers: Vec<_> =
+        keys(4).into_iter().map(|key| tokio::spawn(publish_until_closed(bus.clone(), key, most))).collect();
     seen.ended(bench, 50).await;
     bench.wait("the shutdown under load", bus.shutdown_within(Duration::from_secs(5))).await?;
     let mut accepted = Vec::new();
@@ -165,4 +167,3 @@ async fn publish_until_closed(bus: Bus, key: String, most: u32) -> Result<(Strin
     }
     Ok((key, most))
 }
-

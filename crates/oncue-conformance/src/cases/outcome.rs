@@ -39,7 +39,8 @@ pub async fn receipts(bench: &Bench) -> Result<(), Failure> {
     let receipt = bus.publish(Step::new("key", 1)).await?;
     let dead = EventOutcome::DeadLettered { error: "never".into() };
     for when in ["before it happened", "afterwards"] {
-        for (handler, promised) in [("good", &EventOutcome::Acked), ("flaky", &EventOutcome::Acked), ("doomed", &dead)] {
+        for (handler, promised) in [("good", &EventOutcome::Acked), ("flaky", &EventOutcome::Acked), ("doomed", &dead)]
+        {
             let outcome = bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, LONG)).await?;
             ensure_eq!(&outcome, promised, "outcome of `{handler}`, asked {when}");
         }
@@ -49,7 +50,8 @@ pub async fn receipts(bench: &Bench) -> Result<(), Failure> {
     let all = bench.wait("all outcomes", receipt.outcomes(Duration::from_millis(50))).await?;
     let all: Vec<_> = all.iter().map(|(handler, outcome)| (handler.as_str(), outcome)).collect();
     let pending = EventOutcome::Pending;
-    let promised = [("good", &EventOutcome::Acked), ("flaky", &EventOutcome::Acked), ("doomed", &dead), ("stuck", &pending)];
+    let promised =
+        [("good", &EventOutcome::Acked), ("flaky", &EventOutcome::Acked), ("doomed", &dead), ("stuck", &pending)];
     ensure_eq!(all, promised, "outcomes of all handlers that take it");
     let nobody = receipt.outcome_of("nobody", short).await;
     ensure!(nobody.is_err(), "outcome of a handler that does not exist: {nobody:?}");

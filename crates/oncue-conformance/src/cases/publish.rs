@@ -93,8 +93,12 @@ pub async fn batch(bench: &Bench) -> Result<(), Failure> {
 
     let mut broken = (0..3).map(|number| Step::new("broken", number).envelope()).collect::<Result<Vec<_>, _>>()?;
     broken[1] = Envelope::builder("step").key("broken").hops(MAX_HOPS + 1).data("{}").build()?;
-    let refused = bus.transport().publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events: broken, source: None }).await;
-    ensure!(matches!(refused, Err(PublishError::Invalid { index: 1, .. })), "the second is not acceptable: {refused:?}");
+    let refused =
+        bus.transport().publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events: broken, source: None }).await;
+    ensure!(
+        matches!(refused, Err(PublishError::Invalid { index: 1, .. })),
+        "the second is not acceptable: {refused:?}"
+    );
     bench.publish(&bus, "after", 0..1).await?;
     bench.idle(&bus).await?;
     if bench.capabilities().atomic_publish {
@@ -116,12 +120,16 @@ pub async fn batch(bench: &Bench) -> Result<(), Failure> {
 /// It is not.
 pub async fn twice(bench: &Bench) -> Result<(), Failure> {
     let seen = Seen::new(bench);
-    let event = |id: &str, source: &str| Envelope::builder("step").id(id).source(source).key("k").data(r#"{"key":"k","number":0}"#).build();
+    let event = |id: &str, source: &str| {
+        Envelope::builder("step").id(id).source(source).key("k").data(r#"{"key":"k","number":0}"#).build()
+    };
     let bus = bench.app().await?.on(accepting("once", &seen)).start().await?;
     let mut publishing = Vec::new();
     for _ in 0..8 {
         let (bus, event) = (bus.clone(), event("1", "/a")?);
-        publishing.push(tokio::spawn(async move { bus.publish(event).await.map(|receipt| (receipt.is_duplicate(), receipt.position())) }));
+        publishing.push(tokio::spawn(async move {
+            bus.publish(event).await.map(|receipt| (receipt.is_duplicate(), receipt.position()))
+        }));
     }
     let mut results = Vec::new();
     for publisher in publishing {
@@ -130,7 +138,9 @@ pub async fn twice(bench: &Bench) -> Result<(), Failure> {
     let first = results[0].1;
     ensure_eq!(results.iter().filter(|(duplicate, _)| !duplicate).count(), 1, "publishers that were first");
     ensure!(results.iter().all(|(_, position)| *position == first), "duplicates at other positions: {results:?}");
-    let batch = bench.publish_all(&bus, vec![event("1", "/a")?, event("2", "/a")?, event("2", "/a")?, event("1", "/b")?]).await?;
+    let batch = bench
+        .publish_all(&bus, vec![event("1", "/a")?, event("2", "/a")?, event("2", "/a")?, event("1", "/b")?])
+        .await?;
     let duplicates: Vec<_> = batch.iter().map(oncue::Receipt::is_duplicate).collect();
     ensure_eq!(duplicates, [true, false, true, false], "duplicates of the batch");
     ensure_eq!((batch[0].position(), batch[2].position()), (first, batch[1].position()), "where the duplicates stand");

@@ -83,7 +83,8 @@ pub async fn during_a_retry(bench: &Bench) -> Result<(), Failure> {
     seen.in_order()?;
     seen.complete("flaky", &keys, numbers, false)?;
     for key in &keys {
-        let attempts: Vec<u32> = seen.of("flaky", key).iter().filter(|(number, _)| *number == 0).map(|(_, attempt)| *attempt).collect();
+        let attempts: Vec<u32> =
+            seen.of("flaky", key).iter().filter(|(number, _)| *number == 0).map(|(_, attempt)| *attempt).collect();
         ensure!(attempts.is_sorted() && attempts.last() == Some(&(failures + 1)), "key {key}: attempts {attempts:?}");
     }
     let known = bus.inspect().subscriptions();

@@ -83,7 +83,11 @@ async fn largest_dead_letter(bench: &Bench) -> Result<(), Failure> {
     }
     bench.idle(&bus).await?;
     let dead = bus.inspect().dead_letters("fails")?;
-    ensure_eq!(dead.iter().map(|dead| dead.envelope.data().len()).collect::<Vec<_>>(), [bytes], "bytes of dead letters");
+    ensure_eq!(
+        dead.iter().map(|dead| dead.envelope.data().len()).collect::<Vec<_>>(),
+        [bytes],
+        "bytes of dead letters"
+    );
     ensure_eq!(dead[0].history.len(), 5, "attempts of it");
     bench.shutdown(bus).await
 }

@@ -26,7 +26,7 @@ struct Counted {
 fn counting(app: App) -> App {
     let count = |step: Step, context: Context, mut total: Keyed<u64>| async move {
         *total += u64::from(step.number);
-        if step.number % 3 == 0 && context.attempt() == 1 {
+        if step.number.is_multiple_of(3) && context.attempt() == 1 {
             return Err(HandlerError::transient("not yet"));
         }
         if step.number % 2 == 1 {
@@ -34,7 +34,8 @@ fn counting(app: App) -> App {
         }
         Ok(Counted { key: step.key, total: *total.get() })
     };
-    app.on(count.named("count").retry(policy::fixed(Duration::from_millis(3)))).on((|_: Counted| async {}).named("told"))
+    app.on(count.named("count").retry(policy::fixed(Duration::from_millis(3))))
+        .on((|_: Counted| async {}).named("told"))
 }
 
 /// Case 46. A counter kept by key counts each event once, however often it is tried and whatever is killed; what it
@@ -57,9 +58,14 @@ pub async fn counts_once(bench: &Bench) -> Result<(), Failure> {
     }
     bench.idle(&bus).await?;
     let last = u64::from(rounds * numbers);
-    let promised: BTreeMap<String, String> = keys.iter().map(|key| (key.clone(), (last * (last - 1) / 2).to_string())).collect();
-    let states: BTreeMap<String, String> =
-        bus.inspect().states("count")?.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned())).collect();
+    let promised: BTreeMap<String, String> =
+        keys.iter().map(|key| (key.clone(), (last * (last - 1) / 2).to_string())).collect();
+    let states: BTreeMap<String, String> = bus
+        .inspect()
+        .states("count")?
+        .into_iter()
+        .map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()))
+        .collect();
     ensure_eq!(states, promised, "sums by key");
     let told = totals(&bus)?;
     for key in &keys {

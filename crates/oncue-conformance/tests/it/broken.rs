@@ -204,7 +204,9 @@ impl Tap for Broken {
             Fault::Reverses => events.reverse(),
             Fault::Repeats => *events = events.iter().flat_map(|event| [event.clone(), event.clone()]).collect(),
             Fault::ForgetsAttempts => events.iter_mut().for_each(|event| event.attempts.clear()),
-            Fault::IgnoresAfter => events.iter_mut().for_each(|event| event.done = Members::first(transport::MAX_MEMBERS)),
+            Fault::IgnoresAfter => {
+                events.iter_mut().for_each(|event| event.done = Members::first(transport::MAX_MEMBERS))
+            }
             Fault::LeavingIsAck => self.handed_out.lock().extend_from_slice(events),
             _ => {}
         }
@@ -237,7 +239,8 @@ impl Tap for Broken {
     }
 
     fn dropped(&self, inner: &dyn Consumer) {
-        let attempt = transport::Attempt { number: 1, class: None, read: Timestamp::default(), ended: Timestamp::default() };
+        let attempt =
+            transport::Attempt { number: 1, class: None, read: Timestamp::default(), ended: Timestamp::default() };
         let ack = |event: Delivered| Settlement {
             position: event.position,
             member: 0,

@@ -14,6 +14,9 @@ use super::{
     place::Place,
 };
 
+/// What the name of a simulated input begins with; that of a file is its whole path.
+pub(super) const SIMULATION: &str = "simulation";
+
 /// Where events come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -149,7 +152,7 @@ impl fmt::Display for Input {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Stdin => f.write_str("stdin"),
-            Self::Simulated { seed, events } => write!(f, "simulation of {events} events, seed {seed}"),
+            Self::Simulated { seed, events } => write!(f, "{SIMULATION} of {events} events, seed {seed}"),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use oncue::metrics::HandlerStats;
 
 use super::{
+    input::SIMULATION,
     number::{grouped, money, time},
     report::{Counts, Details, Report},
 };
@@ -56,7 +57,11 @@ fn handlers(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
         f,
         "  n = acked + dead; t from the first publishing to the last settling; Throughput = n / t; ART = ΣTᵢ / n."
     )?;
-    writeln!(f, "  ART is measured from publish, as these events are years old.")
+    let old = match details.inputs.iter().all(|input| input.starts_with(SIMULATION)) {
+        true => "as the times of these events are simulated",
+        false => "as these events are years old",
+    };
+    writeln!(f, "  ART is measured from publish, {old}.")
 }
 
 fn row(id: &str, stats: &HandlerStats) -> Vec<String> {

@@ -86,11 +86,16 @@ fn the_report_for_people_names_everything_and_says_how_times_are_measured() {
         "ART",
         "p99",
         "Throughput",
-        "measured from publish, as these events are years old",
+        "measured from publish, as the times of these events are simulated",
         "Dead letters: ",
         "the card is refused",
         "Sales: ",
     ] {
         assert!(text.contains(word), "{word:?} is not in\n{text}");
     }
+    let scratch = Scratch::new();
+    let input = scratch.write("orders", crate::program::lives(0..2));
+    let output = crate::program::orders().args(["--input", &input]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("measured from publish, as these events are years old"), "{text}");
 }

@@ -64,7 +64,7 @@ pub(crate) struct Prepared {
     pub(crate) handler: Arc<dyn ErasedHandler>,
     pub(crate) id: Arc<str>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) delivered: Given,
+    pub(crate) given: Given,
     pub(crate) states: Arc<StateMap>,
     pub(crate) clock: Clock,
 }
@@ -101,72 +101,86 @@ impl Prepared {
             Ok(keyed) => keyed,
             Err(error) => {
                 let error = format!("its keyed state cannot be read: {error}");
-                return Started::Finished(self.finished(Outcome::Fail { class: ErrorClass::Transient, error }, None));
+                let outcome = Outcome::Fail { class: ErrorClass::Transient, error };
+                let (run, member, effects) = (self.run, self.member, Effects::default());
+                return Started::Finished(Finished { run, member, outcome, effects });
             }
         };
-        let span = tracing::info_span!("handle", handler = &*self.id, event = self.delivered.envelope.id(),
-            r#type = self.delivered.envelope.event_type(), position = %self.delivered.position, attempt = self.delivered.attempt);
-        let invocation = Invocation::new(
-            self.delivered.envelope.clone(),
-            self.delivered.position,
-            self.delivered.attempt,
-            Arc::clone(&self.id),
-            Arc::clone(&self.states),
-            keyed,
-        );
+        let span = tracing::info_span!("handle", handler = &*self.id, event = self.given.envelope.id(),
+            r#type = self.given.envelope.event_type(), position = %self.given.position, attempt = self.given.attempt);
+        let Self { run, member, handler, id, timeout, given, states, clock } = self;
+        let ending = Ending { run, member };
+        let invocation = Invocation::new(given.envelope, given.position, given.attempt, id, states, keyed);
         let call = {
             let _entered = span.enter();
-            catch_unwind(AssertUnwindSafe(|| self.handler.call(&invocation)))
+            catch_unwind(AssertUnwindSafe(|| handler.call(&invocation)))
         };
         match call {
-            Err(panic) => Started::Finished(self.finished(panicked(&*panic), Some(&invocation))),
-            Ok(Call::Done(outcome)) => Started::Finished(self.finished(outcome, Some(&invocation))),
+            Err(panic) => Started::Finished(ending.finished(panicked(&*panic), &invocation)),
+            Ok(Call::Done(outcome)) => Started::Finished(ending.finished(outcome, &invocation)),
             Ok(Call::Blocking(blocking)) => {
-                let clock = self.clock.clone();
-                let (timeout, started) = (self.timeout, clock.monotonic());
-                let task = tokio::task::spawn_blocking(move || {
-                    let _entered = span.enter();
-                    catch_unwind(AssertUnwindSafe(blocking)).unwrap_or_else(|panic| panicked(&*panic))
-                });
-                let ended = async move {
-                    let outcome = task.await.unwrap_or_else(|_| Outcome::Defer(Duration::ZERO));
-                    // It cannot be cancelled: its key is held until it returns, and its outcome is the timeout.
-                    match timeout {
-                        Some(timeout) if clock.monotonic() - started > timeout => timed_out(timeout),
-                        _ => outcome,
-                    }
-                };
-                Started::Pending(async move { self.finished(ended.await, Some(&invocation)) }.boxed())
+                let ended = on_blocking_pool(blocking, span, clock, timeout);
+                Started::Pending(async move { ending.finished(ended.await, &invocation) }.boxed())
             }
             Ok(Call::Future(future)) => {
                 let mut guarded = AssertUnwindSafe(future.instrument(span)).catch_unwind().boxed();
                 if let Poll::Ready(ended) = poll_once(&mut guarded) {
                     let outcome = ended.unwrap_or_else(|panic| panicked(&*panic));
-                    return Started::Finished(self.finished(outcome, Some(&invocation)));
+                    return Started::Finished(ending.finished(outcome, &invocation));
                 }
-                let (clock, timeout) = (self.clock.clone(), self.timeout);
-                let ended = async move {
-                    let Some(timeout) = timeout else { return guarded.await };
-                    match select(guarded, clock.sleep(timeout)).await {
-                        Either::Left((ended, _)) => ended,
-                        Either::Right(((), _)) => Ok(timed_out(timeout)),
-                    }
-                };
                 let task = async move {
-                    let outcome = ended.await.unwrap_or_else(|panic| panicked(&*panic));
-                    self.finished(outcome, Some(&invocation))
+                    let ended = match timeout {
+                        None => guarded.await,
+                        Some(timeout) => match select(guarded, clock.sleep(timeout)).await {
+                            Either::Left((ended, _)) => ended,
+                            Either::Right(((), _)) => Ok(timed_out(timeout)),
+                        },
+                    };
+                    ending.finished(ended.unwrap_or_else(|panic| panicked(&*panic)), &invocation)
                 };
                 Started::Pending(task.boxed())
             }
         }
     }
+}
 
-    fn finished(&self, outcome: Outcome, invocation: Option<&Invocation>) -> Finished {
+/// Which call it is that ends.
+#[derive(Clone, Copy)]
+struct Ending {
+    run: RunId,
+    member: usize,
+}
+
+impl Ending {
+    fn finished(self, outcome: Outcome, invocation: &Invocation) -> Finished {
         let effects = match outcome {
-            Outcome::Ack => invocation.map(Invocation::take_effects).unwrap_or_default(),
+            Outcome::Ack => invocation.take_effects(),
             _ => Effects::default(),
         };
         Finished { run: self.run, member: self.member, outcome, effects }
+    }
+}
+
+/// Runs a plain function where it may block. It cannot be cancelled: its key is held until it returns, and if that was
+/// too late its outcome is the timeout.
+fn on_blocking_pool(
+    blocking: Box<dyn FnOnce() -> Outcome + Send>,
+    span: tracing::Span,
+    clock: Clock,
+    timeout: Option<Duration>,
+) -> impl Future<Output = Outcome> + Send {
+    let started = clock.monotonic();
+    let task = tokio::task::spawn_blocking(move || {
+        let _entered = span.enter();
+        catch_unwind(AssertUnwindSafe(blocking)).unwrap_or_else(|panic| panicked(&*panic))
+    });
+    async move {
+        // Only a runtime that shuts down does not run it: it is delivered again.
+        let outcome = task.await.unwrap_or(Outcome::Defer(Duration::ZERO));
+        match timeout {
+            Some(timeout) if clock.monotonic() - started > timeout => timed_out(timeout),
+            _ => outcome,
+        }
     }
 }
 

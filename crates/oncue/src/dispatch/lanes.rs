@@ -1,14 +1,14 @@
 //! Per-key order: what is in flight for a key, and what waits for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::run::RunId;
-use crate::transport::Ordered;
+use crate::{number_map::NumberMap, transport::Ordered};
 
 /// The keys in flight.
 pub(crate) struct Lanes {
     ordered: Ordered,
-    by_key: HashMap<u64, Lane>,
+    by_key: NumberMap<Lane>,
     closed: bool,
 }
 
@@ -34,7 +34,7 @@ pub(crate) enum Entry {
 
 impl Lanes {
     pub(crate) fn new(ordered: Ordered) -> Self {
-        Self { ordered, by_key: HashMap::new(), closed: false }
+        Self { ordered, by_key: NumberMap::default(), closed: false }
     }
 
     pub(crate) fn enter(&mut self, key: Option<u64>, run: RunId) -> Entry {

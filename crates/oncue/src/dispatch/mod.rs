@@ -9,7 +9,7 @@ mod member;
 mod run;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +19,7 @@ use futures_util::{
     future::{BoxFuture, FutureExt as _},
     stream::FuturesUnordered,
 };
+use slab::Slab;
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -29,7 +30,7 @@ use self::{
     run::{Run, RunId},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     handler::StateMap,
     transport::{Action, ConsumeError, Consumer, Delivered, Limit, Ordered, SettleError, Settlement},
 };
@@ -93,8 +94,7 @@ pub(crate) struct Dispatcher {
     clock: Clock,
     states: Arc<StateMap>,
     phase: watch::Receiver<Phase>,
-    runs: HashMap<RunId, Run>,
-    next_run: RunId,
+    runs: Slab<Run>,
     bytes: usize,
     lanes: Lanes,
     /// What to do next: a list instead of calls within calls, which a long queue would stack up.
@@ -119,8 +119,7 @@ impl Dispatcher {
             clock,
             states,
             phase,
-            runs: HashMap::new(),
-            next_run: 0,
+            runs: Slab::new(),
             bytes: 0,
             lanes: Lanes::new(ordered),
             work: VecDeque::new(),
@@ -164,8 +163,9 @@ impl Dispatcher {
                 }
                 read = self.consumer.next(limit, &mut arrived), if room => {
                     read.map_err(|error| DispatchError::Consume { handler: self.name(), error })?;
+                    let now = self.clock.now();
                     for delivered in arrived.drain(..) {
-                        self.accept(delivered);
+                        self.accept(delivered, now);
                     }
                 }
             }
@@ -206,13 +206,11 @@ impl Dispatcher {
     }
 
     /// Takes in an event: it starts if its key is free, else it waits in the key's lane.
-    fn accept(&mut self, delivered: Delivered) {
-        let id = self.next_run;
-        self.next_run += 1;
-        let run = Run::new(delivered, self.clock.now());
+    fn accept(&mut self, delivered: Delivered, now: Timestamp) {
+        let run = Run::new(delivered, now);
         self.bytes += run.bytes();
         let key = run.key;
-        self.runs.insert(id, run);
+        let id = self.runs.insert(run);
         match self.lanes.enter(key, id) {
             lanes::Entry::Start => self.start(id),
             lanes::Entry::Wait => {}
@@ -236,7 +234,7 @@ impl Dispatcher {
 
     /// Starts every member of the run that may start; ends the run if nothing is left to do.
     fn advance(&mut self, id: RunId) {
-        while let Some(run) = self.runs.get_mut(&id) {
+        while let Some(run) = self.runs.get_mut(id) {
             match run.next_step(&self.members) {
                 run::Step::Start(member) => self.enqueue(id, member),
                 run::Step::Settle(settlement) => self.send(id, settlement),
@@ -260,7 +258,7 @@ impl Dispatcher {
     }
 
     fn call(&mut self, id: RunId, member: usize) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(run) = self.runs.get_mut(id) else { return };
         run.read = self.clock.now();
         let state = match (self.members[member].keyed, run.delivered.envelope.key()) {
             (true, Some(key)) => Some(self.consumer.state(member, key)),
@@ -272,7 +270,7 @@ impl Dispatcher {
             handler: Arc::clone(&self.members[member].handler),
             id: Arc::clone(&self.members[member].id),
             timeout: self.members[member].timeout,
-            delivered: invoke::Given::of(&run.delivered, member),
+            given: invoke::Given::of(&run.delivered, member),
             states: Arc::clone(&self.states),
             clock: self.clock.clone(),
         };
@@ -295,7 +293,7 @@ impl Dispatcher {
     fn finished(&mut self, finished: Finished) {
         let Finished { run: id, member, outcome, effects } = finished;
         let now = self.clock.now();
-        if let Some(run) = self.runs.get_mut(&id) {
+        if let Some(run) = self.runs.get_mut(id) {
             let settlement = run.settle(&self.members[member], member, outcome, effects, now);
             self.send(id, settlement);
         }
@@ -308,7 +306,7 @@ impl Dispatcher {
 
     /// Puts a settlement into the next batch.
     fn send(&mut self, id: RunId, settlement: Settlement) {
-        if let Some(run) = self.runs.get_mut(&id) {
+        if let Some(run) = self.runs.get_mut(id) {
             run.settling += 1;
             self.outbox.push((id, settlement));
         }
@@ -316,7 +314,7 @@ impl Dispatcher {
 
     /// The run has nothing left to start: its lane goes on when its settlements are durable.
     fn end(&mut self, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(run) = self.runs.get_mut(id) else { return };
         run.ended = true;
         if run.retries {
             for waiting in self.lanes.park(run.key) {
@@ -327,7 +325,7 @@ impl Dispatcher {
 
     /// Gives a run back to the transport, nothing of it having started.
     fn give_back(&mut self, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(run) = self.runs.get_mut(id) else { return };
         run.ended = true;
         run.given_back = true;
         for settlement in run.release() {
@@ -344,7 +342,7 @@ impl Dispatcher {
         let fits = |(id, settlement): &&(RunId, Settlement)| {
             let before = bytes;
             let dead = settlement.action == Action::DeadLetter;
-            bytes += settlement.effect_bytes() + self.runs.get(id).filter(|_| dead).map_or(0, Run::bytes);
+            bytes += settlement.effect_bytes() + self.runs.get(*id).filter(|_| dead).map_or(0, Run::bytes);
             before < SETTLE_BYTES
         };
         let count = self.outbox.iter().take_while(fits).count();
@@ -357,12 +355,12 @@ impl Dispatcher {
     fn settled(&mut self, runs: Vec<RunId>, settled: Result<(), SettleError>) -> Result<(), DispatchError> {
         settled.map_err(|error| DispatchError::Settle { handler: self.name(), error })?;
         for id in runs {
-            let Some(run) = self.runs.get_mut(&id) else { continue };
+            let Some(run) = self.runs.get_mut(id) else { continue };
             run.settling -= 1;
             if !run.ended || run.settling > 0 {
                 continue;
             }
-            let Some(run) = self.runs.remove(&id) else { continue };
+            let Some(run) = self.runs.try_remove(id) else { continue };
             self.bytes -= run.bytes();
             if run.given_back {
                 continue;

@@ -11,7 +11,8 @@ use crate::{
     transport::{Action, Attempt, Delivered, Members, OnDeadLetter, Settlement},
 };
 
-pub(crate) type RunId = u64;
+/// Its place among the dispatcher's runs; taken again once the run has left.
+pub(crate) type RunId = usize;
 
 /// Most bytes that one event's handling may write (emitted events and state): they must fit one frame of the log.
 pub(crate) const MAX_EFFECT_BYTES: usize = 12 * 1024 * 1024;

@@ -5,7 +5,7 @@
 //! unsettled event on.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -22,6 +22,7 @@ use super::{Inner, Shared, records::SubscriptionNumber, topics::Topic};
 use crate::{
     clock::{Sleep, Timestamp},
     event::Envelope,
+    number_map::NumberMap,
     transport::{
         BoxFuture, ConsumeError, Consumer, Delivered, Limit, Members, Ordered, Position, SettleError, Settlement,
         SubscriptionSpec,
@@ -54,13 +55,13 @@ pub(super) struct Core {
 pub(super) struct Hand {
     cursor: Cursor,
     records: Vec<Record>,
-    pub(super) in_flight: HashMap<u64, InFlight>,
+    pub(super) in_flight: NumberMap<InFlight>,
     /// Offsets to be handed out again now, in order.
     ready: BTreeSet<u64>,
     /// Offsets to be handed out again at a time.
     due: BTreeSet<(Timestamp, u64)>,
     /// Keys in flight or waiting (strict order only).
-    keys: HashMap<KeyHash, Key>,
+    keys: NumberMap<Key>,
     parked_keys: usize,
     waiting: usize,
     waker: Option<Waker>,
@@ -130,10 +131,10 @@ impl LogConsumer {
         let hand = Mutex::new(Hand {
             cursor: inner.log.cursor(topic.id, low),
             records: Vec::new(),
-            in_flight: HashMap::new(),
+            in_flight: NumberMap::default(),
             ready: BTreeSet::new(),
             due: BTreeSet::new(),
-            keys: HashMap::new(),
+            keys: NumberMap::default(),
             parked_keys: 0,
             waiting: 0,
             waker: None,

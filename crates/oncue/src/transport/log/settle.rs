@@ -176,6 +176,11 @@ impl Core {
         }
         let Some(event) = hand.in_flight.remove(&offset) else { return };
         let key = key_hash(&event.envelope).filter(|_| self.spec.ordered == crate::transport::Ordered::Strict);
+        if self.numbers.len() == 1 && matches!(settlement.action, Action::Ack | Action::Skip) {
+            // The common case: the only handler is through with it.
+            afterwards.through.push((key, offset));
+            return;
+        }
         // At the beginning of time no retry is due: what is due then was given back.
         let standing = self.standing(shared, offset, &event.envelope, Timestamp::from_micros(i64::MIN));
         if standing.retry_at.is_some() || standing.held || !standing.due.is_empty() {
