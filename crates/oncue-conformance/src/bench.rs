@@ -209,7 +209,7 @@ impl Bench {
         self.untested.lock().push(what.into());
     }
 
-    /// Adds a remark to the report of a case that passes.
+    /// Adds a remark to the report of the case.
     pub fn note(&self, what: impl Into<String>) {
         self.notes.lock().push(what.into());
     }
@@ -220,6 +220,12 @@ impl Bench {
             return (Verdict::Passed, notes.join("; "));
         }
         (Verdict::Skipped, format!("the rest holds, untested: {}", untested.join("; ")))
+    }
+
+    /// A failure's text, with what was noted before it.
+    pub(crate) fn with_notes(&self, failure: &Failure) -> String {
+        let notes = self.notes.lock();
+        if notes.is_empty() { failure.to_string() } else { format!("{failure} ({})", notes.join("; ")) }
     }
 
     /// What is being waited for, and how the transports stand.

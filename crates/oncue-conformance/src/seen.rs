@@ -1,7 +1,7 @@
 //! The event that the cases publish, and what handlers saw of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -69,6 +69,8 @@ struct Inner {
     /// How many calls have ended: what waits is told by this.
     ended: watch::Sender<usize>,
     began: watch::Sender<usize>,
+    /// Which number runs, by handler and key.
+    running: Mutex<HashMap<(String, String), u32>>,
     /// Calls of one handler with one key that ran at the same time.
     overlaps: Mutex<Vec<String>>,
 }
@@ -88,6 +90,7 @@ impl Seen {
             notes: Mutex::default(),
             ended: watch::Sender::default(),
             began: watch::Sender::default(),
+            running: Mutex::default(),
             overlaps: Mutex::default(),
         }))
     }
@@ -95,12 +98,12 @@ impl Seen {
     /// Notes that a handler is called.
     #[must_use]
     pub fn begin(&self, handler: &str, step: &Step, attempt: u32) -> Running {
-        let mut notes = self.0.notes.lock();
-        let beside = |note: &&Note| note.handler == handler && note.key == step.key && note.ended.is_none();
-        if let Some(other) = notes.iter().rev().take(10_000).find(beside) {
-            let text = format!("`{handler}`, key {}: {} began while {} ran", step.key, step.number, other.number);
+        let place = (handler.to_owned(), step.key.clone());
+        if let Some(other) = self.0.running.lock().insert(place, step.number) {
+            let text = format!("`{handler}`, key {}: {} began while {other} ran", step.key, step.number);
             self.0.overlaps.lock().push(text);
         }
+        let mut notes = self.0.notes.lock();
         notes.push(Note {
             handler: handler.to_owned(),
             key: step.key.clone(),
@@ -133,10 +136,10 @@ impl Seen {
         self.0.notes.lock().iter().filter(|note| note.handler == handler).count()
     }
 
-    /// How many calls are under way.
+    /// How many keys of handlers have a call under way.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.0.notes.lock().iter().filter(|note| note.ended.is_none()).count()
+        self.0.running.lock().len()
     }
 
     /// Waits until this many calls have begun.
@@ -205,6 +208,7 @@ impl Drop for Running {
         let now = self.seen.0.clock.now();
         if let Some(note) = self.seen.0.notes.lock().get_mut(self.index) {
             note.ended = Some(now);
+            self.seen.0.running.lock().remove(&(note.handler.clone(), note.key.clone()));
         }
         self.seen.0.ended.send_modify(|count| *count += 1);
     }

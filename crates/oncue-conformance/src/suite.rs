@@ -13,6 +13,9 @@ use crate::{Bench, CATALOGUE, Case, Entry, Report, Tier, Verdict, bench::Setup};
 /// How long a case may take before it counts as stuck.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How many times as long a case may take with the sizes of the full tier.
+const FULL_DEADLINES: u32 = 12;
+
 /// A transport, or why there is none.
 pub type Opened = Result<Arc<dyn Transport>, Box<dyn Error + Send + Sync>>;
 
@@ -113,7 +116,7 @@ impl Suite {
         self
     }
 
-    /// How long a case may take; [`DEADLINE`] without this.
+    /// How long a case may take in the fast tier (the full one gives 12 times as long); [`DEADLINE`] without this.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -167,17 +170,18 @@ impl Suite {
         // A task of its own: a panic is the failure of this case alone.
         let task = tokio::spawn(async move { run(&running).await });
         let abort = task.abort_handle();
-        let ended = match select(task, self.clock.sleep(self.deadline)).await {
+        let deadline = if tier == Tier::Full { FULL_DEADLINES * self.deadline } else { self.deadline };
+        let ended = match select(task, self.clock.sleep(deadline)).await {
             Either::Left((ended, _)) => ended,
             Either::Right(((), _)) => {
-                let reason = format!("stuck after {:?}, waiting for: {}", self.deadline, bench.stuck());
+                let reason = format!("stuck after {deadline:?}, waiting for: {}", bench.stuck());
                 abort.abort();
                 return (Verdict::Failed, reason);
             }
         };
         match ended {
             Ok(Ok(())) => bench.verdict(),
-            Ok(Err(failure)) => (Verdict::Failed, failure.to_string()),
+            Ok(Err(failure)) => (Verdict::Failed, bench.with_notes(&failure)),
             Err(panic) => (Verdict::Failed, format!("the case itself broke: {panic}")),
         }
     }

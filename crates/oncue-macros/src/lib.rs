@@ -58,7 +58,6 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// | `emits(OrderPaid, …)` | what `Context::emit` publishes | nothing |
 /// | `classify = BankError::class` | `fn(&BankError) -> ErrorClass` | transient |
 /// | `on_dead_letter = "continue"` or `"hold"` | what a dead letter does to later events of its key | `continue` |
-/// | `after_dead_letter = "skip"` or `"hold"` | what handlers after this one do with a dead letter | `skip` |
 /// | `start = "earliest"` or `"latest"` | where a new subscription begins | `earliest` |
 /// | `ordered = "strict"` or `"relaxed"` | whether later events of a key wait for one that is retried | `strict` |
 ///

@@ -123,7 +123,9 @@ impl App {
                 let Some(handler) = by_vertex.get_mut(place.vertex).and_then(Option::take) else { continue };
                 let policy = match &handler.options.retry {
                     Some(Retry::Policy(policy)) => Arc::clone(policy),
-                    Some(Retry::Named(name)) => policies.get(name).map_or_else(|| Arc::clone(&default_policy), Arc::clone),
+                    Some(Retry::Named(name)) => {
+                        policies.get(name).map_or_else(|| Arc::clone(&default_policy), Arc::clone)
+                    }
                     None => Arc::clone(&default_policy),
                 };
                 topic.clone_from(&handler.topic);
@@ -146,8 +148,7 @@ impl App {
             let names = specs.iter().map(|spec| spec.id.clone()).collect::<Vec<_>>();
             let spec = SubscriptionSpec { topic, members: specs, ordered };
             let subscribed = transport.subscribe(spec).await;
-            let subscribed =
-                subscribed.map_err(|error| StartError::Subscribe { handler: names.join("+"), error })?;
+            let subscribed = subscribed.map_err(|error| StartError::Subscribe { handler: names.join("+"), error })?;
             for (name, earlier) in names.iter().zip(&subscribed.created) {
                 match earlier {
                     Some(0) => tracing::info!(handler = %name, "new subscription"),

@@ -125,7 +125,8 @@ impl Bus {
         let published =
             self.0.transport.publish(Publish { topic: topic.to_owned(), events: events.clone(), source }).await?;
         let topic: Arc<str> = topic.into();
-        let receipt = |(envelope, published)| Receipt { bus: self.clone(), topic: Arc::clone(&topic), envelope, published };
+        let receipt =
+            |(envelope, published)| Receipt { bus: self.clone(), topic: Arc::clone(&topic), envelope, published };
         Ok(events.into_iter().zip(published).map(receipt).collect())
     }
 

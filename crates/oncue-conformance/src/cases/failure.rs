@@ -62,7 +62,8 @@ async fn settled_twice(bench: &Bench) -> Result<(), Failure> {
     }
     let stats = stats(&transport.inspect().subscriptions(), &id())?;
     ensure_eq!((stats.acked, stats.retried, stats.dead), (1, 0, 0), "acked, retried, dead");
-    let again = consumer.next(Limit { events: 2, bytes: usize::MAX }, &mut given);
+    let mut more = Vec::new();
+    let again = consumer.next(Limit { events: 2, bytes: usize::MAX }, &mut more);
     ensure!(bench.within(Duration::from_millis(20), again).await.is_none(), "it was delivered again");
     drop(consumer);
     Ok(transport.close().await?)

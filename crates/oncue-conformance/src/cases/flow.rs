@@ -11,8 +11,11 @@ use std::{
 use futures_util::future::BoxFuture;
 use oncue::{
     App, Envelope,
+    event::DEFAULT_TOPIC,
     handler::HandlerExt as _,
-    transport::{Consumer, Delivered, SettleError, Settlement, Start},
+    transport::{
+        Consumer, Delivered, MemberSpec, OnDeadLetter, Ordered, SettleError, Settlement, Start, SubscriptionSpec,
+    },
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -42,6 +45,11 @@ pub async fn history(bench: &Bench) -> Result<(), Failure> {
     for key in &keys {
         bench.publish(&first, key, 0..numbers).await?;
     }
+    let (id, types, on_dead_letter) = ("by-hand".to_owned(), Vec::new(), OnDeadLetter::Continue);
+    let member = MemberSpec { id, types, start: Start::Earliest, on_dead_letter };
+    let spec = SubscriptionSpec { topic: DEFAULT_TOPIC.to_owned(), members: vec![member], ordered: Ordered::Strict };
+    let told = transport.subscribe(spec).await?.created;
+    ensure_eq!(told, [Some(u64::from(numbers) * keys.len() as u64)], "earlier events that it is told of");
     // Another app on the same transport, as a handler added later is.
     let app = App::with_transport(transport, bench.clock().clone());
     let bus = app.on(accepting("all", &seen)).on(accepting("new", &seen).start(Start::Latest)).start().await?;

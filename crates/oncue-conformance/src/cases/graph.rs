@@ -143,7 +143,8 @@ fn held(seen: &Seen) -> Result<(), Failure> {
 /// Both branches of number 2 wait for a retry when the process dies, one for longer than the other.
 async fn restarts(bench: &Bench) -> Result<(), Failure> {
     let seen = Seen::new(bench);
-    let delay = Duration::from_millis(40);
+    // Long enough to be open again before it is over.
+    let delay = Duration::from_millis(300);
     let bus = diamond(bench.app_at("-restart").await?, &seen, OnDeadLetter::Continue, delay).start().await?;
     bench.publish(&bus, "key", 0..6).await?;
     bench.until(&bus, "left", "a failed attempt", |known| known.stats.retried == 1).await?;

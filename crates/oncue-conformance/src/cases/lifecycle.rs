@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::select_all;
 use oncue::{
     Bus, Error,
     event::DEFAULT_TOPIC,
@@ -71,14 +71,16 @@ async fn close_blocked(bench: &Bench, place: &str, backlog: u32, closers: usize)
     let bus = bench.app_at(place).await?.on(handle.named("blocked")).start().await?;
     bench.publish(&bus, "key", 0..backlog).await?;
     seen.began(bench, 1).await;
-    let closing = join_all((0..closers).map(|_| spawn_shutdown(&bus)));
-    let mut closing = std::pin::pin!(closing);
+    let closing: Vec<_> = (0..closers).map(|_| spawn_shutdown(&bus)).collect();
+    let mut closing = select_all(closing);
     // Each of them waits for the work under way, the later ones too.
     let early = bench.within(Duration::from_millis(30), &mut closing).await;
-    ensure!(early.is_none(), "shut down while a handler was running, within its grace time");
+    ensure!(early.is_none(), "a shutdown ended while a handler was running, within its grace time");
     gate.send_replace(true);
-    for closed in bench.wait("shutdowns beside one another", closing).await {
-        closed??;
+    let (first, _, others) = bench.wait("the first shutdown to end", closing).await;
+    first??;
+    for other in others {
+        bench.wait("the other shutdowns", other).await??;
     }
     bench.wait("the shutdown after that", bus.shutdown()).await?;
     ensure_eq!(seen.count("blocked"), 1, "events of the key that were started");

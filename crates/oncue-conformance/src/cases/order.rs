@@ -41,7 +41,9 @@ pub async fn settled_first(bench: &Bench) -> Result<(), Failure> {
                 let settled = transport.outcome(DEFAULT_TOPIC, before, "careful");
                 tokio::select! {
                     settled = settled => drop((settled.map_err(HandlerError::reject)?, running)),
-                    () = clock.sleep(Duration::from_secs(1)) => return Err(HandlerError::reject("the one before is not settled")),
+                    () = clock.sleep(Duration::from_secs(1)) => {
+                        return Err(HandlerError::reject("the one before is not settled"));
+                    }
                 }
                 Ok(())
             }
@@ -167,8 +169,8 @@ async fn hot_beside(bench: &Bench, others: u32, ordered: Ordered, name: &str) ->
 /// How long the other keys are waited for.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// How long `others` events of many keys take, if not longer than [`LONGEST`], when each is followed by `hot` events of one key. A call takes a
-/// millisecond.
+/// How long `others` events of many keys take, if not longer than [`LONGEST`], when each is followed by `hot` events of
+/// one key. A call takes a millisecond.
 async fn time_of_others(
     bench: &Bench,
     others: u32,

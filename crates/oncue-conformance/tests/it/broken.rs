@@ -121,7 +121,7 @@ impl Broken {
         if !self.is(Fault::NoDuplicates) && event.id_supplied() {
             changed = changed.id(event.id());
         }
-        changed.data(data).build().unwrap()
+        changed.data(data).build().expect("a part of an event that is valid")
     }
 }
 
@@ -185,7 +185,8 @@ impl Tap for Broken {
         let waits = self.is(Fault::OneAtATime);
         async move {
             if waits {
-                unsettled.wait_for(|count| *count == 0).await.unwrap();
+                // The sender lives as long as the transport.
+                let _ = unsettled.wait_for(|count| *count == 0).await;
             }
         }
         .boxed()
@@ -205,7 +206,7 @@ impl Tap for Broken {
             Fault::Repeats => *events = events.iter().flat_map(|event| [event.clone(), event.clone()]).collect(),
             Fault::ForgetsAttempts => events.iter_mut().for_each(|event| event.attempts.clear()),
             Fault::IgnoresAfter => {
-                events.iter_mut().for_each(|event| event.done = Members::first(transport::MAX_MEMBERS))
+                events.iter_mut().for_each(|event| event.done = Members::first(transport::MAX_MEMBERS));
             }
             Fault::LeavingIsAck => self.handed_out.lock().extend_from_slice(events),
             _ => {}

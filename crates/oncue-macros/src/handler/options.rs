@@ -21,7 +21,6 @@ const KNOWN: &[&str] = &[
     "emits",
     "classify",
     "on_dead_letter",
-    "after_dead_letter",
     "start",
     "ordered",
 ];
@@ -52,7 +51,6 @@ impl Parse for HandlerOptions {
         set("topic", |option| option.text().map(|topic| quote!(.topic(#topic))))?;
         set("emits", emits)?;
         set("on_dead_letter", |option| choice(option, "OnDeadLetter", &[("continue", "Continue"), ("hold", "Hold")]))?;
-        set("after_dead_letter", |option| choice(option, "AfterDeadLetter", &[("skip", "Skip"), ("hold", "Hold")]))?;
         set("start", |option| choice(option, "Start", &[("earliest", "Earliest"), ("latest", "Latest")]))?;
         set("ordered", |option| choice(option, "Ordered", &[("strict", "Strict"), ("relaxed", "Relaxed")]))?;
         let id = options.take("id").map(Named::text).transpose()?;

@@ -8,11 +8,7 @@ mod lanes;
 mod member;
 mod run;
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{
     StreamExt as _,
@@ -79,6 +75,9 @@ pub(crate) enum Phase {
     Stop,
 }
 
+/// A settle batch on its way, with the runs that it is of.
+type Settling = BoxFuture<'static, (Vec<RunId>, Result<(), SettleError>)>;
+
 /// Something to do at once.
 enum Work {
     /// See what the run needs next.
@@ -101,7 +100,7 @@ pub(crate) struct Dispatcher {
     work: VecDeque<Work>,
     tasks: JoinSet<Finished>,
     outbox: Vec<(RunId, Settlement)>,
-    settling: FuturesUnordered<BoxFuture<'static, (Vec<RunId>, Result<(), SettleError>)>>,
+    settling: FuturesUnordered<Settling>,
 }
 
 impl Dispatcher {

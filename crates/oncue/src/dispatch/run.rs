@@ -82,7 +82,8 @@ impl Run {
             }
             if self.dead.intersects(after) {
                 self.left.remove(member);
-                let holds = |before: usize| self.dead.contains(before) && members[before].on_dead_letter == OnDeadLetter::Hold;
+                let holds =
+                    |before: usize| self.dead.contains(before) && members[before].on_dead_letter == OnDeadLetter::Hold;
                 return Step::Settle(if after.iter().any(holds) {
                     self.unhandled(member, Action::Release)
                 } else {

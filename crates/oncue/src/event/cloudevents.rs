@@ -94,7 +94,8 @@ impl Envelope {
                 "data" => builder.data(Bytes::copy_from_slice(value.get().as_bytes())),
                 "data_base64" => {
                     let wrong = |reason: String| CloudEventError::Attribute { name: "data_base64".into(), reason };
-                    let bytes = BASE64.decode(attribute_text(name, value)?).map_err(|error| wrong(error.to_string()))?;
+                    let bytes =
+                        BASE64.decode(attribute_text(name, value)?).map_err(|error| wrong(error.to_string()))?;
                     if members.iter().any(|(other, _)| other == "data") {
                         return Err(wrong("stands beside `data`; only one of them is allowed".into()));
                     }
@@ -269,7 +270,10 @@ mod tests {
             (r#"{"specversion":"1.0","id":"1","id":"2","source":"/s","type":"t"}"#, "`id` stands twice"),
             (r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"noon"}"#, "attribute `time`"),
             (r#"{"specversion":"1.0","id":{},"source":"/s","type":"t"}"#, "attribute `id`"),
-            (r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":1,"data_base64":"AA=="}"#, "beside `data`"),
+            (
+                r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":1,"data_base64":"AA=="}"#,
+                "beside `data`",
+            ),
             (r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"} x"#, "trailing"),
         ] {
             let error = Envelope::from_json(json.as_bytes()).unwrap_err().to_string();

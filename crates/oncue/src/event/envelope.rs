@@ -74,7 +74,9 @@ pub enum EnvelopeError {
         bytes: usize,
     },
     /// The data is too large.
-    #[error("data of {bytes} bytes: the limit is {MAX_DATA_BYTES} (MAX_DATA_BYTES); put large content into a store and publish its address")]
+    #[error(
+        "data of {bytes} bytes: the limit is {MAX_DATA_BYTES} (MAX_DATA_BYTES); put large content into a store and publish its address"
+    )]
     DataTooLarge {
         /// Its size.
         bytes: usize,
@@ -527,7 +529,9 @@ impl EnvelopeBuilder {
         Envelope {
             text: ByteString::from(text),
             ends,
-            flags: flag(self.time.is_some(), HAS_TIME) | flag(self.id_supplied, ID_SUPPLIED) | flag(self.foreign, FOREIGN),
+            flags: flag(self.time.is_some(), HAS_TIME)
+                | flag(self.id_supplied, ID_SUPPLIED)
+                | flag(self.foreign, FOREIGN),
             hops: self.hops,
             time: self.time.unwrap_or_default(),
             published: Timestamp::default(),

@@ -41,6 +41,8 @@ pub trait Event: Sized + Send + Sync + 'static {
     const TYPES: &'static [&'static str];
     /// The topic that such events are published to.
     const TOPIC: &'static str = DEFAULT_TOPIC;
+    /// `CloudEvents` `dataschema` of such events, if they name one.
+    const SCHEMA: Option<&'static str> = None;
     /// The content type of [`encode`](Self::encode)d data.
     const CONTENT_TYPE: &'static str = "application/json";
 
@@ -81,11 +83,7 @@ impl CodecError {
     /// `reason` may be any error of a codec.
     #[must_use]
     pub fn new<T>(event_type: &str, reason: &dyn std::fmt::Display) -> Self {
-        Self {
-            type_name: std::any::type_name::<T>(),
-            event_type: event_type.to_owned(),
-            reason: reason.to_string(),
-        }
+        Self { type_name: std::any::type_name::<T>(), event_type: event_type.to_owned(), reason: reason.to_string() }
     }
 }
 
@@ -104,8 +102,12 @@ impl Envelope {
     /// The value cannot be encoded.
     pub fn builder_of<E: Event>(event: &E) -> Result<EnvelopeBuilder, InvalidEvent> {
         let builder = Self::builder(event.event_type()).content_type(E::CONTENT_TYPE).data(event.encode()?);
-        Ok(match event.key() {
+        let builder = match event.key() {
             Some(key) => builder.key(key),
+            None => builder,
+        };
+        Ok(match E::SCHEMA {
+            Some(schema) => builder.schema(schema),
             None => builder,
         })
     }

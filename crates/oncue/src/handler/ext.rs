@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AfterDeadLetter, IntoRegistration, OnDeadLetter, Ordered, Registration, Retry, Start};
+use super::{IntoRegistration, OnDeadLetter, Ordered, Registration, Retry, Start};
 use crate::{event::Event, policy::ErrorClass};
 
 macro_rules! setters {
@@ -56,8 +56,6 @@ setters! {
     classify[E: 'static](class_of: impl Fn(&E) -> ErrorClass + Send + Sync + 'static);
     /// What a dead letter does to later events of its key.
     on_dead_letter(on_dead_letter: OnDeadLetter);
-    /// What the handlers after this one do with an event that became a dead letter here.
-    after_dead_letter(after_dead_letter: AfterDeadLetter);
     /// Where a new subscription begins.
     start(start: Start);
     /// How strictly order is kept within a key.

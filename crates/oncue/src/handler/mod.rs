@@ -53,7 +53,7 @@ pub use function::{Function, Handler, RefFunction};
 pub use input::{Delivery, Input};
 pub use invocation::{Effects, Emitted, Invocation, StateChange, StateMap};
 pub use object::Handle;
-pub use options::{AfterDeadLetter, DEFAULT_CONCURRENCY, HandlerOptions, Location, Retry};
+pub use options::{DEFAULT_CONCURRENCY, HandlerOptions, Location, Retry};
 pub use registration::{IntoRegistration, Registration};
 pub use returns::{Classify, IntoOutcome};
 

@@ -25,8 +25,6 @@ pub struct HandlerOptions {
     pub ordered: Ordered,
     /// What a dead letter does to later events of its key.
     pub on_dead_letter: OnDeadLetter,
-    /// What the handlers `after` this one do with an event that became a dead letter here.
-    pub after_dead_letter: AfterDeadLetter,
     /// Where a new subscription begins.
     pub start: Start,
 }
@@ -40,20 +38,9 @@ impl Default for HandlerOptions {
             inline: false,
             ordered: Ordered::default(),
             on_dead_letter: OnDeadLetter::default(),
-            after_dead_letter: AfterDeadLetter::default(),
             start: Start::default(),
         }
     }
-}
-
-/// What the handlers `after` this one do with an event that became a dead letter here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AfterDeadLetter {
-    /// They never see it.
-    #[default]
-    Skip,
-    /// They wait until it is redriven or discarded.
-    Hold,
 }
 
 /// A retry policy, or the name of one in the configuration.

@@ -3,8 +3,8 @@
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    AfterDeadLetter, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome, Location,
-    OnDeadLetter, Ordered, Retry, Start, StateMap, Wiring,
+    Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome, Location, OnDeadLetter, Ordered,
+    Retry, Start, StateMap, Wiring,
 };
 use crate::{
     event::{DEFAULT_TOPIC, Event},
@@ -229,13 +229,6 @@ impl Registration {
     #[must_use]
     pub fn on_dead_letter(mut self, on_dead_letter: OnDeadLetter) -> Self {
         self.options.on_dead_letter = on_dead_letter;
-        self
-    }
-
-    /// What the handlers after this one do with an event that became a dead letter here.
-    #[must_use]
-    pub fn after_dead_letter(mut self, after_dead_letter: AfterDeadLetter) -> Self {
-        self.options.after_dead_letter = after_dead_letter;
         self
     }
 

@@ -52,7 +52,9 @@ pub enum PublishError {
         limit: usize,
     },
     /// The log holds as much as its URL allows, and its subscriptions are not through with it.
-    #[error("the log holds its limit of {limit} bytes (`max_bytes`) of events that a subscription still wants, or that none has taken yet: publish again when they are settled, or raise the limit")]
+    #[error(
+        "the log holds its limit of {limit} bytes (`max_bytes`) of events that a subscription still wants, or that none has taken yet: publish again when they are settled, or raise the limit"
+    )]
     Full {
         /// The limit, in bytes.
         limit: u64,
@@ -72,7 +74,9 @@ pub enum SubscribeError {
     #[error("subscription `{0}` is served already: give one of the handlers another id")]
     Busy(String),
     /// It belongs to another topic.
-    #[error("subscription `{id}` is on topic `{existing}`, not `{wanted}`: give the handler another id, or the old topic")]
+    #[error(
+        "subscription `{id}` is on topic `{existing}`, not `{wanted}`: give the handler another id, or the old topic"
+    )]
     OtherTopic {
         /// The subscription.
         id: String,

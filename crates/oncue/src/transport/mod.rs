@@ -36,8 +36,12 @@ pub trait Transport: Send + Sync + 'static {
     fn subscribe(&self, spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>>;
 
     /// Completes when `subscription` is through with the event at `position` of `topic`.
-    fn outcome(&self, topic: &str, position: Position, subscription: &str)
-    -> BoxFuture<'_, Result<Settled, InspectError>>;
+    fn outcome(
+        &self,
+        topic: &str,
+        position: Position,
+        subscription: &str,
+    ) -> BoxFuture<'_, Result<Settled, InspectError>>;
 
     /// Completes at the next progress of a subscription after this call: something was settled or passed by.
     fn progress(&self) -> BoxFuture<'_, ()>;

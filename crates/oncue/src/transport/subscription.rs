@@ -27,14 +27,14 @@ pub enum Ordered {
     Relaxed,
 }
 
-/// What a dead letter does to later events of its key.
+/// What a dead letter does to later events of its key, and to the handlers `after` the one that gave up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDeadLetter {
-    /// They go on.
+    /// The key goes on; handlers after this one skip the event.
     #[default]
     Continue,
-    /// They wait until it is redriven or discarded.
+    /// Both wait until it is redriven or discarded.
     Hold,
 }
 

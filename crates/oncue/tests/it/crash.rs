@@ -34,7 +34,7 @@ struct Counted {
 /// Keeps every number it acked, in order; fails some attempts, and some events for good.
 #[handler(retry = policy::fixed(Duration::ZERO).max_attempts(4), concurrency = 4)]
 async fn keep(added: Added, context: Context, mut kept: Keyed<Vec<u64>>) -> Result<Counted, HandlerError> {
-    if added.number % 3 == 0 {
+    if added.number.is_multiple_of(3) {
         tokio::task::yield_now().await;
     }
     kept.push(added.number);
@@ -126,8 +126,13 @@ fn check(bus: &Bus, acknowledged: &[u64], seed: u64) {
     all.sort_unstable();
     emitted.sort_unstable();
     assert_eq!(emitted, all, "seed {seed}: one emitted event for each");
-    let total: u64 =
-        bus.inspect().states("tally").unwrap().iter().map(|(_, value)| serde_json::from_slice::<u64>(value).unwrap()).sum();
+    let total: u64 = bus
+        .inspect()
+        .states("tally")
+        .unwrap()
+        .iter()
+        .map(|(_, value)| serde_json::from_slice::<u64>(value).unwrap())
+        .sum();
     assert_eq!(total, all.iter().sum::<u64>(), "seed {seed}: each emitted event counted once");
     let dead = bus.inspect().dead_letters("keep").unwrap();
     assert_eq!(dead.len(), stored.iter().filter(|number| *number % 7 == 2).count(), "seed {seed}");

@@ -10,10 +10,13 @@ use std::{
 
 use oncue::{
     App, Bus, Clock, Envelope, EventOutcome, ManualClock, Timestamp,
-    handler::{Handle, HandlerError, HandlerExt, extract::{Context, Keyed, State}},
+    handler::{
+        Handle, HandlerError, HandlerExt,
+        extract::{Context, Keyed, State},
+    },
     policy,
     prelude::*,
-    transport::{LogTransport, LogUrl, OnDeadLetter, Transport},
+    transport::{LogTransport, LogUrl, OnDeadLetter},
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -357,7 +360,11 @@ async fn shutdown_waits_for_what_runs_and_leaves_the_rest() {
     let seen = Seen::default();
     let app = on(&url, &Clock::system()).state(seen.clone()).state((Arc::clone(&started), Arc::clone(&gate)));
     #[handler(id = "gated", concurrency = 1)]
-    async fn gated(step: Step, State(seen): State<Seen>, State((started, gate)): State<(Arc<tokio::sync::Notify>, Arc<tokio::sync::Notify>)>) {
+    async fn gated(
+        step: Step,
+        State(seen): State<Seen>,
+        State((started, gate)): State<(Arc<tokio::sync::Notify>, Arc<tokio::sync::Notify>)>,
+    ) {
         started.notify_one();
         gate.notified().await;
         seen.add(&step, 1);
@@ -388,7 +395,8 @@ async fn starting_tells_every_problem_at_once() {
     for part in ["`needy`", "Seen", "`unheard-of`", "delivery.rs", "without a name"] {
         assert!(problem.contains(part), "{part}: {problem}");
     }
-    let cycle = in_memory().state(Seen::default()).on(record.after_id("other")).on(record.named("other").after_id("record"));
+    let cycle =
+        in_memory().state(Seen::default()).on(record.after_id("other")).on(record.named("other").after_id("record"));
     assert!(cycle.start().await.unwrap_err().to_string().contains("record"));
     let bus = in_memory().start().await.unwrap();
     assert!(bus.transport().capabilities().atomic_settle);

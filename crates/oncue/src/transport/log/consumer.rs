@@ -85,9 +85,7 @@ impl Key {
     fn lets_pass(&self, offset: u64) -> bool {
         match self.head {
             Some(head) => head == offset,
-            None => {
-                self.in_flight < MAX_PER_KEY && self.waiting.first().is_none_or(|waiting| offset < *waiting)
-            }
+            None => self.in_flight < MAX_PER_KEY && self.waiting.first().is_none_or(|waiting| offset < *waiting),
         }
     }
 }
@@ -151,13 +149,7 @@ impl Drop for LogConsumer {
 
 impl Core {
     /// How an event stands with each member. Members that do not want its type are through with it here and now.
-    pub(super) fn standing(
-        &self,
-        shared: &mut Shared,
-        offset: u64,
-        envelope: &Envelope,
-        now: Timestamp,
-    ) -> Standing {
+    pub(super) fn standing(&self, shared: &mut Shared, offset: u64, envelope: &Envelope, now: Timestamp) -> Standing {
         let mut standing = Standing {
             due: Members::NONE,
             done: Members::NONE,
@@ -274,7 +266,10 @@ impl Core {
             .read(&mut cursor, 1, usize::MAX, &mut one)
             .map_err(|error| ConsumeError::Storage(error.to_string()))?;
         one.pop().filter(|record| record.offset == offset).ok_or_else(|| {
-            ConsumeError::Storage(format!("topic `{}`: event {offset} is gone although it is not settled", self.topic.name))
+            ConsumeError::Storage(format!(
+                "topic `{}`: event {offset} is gone although it is not settled",
+                self.topic.name
+            ))
         })
     }
 
@@ -292,8 +287,7 @@ impl Core {
         if hand.in_flight.contains_key(&offset) {
             return Ok(());
         }
-        let envelope =
-            Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
         let standing = self.standing(shared, offset, &envelope, now);
         let key = key_hash(&envelope).filter(|_| self.spec.ordered == Ordered::Strict);
         let waits = standing.retry_at.is_some() || standing.held;

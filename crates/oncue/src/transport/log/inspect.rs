@@ -91,7 +91,8 @@ impl Inspect for Inner {
         }
         let next: HashMap<u32, u64> =
             self.log.topics().into_iter().map(|topic| (topic.id.0, topic.next_offset)).collect();
-        let served = shared.state.subscriptions.iter().filter(|state| shared.attached.contains_key(&state.about.number));
+        let served =
+            shared.state.subscriptions.iter().filter(|state| shared.attached.contains_key(&state.about.number));
         served.map(|state| state.settled.missing_below(next.get(&state.about.topic).copied().unwrap_or(0))).sum()
     }
 

@@ -37,9 +37,9 @@ impl KeyedStates {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Stored)> {
-        self.slots.iter().map(|(key, slot)| {
-            (&**key, slot.value.clone().map_or(Stored::InLog(slot.lsn), Stored::InMemory))
-        })
+        self.slots
+            .iter()
+            .map(|(key, slot)| (&**key, slot.value.clone().map_or(Stored::InLog(slot.lsn), Stored::InMemory)))
     }
 
     /// Every key with its value, if that is in memory, and its record.

@@ -34,7 +34,7 @@ use self::{
     dedup::Dedup,
     records::{Change, Subscription, SubscriptionNumber},
     state::State,
-    topics::Topics,
+    topics::{Topic, Topics},
 };
 pub use url::LogUrl;
 
@@ -96,9 +96,7 @@ impl LogTransport {
     /// The directory is foreign, busy or unreadable; the log is damaged.
     pub fn open(url: &LogUrl, clock: Clock) -> Result<Self, OpenError> {
         let (storage, writer): (Box<dyn Storage>, _) = match &url.directory {
-            Some(directory) => {
-                (Box::new(FileStorage::open(directory)?), oncue_log::Writer::Thread)
-            }
+            Some(directory) => (Box::new(FileStorage::open(directory)?), oncue_log::Writer::Thread),
             None => (Box::new(MemoryStorage::new()), oncue_log::Writer::Inline),
         };
         let mut options = oncue_log::Options { durability: url.durability, writer, ..oncue_log::Options::default() };
@@ -190,20 +188,15 @@ impl Inner {
         }
     }
 
-    fn subscribe_member(self: &Arc<Self>, topic: &str, member: &MemberSpec) -> Result<Member, SubscribeError> {
-        let topic_info = self.topics.get_or_create(&self.log, topic, self.clock.now())?;
+    fn subscribe_member(self: &Arc<Self>, topic: &Topic, member: &MemberSpec) -> Result<Member, SubscribeError> {
         let mut shared = self.shared.lock();
         let shared = &mut *shared;
         let known = shared.state.find(&member.id).map(|state| state.about.clone());
-        let (first, next) = self.offsets(topic_info.id);
+        let (first, next) = self.offsets(topic.id);
         let about = match known {
-            Some(known) if known.topic != topic_info.id.0 => {
+            Some(known) if known.topic != topic.id.0 => {
                 let existing = self.topics.name(known.topic).unwrap_or_default();
-                return Err(SubscribeError::OtherTopic {
-                    id: member.id.clone(),
-                    existing,
-                    wanted: topic.to_owned(),
-                });
+                return Err(SubscribeError::OtherTopic { id: member.id.clone(), existing, wanted: topic.name.to_string() });
             }
             Some(known) if shared.attached.contains_key(&known.number) => {
                 return Err(SubscribeError::Busy(member.id.clone()));
@@ -216,7 +209,7 @@ impl Inner {
             None => Subscription {
                 number: shared.state.next_number(),
                 id: member.id.clone(),
-                topic: topic_info.id.0,
+                topic: topic.id.0,
                 types: member.types.clone(),
                 from: if member.start == Start::Latest { next } else { first },
             },
@@ -250,8 +243,9 @@ impl Inner {
         let mut numbers = Vec::with_capacity(spec.members.len());
         let mut created = Vec::with_capacity(spec.members.len());
         let mut end = 0;
+        let topic = self.topic(&spec.topic).await?;
         for member in &spec.members {
-            let attached = self.subscribe_member(&spec.topic, member).inspect_err(|_| self.detach(&numbers))?;
+            let attached = self.subscribe_member(&topic, member).inspect_err(|_| self.detach(&numbers))?;
             numbers.push(attached.number);
             created.push(attached.created);
             end = end.max(attached.ticket.map_or(0, |ticket| ticket.end));
@@ -260,7 +254,6 @@ impl Inner {
             self.detach(&numbers);
             SubscribeError::Publish(PublishError::Fenced(reason))
         })?;
-        let topic = self.topics.get_or_create(&self.log, &spec.topic, self.clock.now())?;
         Ok(Subscribed { consumer: Box::new(LogConsumer::new(self, topic, spec, numbers)), created })
     }
 

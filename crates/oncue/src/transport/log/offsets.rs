@@ -31,8 +31,7 @@ impl OffsetSet {
     }
 
     pub(crate) fn contains(&self, offset: u64) -> bool {
-        offset < self.low
-            || self.words.get(self.word_of(offset)).is_some_and(|word| word & (1 << (offset % 64)) != 0)
+        offset < self.low || self.words.get(self.word_of(offset)).is_some_and(|word| word & (1 << (offset % 64)) != 0)
     }
 
     /// Adds an offset; false if it was in the set.

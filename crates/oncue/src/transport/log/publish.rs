@@ -11,7 +11,7 @@ use super::{
     topics::Topic,
 };
 use crate::{
-    event::{Envelope, MAX_HOPS, partition_of},
+    event::{Envelope, MAX_HOPS, is_topic_name, partition_of},
     transport::{Position, Publish, PublishError, Published, SourceMark},
 };
 
@@ -34,7 +34,7 @@ pub(super) async fn publish(inner: Arc<Inner>, batch: Publish) -> Result<Vec<Pub
     if inner.is_full() {
         return Err(PublishError::Full { limit: inner.url.max_bytes.unwrap_or_default() });
     }
-    let topic = inner.topics.get_or_create(&inner.log, &batch.topic, inner.clock.now())?;
+    let topic = inner.topic(&batch.topic).await?;
     loop {
         match inner.append_events(&topic, &batch.events, batch.source.as_ref()) {
             Ok((published, end)) => {
@@ -94,6 +94,20 @@ fn plan(shared: &Shared, seed: u64, topic: &Topic, events: &[Envelope]) -> (Vec<
 }
 
 impl Inner {
+    /// A topic by its name; made if it does not exist.
+    pub(super) async fn topic(self: &Arc<Self>, name: &str) -> Result<Topic, PublishError> {
+        if !is_topic_name(name) {
+            return Err(PublishError::TopicName(name.to_owned()));
+        }
+        loop {
+            match self.topics.get_or_create(&self.log, name, self.clock.now()) {
+                Ok(topic) => return Ok(topic),
+                Err(AppendError::Full) => self.space().await.map_err(PublishError::Fenced)?,
+                Err(failed) => return Err(error(failed)),
+            }
+        }
+    }
+
     /// Appends a batch as a whole; gives the positions, and where what they wait for ends.
     fn append_events(
         &self,

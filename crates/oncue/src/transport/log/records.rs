@@ -67,13 +67,7 @@ pub(crate) struct Times {
 
 impl Times {
     pub(crate) fn sample(&self, ended: Ended) -> Sample {
-        Sample {
-            generated: self.generated,
-            published: self.published,
-            started: self.read,
-            settled: self.ended,
-            ended,
-        }
+        Sample { generated: self.generated, published: self.published, started: self.read, settled: self.ended, ended }
     }
 }
 

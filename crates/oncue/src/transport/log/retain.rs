@@ -71,7 +71,8 @@ impl Inner {
             }
         }
         for change in &changes {
-            self.append_change(shared, change).map_err(|error: PublishError| InspectError::Storage(error.to_string()))?;
+            self.append_change(shared, change)
+                .map_err(|error: PublishError| InspectError::Storage(error.to_string()))?;
         }
         Ok(())
     }

@@ -7,12 +7,12 @@ use oncue_log::{AppendError, Lsn};
 
 use super::{
     Shared,
-    consumer::{Core, Hand, key_hash},
+    consumer::{Core, Hand, InFlight, key_hash},
     records::{Ack, Change, Dead, DeadAbout, Keyed, Retry, Settle, SubscriptionNumber, Times, failed_attempt},
 };
 use crate::{
     clock::Timestamp,
-    event::partition_of,
+    event::{Envelope, partition_of},
     policy::ErrorClass,
     transport::{Action, BoxFuture, FailedAttempt, OnDeadLetter, SettleError, Settlement},
 };
@@ -102,58 +102,86 @@ impl Core {
         batch: &[Settlement],
         mut histories: HashMap<(u64, u8), Vec<FailedAttempt>>,
     ) -> Result<Vec<Change>, AppendError> {
-        let now = self.inner.clock.now();
         let mut acks: Vec<Vec<Ack>> = vec![Vec::new(); self.numbers.len()];
         let mut changes = Vec::new();
         for settlement in batch.iter().filter(|settlement| Self::counts(hand, settlement)) {
-            let offset = settlement.position.offset();
-            let member = usize::from(settlement.member);
-            let subscription = self.numbers[member];
+            let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
             let Some(event) = hand.in_flight.get(&offset) else { continue };
-            let attempt = settlement.attempt;
-            let error = settlement.error.as_deref();
             let times = Times {
                 generated: event.envelope.time(),
                 published: event.envelope.published(),
-                read: attempt.read,
-                ended: attempt.ended,
+                read: settlement.attempt.read,
+                ended: settlement.attempt.ended,
             };
             match settlement.action {
                 Action::Release => {}
-                Action::Ack | Action::Skip => {
-                    let attempts = if settlement.action == Action::Skip { 0 } else { attempt.number };
-                    acks[member].push(Ack { offset, attempts, times });
-                    for (topic, emitted) in &settlement.emits {
-                        let topic = self.inner.topics.get_or_create(&self.inner.log, topic, now).map_err(|_| AppendError::Closed)?;
-                        let partition = partition_of(emitted.key(), topic.partitions);
-                        let (fixed, text, data) = emitted.stored(now);
-                        shared.batch.event(topic.id, partition, &[&fixed, text, data]);
-                    }
+                Action::Ack => {
+                    acks[member].push(Ack { offset, attempts: settlement.attempt.number, times });
+                    self.emit(shared, &settlement.emits)?;
                     if let (Some(change), Some(key)) = (&settlement.state, event.envelope.key()) {
-                        changes.push(Change::Keyed(Keyed { subscription, key: key.to_owned(), change: change.clone() }));
+                        let (subscription, key) = (self.numbers[member], key.to_owned());
+                        changes.push(Change::Keyed(Keyed { subscription, key, change: change.clone() }));
                     }
                 }
-                Action::Retry(due) => changes.push(Change::Retry(Retry {
-                    subscription,
-                    offset,
-                    attempts: attempt.number,
-                    due,
-                    times,
-                    failed: attempt.class.map(|class| failed_attempt(&attempt, class, error)),
-                    previous: shared.state.subscriptions[subscription as usize].failing.get(&offset).map(|known| known.lsn),
-                })),
+                Action::Skip => acks[member].push(Ack { offset, attempts: 0, times }),
+                Action::Retry(due) => changes.push(self.retry(shared, settlement, due, times)),
                 Action::DeadLetter => {
-                    let mut history = histories.remove(&(offset, settlement.member)).unwrap_or_default();
-                    history.push(failed_attempt(&attempt, attempt.class.unwrap_or(ErrorClass::Permanent), error));
-                    let hold = self.spec.members[member].on_dead_letter == OnDeadLetter::Hold;
-                    let about = DeadAbout { subscription, partition: event.partition, offset, hold, copy: false, times, history };
-                    changes.push(Change::DeadLetter(Dead { about, envelope: event.envelope.clone() }));
+                    let history = histories.remove(&(offset, settlement.member)).unwrap_or_default();
+                    changes.push(self.dead_letter(event, settlement, times, history));
                 }
             }
         }
         let settled = acks.into_iter().zip(&self.numbers).filter(|(entries, _)| !entries.is_empty());
         changes.extend(settled.map(|(entries, number)| Change::Settle(Settle { subscription: *number, entries })));
         Ok(changes)
+    }
+
+    fn emit(&self, shared: &mut Shared, emits: &[(String, Envelope)]) -> Result<(), AppendError> {
+        let now = self.inner.clock.now();
+        for (topic, emitted) in emits {
+            let topic = self.inner.topics.get_or_create(&self.inner.log, topic, now)?;
+            let partition = partition_of(emitted.key(), topic.partitions);
+            let (fixed, text, data) = emitted.stored(now);
+            shared.batch.event(topic.id, partition, &[&fixed, text, data]);
+        }
+        Ok(())
+    }
+
+    fn retry(&self, shared: &Shared, settlement: &Settlement, due: Timestamp, times: Times) -> Change {
+        let (subscription, offset) = (self.numbers[usize::from(settlement.member)], settlement.position.offset());
+        let attempt = settlement.attempt;
+        let known = shared.state.subscriptions[subscription as usize].failing.get(&offset);
+        Change::Retry(Retry {
+            subscription,
+            offset,
+            attempts: attempt.number,
+            due,
+            times,
+            failed: attempt.class.map(|class| failed_attempt(&attempt, class, settlement.error.as_deref())),
+            previous: known.map(|known| known.lsn),
+        })
+    }
+
+    fn dead_letter(
+        &self,
+        event: &InFlight,
+        settlement: &Settlement,
+        times: Times,
+        mut history: Vec<FailedAttempt>,
+    ) -> Change {
+        let (attempt, member) = (settlement.attempt, usize::from(settlement.member));
+        let class = attempt.class.unwrap_or(ErrorClass::Permanent);
+        history.push(failed_attempt(&attempt, class, settlement.error.as_deref()));
+        let about = DeadAbout {
+            subscription: self.numbers[member],
+            partition: event.partition,
+            offset: settlement.position.offset(),
+            hold: self.spec.members[member].on_dead_letter == OnDeadLetter::Hold,
+            copy: false,
+            times,
+            history,
+        };
+        Change::DeadLetter(Dead { about, envelope: event.envelope.clone() })
     }
 
     /// Notes one settlement; the event's last one decides what becomes of it and of its key.
@@ -233,7 +261,8 @@ impl Core {
             };
             let mut history = Vec::new();
             while let Some(lsn) = next {
-                let read = self.inner.log.record(lsn).map_err(|error| AppendError::Fenced { reason: error.to_string() })?;
+                let read =
+                    self.inner.log.record(lsn).map_err(|error| AppendError::Fenced { reason: error.to_string() })?;
                 let Ok(Some(Change::Retry(retry))) = Change::decode(read.kind, &read.data) else { break };
                 history.extend(retry.failed);
                 next = retry.previous;

@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use oncue_log::{Log, TopicId};
+use oncue_log::{AppendError, Log, TopicId};
 use parking_lot::RwLock;
 
-use crate::{clock::Timestamp, event::is_topic_name, transport::PublishError};
+use crate::clock::Timestamp;
 
 /// A topic.
 #[derive(Clone, Debug)]
@@ -44,19 +44,17 @@ impl Topics {
         self.by_name.read().values().find(|topic| topic.id.0 == id).map(|topic| topic.name.to_string())
     }
 
-    pub(crate) fn get_or_create(&self, log: &Log, name: &str, now: Timestamp) -> Result<Topic, PublishError> {
+    /// The name has been checked. A full log is told as such: wait and ask again.
+    pub(crate) fn get_or_create(&self, log: &Log, name: &str, now: Timestamp) -> Result<Topic, AppendError> {
         if let Some(topic) = self.get(name) {
             return Ok(topic);
-        }
-        if !is_topic_name(name) {
-            return Err(PublishError::TopicName(name.to_owned()));
         }
         let mut by_name = self.by_name.write();
         if let Some(topic) = by_name.get(name) {
             return Ok(topic.clone());
         }
         let metadata = serde_json::to_vec(&Metadata { partitions: self.partitions }).unwrap_or_default();
-        let (id, _) = log.create_topic(name, &metadata, now.as_micros()).map_err(super::publish::error)?;
+        let (id, _) = log.create_topic(name, &metadata, now.as_micros())?;
         let topic = Topic { id, name: name.into(), partitions: self.partitions };
         by_name.insert(name.to_owned(), topic.clone());
         Ok(topic)

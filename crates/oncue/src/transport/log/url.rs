@@ -65,7 +65,8 @@ impl LogUrl {
     }
 
     fn option(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let number = |what: &str| value.parse::<u64>().map_err(|_| format!("`{name}={value}`: {what} is a whole number"));
+        let number =
+            |what: &str| value.parse::<u64>().map_err(|_| format!("`{name}={value}`: {what} is a whole number"));
         match (name, value) {
             ("durability", "disk") if self.directory.is_some() => self.durability = oncue_log::Durability::Disk,
             ("durability", "os") if self.directory.is_some() => self.durability = oncue_log::Durability::Os,
@@ -106,8 +107,7 @@ impl FromStr for LogUrl {
 
     fn from_str(url: &str) -> Result<Self, OpenError> {
         let invalid = |reason: &str| OpenError::Url { url: url.to_owned(), reason: reason.to_owned() };
-        let (scheme, rest) =
-            url.split_once(':').ok_or_else(|| invalid("no scheme; write `file:PATH` or `memory:`"))?;
+        let (scheme, rest) = url.split_once(':').ok_or_else(|| invalid("no scheme; write `file:PATH` or `memory:`"))?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = path.strip_prefix("//").unwrap_or(path);
         let mut parsed = match (scheme, path) {

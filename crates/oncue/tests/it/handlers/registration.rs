@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use oncue::{
-    handler::{AfterDeadLetter, OnDeadLetter, Ordered, Retry, Start},
+    handler::{OnDeadLetter, Ordered, Retry, Start},
     policy,
 };
 
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// With every option.
 #[handler(
     id = "all-options", retry = policy::never(), concurrency = 2 + 1, timeout = PATIENCE, on = "order.created.v2",
-    topic = "orders", emits(OrderPaid), on_dead_letter = "hold", after_dead_letter = "hold", start = "latest",
+    topic = "orders", emits(OrderPaid), on_dead_letter = "hold", start = "latest",
     ordered = "relaxed",
 )]
 async fn configured(order: OrderCreated) {
@@ -41,7 +41,7 @@ fn an_annotation_says_it_all() {
     let options = &registration.options;
     assert!(matches!(&options.retry, Some(Retry::Policy(policy)) if format!("{policy:?}") == "Never"), "{options:?}");
     assert_eq!((options.concurrency, options.timeout), (3, Some(PATIENCE)));
-    assert_eq!((options.on_dead_letter, options.after_dead_letter), (OnDeadLetter::Hold, AfterDeadLetter::Hold));
+    assert_eq!(options.on_dead_letter, OnDeadLetter::Hold);
     assert_eq!((options.start, options.ordered), (Start::Latest, Ordered::Relaxed));
     assert!(registration.location.file.ends_with("registration.rs"), "{}", registration.location);
     assert_eq!(registration.location.line, CONFIGURED_ENDS - 2, "the function's line");
@@ -61,8 +61,7 @@ fn code_wins_over_the_annotation() {
         .topic("other")
         .start(Start::Latest)
         .ordered(Ordered::Relaxed)
-        .on_dead_letter(OnDeadLetter::Hold)
-        .after_dead_letter(AfterDeadLetter::Hold);
+        .on_dead_letter(OnDeadLetter::Hold);
     assert_eq!((registration.id.as_str(), registration.topic.as_str()), ("again", "other"));
     assert_eq!((registration.options.concurrency, registration.options.timeout), (1, Some(PATIENCE)));
     assert!(matches!(registration.options.retry, Some(Retry::Policy(_))));
