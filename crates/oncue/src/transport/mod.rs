@@ -49,7 +49,8 @@ pub trait Transport: Send + Sync + 'static {
     /// What the transport knows, for people and reports.
     fn inspect(&self) -> &dyn Inspect;
 
-    /// Makes everything durable and lets go. Idempotent.
+    /// Makes everything durable and takes nothing more. Idempotent. What it holds on to (a directory) is free once the
+    /// transport itself is dropped.
     fn close(&self) -> BoxFuture<'_, Result<(), SettleError>>;
 }
 

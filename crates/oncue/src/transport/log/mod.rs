@@ -196,7 +196,11 @@ impl Inner {
         let about = match known {
             Some(known) if known.topic != topic.id.0 => {
                 let existing = self.topics.name(known.topic).unwrap_or_default();
-                return Err(SubscribeError::OtherTopic { id: member.id.clone(), existing, wanted: topic.name.to_string() });
+                return Err(SubscribeError::OtherTopic {
+                    id: member.id.clone(),
+                    existing,
+                    wanted: topic.name.to_string(),
+                });
             }
             Some(known) if shared.attached.contains_key(&known.number) => {
                 return Err(SubscribeError::Busy(member.id.clone()));
