@@ -11,6 +11,9 @@ use crate::transport::StateChange;
 /// Bytes of values kept in memory per subscription. What does not fit is read from the log, by its record's number.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
+/// Values up to this size are in checkpoints too.
+const SMALL_BYTES: usize = 512;
+
 #[derive(Default)]
 pub(crate) struct KeyedStates {
     slots: HashMap<Box<str>, Slot>,
@@ -64,20 +67,28 @@ impl KeyedStates {
         self.cached_bytes -= old.and_then(|slot| slot.value).map_or(0, |value| value.len());
     }
 
-    /// Only where the values are: a checkpoint does not copy them.
+    /// Where each value is, and the small ones themselves: a log that is opened again need not look for them.
     pub(crate) fn encode(&self, out: &mut Writer) {
         out.varint(self.slots.len() as u64);
         for (key, slot) in &self.slots {
             out.bytes(key.as_bytes());
             out.varint(slot.lsn);
+            let small = slot.value.as_ref().filter(|value| value.len() <= SMALL_BYTES);
+            out.u8(u8::from(small.is_some()));
+            if let Some(value) = small {
+                out.bytes(value);
+            }
         }
     }
 
     pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let mut states = Self::default();
-        for _ in 0..from.count(2)? {
+        for _ in 0..from.count(3)? {
             let key = from.text()?.into();
-            states.slots.insert(key, Slot { lsn: from.varint()?, value: None });
+            let lsn = from.varint()?;
+            let value = if from.u8()? == 0 { None } else { Some(Bytes::copy_from_slice(from.bytes()?)) };
+            states.cached_bytes += value.as_ref().map_or(0, Bytes::len);
+            states.slots.insert(key, Slot { lsn, value });
         }
         Ok(states)
     }
@@ -105,9 +116,12 @@ mod tests {
     fn a_checkpoint_says_where_the_values_are() {
         let mut states = KeyedStates::default();
         states.apply("k", &StateChange::Set(Bytes::from_static(b"v")), 9);
+        states.apply("large", &StateChange::Set(Bytes::from(vec![0; SMALL_BYTES + 1])), 10);
         let mut out = Writer::default();
         states.encode(&mut out);
         let bytes = out.into_bytes();
-        assert_eq!(KeyedStates::decode(&mut Reader::new(&bytes)).unwrap().get("k"), Some(Stored::InLog(9)));
+        let restored = KeyedStates::decode(&mut Reader::new(&bytes)).unwrap();
+        assert_eq!(restored.get("k"), Some(Stored::InMemory(Bytes::from_static(b"v"))));
+        assert_eq!((restored.get("large"), restored.cached_bytes), (Some(Stored::InLog(10)), 1));
     }
 }
