@@ -144,7 +144,7 @@ pub async fn held(bench: &Bench) -> Result<(), Failure> {
 /// # Errors
 /// They take longer.
 pub async fn hot_key(bench: &Bench) -> Result<(), Failure> {
-    let others = bench.size(1_000, 10_000);
+    let others = bench.size(1_000, 4_000);
     Failure::of_parts([
         ("strict order", hot_beside(bench, others, Ordered::Strict, "strict").await),
         ("relaxed order", hot_beside(bench, others, Ordered::Relaxed, "relaxed").await),
@@ -167,7 +167,7 @@ async fn hot_beside(bench: &Bench, others: u32, ordered: Ordered, name: &str) ->
 }
 
 /// How long the other keys are waited for.
-const LONGEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// How long `others` events of many keys take, if not longer than [`LONGEST`], when each is followed by `hot` events of
 /// one key. A call takes a millisecond.
@@ -204,7 +204,8 @@ async fn time_of_others(
         bench.publish_all(&bus, steps).await?;
     }
     let mut counted = done.subscribe();
-    let all = bench.within(LONGEST, counted.wait_for(|count| *count >= others)).await;
+    let all = bench.within(LONGEST, counted.wait_for(|count| *count >= others));
+    let all = bench.wait(format!("{others} events in {name} order beside {hot} times as many of one key"), all).await;
     let took = all.map(|_| clock.monotonic().saturating_sub(begun));
     bench.wait("the shutdown", bus.shutdown_within(Duration::from_secs(1))).await?;
     Ok(took)

@@ -45,12 +45,3 @@ async fn file_keeps_the_contract() {
     assert!(Reports(std::slice::from_ref(&report)).to_json().contains("\"46\""));
     assert_holds(&report);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn scratch_full() {
-    let report = Suite::memory().run(&Filter::all(), Tier::Full).await;
-    println!("{report}");
-    let directory = tempfile::tempdir().unwrap();
-    let report = Suite::file(directory.path()).run(&Filter::all(), Tier::Full).await;
-    println!("{report}");
-}
