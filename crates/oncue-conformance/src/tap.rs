@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use oncue::transport::{
-    Capabilities, ConsumeError, Consumer, Delivered, Inspect, InspectError, Limit, Position, Publish, PublishError,
+    Capabilities, ConsumeError, Consumer, Delivered, EventRef, Inspect, InspectError, Limit, Publish, PublishError,
     Published, SettleError, Settled, Settlement, SubscribeError, Subscribed, SubscriptionSpec, Transport,
 };
 
@@ -101,13 +101,8 @@ impl Transport for Tapped {
         .boxed()
     }
 
-    fn outcome(
-        &self,
-        topic: &str,
-        position: Position,
-        subscription: &str,
-    ) -> BoxFuture<'_, Result<Settled, InspectError>> {
-        let settled = self.inner.outcome(topic, position, subscription);
+    fn outcome(&self, event: &EventRef, subscription: &str) -> BoxFuture<'_, Result<Settled, InspectError>> {
+        let settled = self.inner.outcome(event, subscription);
         async move { Ok(self.tap.outcome(settled.await?)) }.boxed()
     }
 

@@ -9,8 +9,8 @@ pub const MAX_FRAME_BYTES: usize = 16 << 20;
 /// The most bytes that one [`Batch`](crate::Batch) may encode to: a batch is atomic, so it lies in one frame.
 pub const MAX_BATCH_BYTES: usize = MAX_FRAME_BYTES;
 
-/// The most bytes that the data of one event or state record may have.
-pub const MAX_EVENT_BYTES: usize = 8 << 20;
+/// The most bytes that the data of one event or state record may have: 8 MiB and room for what its owner adds.
+pub const MAX_EVENT_BYTES: usize = 10 << 20;
 
 /// The most bytes that a topic's name may have.
 pub const MAX_TOPIC_NAME_BYTES: usize = 1024;

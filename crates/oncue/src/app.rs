@@ -166,7 +166,7 @@ impl App {
                 Arc::clone(&states),
                 watched.clone(),
             );
-            running.spawn(dispatcher.run());
+            running.spawn(dispatcher);
         }
         for detached in transport.inspect().subscriptions().iter().filter(|known| !known.attached) {
             tracing::warn!(subscription = %detached.id, lag = detached.lag,

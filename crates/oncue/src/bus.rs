@@ -2,17 +2,19 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+};
 
 use crate::{
     clock::Clock,
-    dispatch::{DispatchError, Phase},
+    dispatch::{DispatchError, Dispatcher, Phase},
     error::Result,
     event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
     graph::Graph,
     receipt::Receipt,
-    transport::{Inspect, Publish, PublishError, SourceMark, Transport},
+    transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
 };
 
 /// How long a shutdown lets handlers finish.
@@ -28,6 +30,7 @@ struct Inner {
     graph: Graph,
     phase: watch::Sender<Phase>,
     handlers: Vec<HandlerInfo>,
+    /// Held while shutting down, so that a second call waits for the first.
     dispatchers: Mutex<JoinSet<()>>,
     failed: watch::Receiver<Option<DispatchError>>,
 }
@@ -47,10 +50,11 @@ impl Running {
         Self { handlers, dispatchers: JoinSet::new(), failed: watch::Sender::new(None) }
     }
 
-    pub(crate) fn spawn(&mut self, dispatcher: impl Future<Output = Result<(), DispatchError>> + Send + 'static) {
+    pub(crate) fn spawn(&mut self, mut dispatcher: Dispatcher) {
         let failed = self.failed.clone();
         self.dispatchers.spawn(async move {
-            if let Err(error) = dispatcher.await {
+            // It is told before the dispatcher goes, and with it its subscriptions: else all would seem settled.
+            if let Err(error) = dispatcher.run().await {
                 tracing::error!(%error, "a subscription stopped");
                 // The first failure is the cause; those after it follow from it.
                 failed.send_if_modified(|known| known.is_none() && known.replace(error).is_none());
@@ -125,8 +129,11 @@ impl Bus {
         let published =
             self.0.transport.publish(Publish { topic: topic.to_owned(), events: events.clone(), source }).await?;
         let topic: Arc<str> = topic.into();
-        let receipt =
-            |(envelope, published)| Receipt { bus: self.clone(), topic: Arc::clone(&topic), envelope, published };
+        let receipt = |(envelope, published): (Envelope, Published)| Receipt {
+            bus: self.clone(),
+            event: EventRef { topic: Arc::clone(&topic), position: published.position, envelope },
+            duplicate: published.duplicate,
+        };
         Ok(events.into_iter().zip(published).map(receipt).collect())
     }
 
@@ -171,6 +178,7 @@ impl Bus {
     pub async fn idle(&self) -> Result<()> {
         loop {
             let progress = self.0.transport.progress();
+            self.check()?;
             if self.inspect().unsettled() == 0 {
                 return Ok(());
             }
@@ -238,7 +246,7 @@ impl Bus {
             }
             first
         });
-        let mut dispatchers = std::mem::take(&mut *self.0.dispatchers.lock());
+        let mut dispatchers = self.0.dispatchers.lock().await;
         while dispatchers.join_next().await.is_some() {}
         self.0.transport.close().await?;
         self.check()

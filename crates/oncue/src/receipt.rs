@@ -1,22 +1,20 @@
 //! What publishing gives back.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
 
 use crate::{
     bus::Bus,
-    event::Envelope,
-    transport::{InspectError, Position, Published, Settled},
+    transport::{EventRef, InspectError, Position, Settled},
 };
 
 /// Proof that an event was published, and the way to learn what became of it.
 #[derive(Clone, Debug)]
 pub struct Receipt {
     pub(crate) bus: Bus,
-    pub(crate) topic: Arc<str>,
-    pub(crate) envelope: Envelope,
-    pub(crate) published: Published,
+    pub(crate) event: EventRef,
+    pub(crate) duplicate: bool,
 }
 
 /// What became of an event for one handler.
@@ -37,19 +35,19 @@ impl Receipt {
     /// Where the event stands; of a duplicate, where the first one stands.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.published.position
+        self.event.position
     }
 
     /// Whether the same `source` and `id` had been published before.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
-        self.published.duplicate
+        self.duplicate
     }
 
     /// The event's id.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.envelope.id()
+        self.event.envelope.id()
     }
 
     /// Waits until a handler is through with the event, at most `wait` long.
@@ -57,7 +55,7 @@ impl Receipt {
     /// # Errors
     /// There is no such subscription, it does not take this event, or the log cannot be read.
     pub async fn outcome_of(&self, handler: &str, wait: Duration) -> Result<EventOutcome, InspectError> {
-        let outcome = self.bus.transport().outcome(&self.topic, self.position(), handler);
+        let outcome = self.bus.transport().outcome(&self.event, handler);
         match select(outcome, self.bus.clock().sleep(wait)).await {
             Either::Left((Ok(Settled::Acked), _)) => Ok(EventOutcome::Acked),
             Either::Left((Ok(Settled::DeadLettered { error }), _)) => Ok(EventOutcome::DeadLettered { error }),
@@ -72,7 +70,7 @@ impl Receipt {
     /// # Errors
     /// The log cannot be read.
     pub async fn outcomes(&self, wait: Duration) -> Result<Vec<(String, EventOutcome)>, InspectError> {
-        let handlers: Vec<String> = self.bus.handlers_of(&self.topic, self.envelope.event_type());
+        let handlers: Vec<String> = self.bus.handlers_of(&self.event.topic, self.event.envelope.event_type());
         let outcomes = join_all(handlers.iter().map(|handler| self.outcome_of(handler, wait))).await;
         handlers.into_iter().zip(outcomes).map(|(handler, outcome)| Ok((handler, outcome?))).collect()
     }

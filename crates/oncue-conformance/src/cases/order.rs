@@ -6,11 +6,11 @@ use std::{
 };
 
 use oncue::{
-    Bus,
+    Bus, Envelope,
     event::DEFAULT_TOPIC,
     handler::{HandlerError, HandlerExt as _},
     policy,
-    transport::{OnDeadLetter, Ordered, Position, Transport},
+    transport::{EventRef, OnDeadLetter, Ordered, Position, Transport},
 };
 use parking_lot::Mutex;
 
@@ -28,17 +28,18 @@ use crate::{
 pub async fn settled_first(bench: &Bench) -> Result<(), Failure> {
     let transport = bench.transport().await?;
     let asked: Arc<Weak<dyn Transport>> = Arc::new(Arc::downgrade(&transport));
-    let before: Arc<OnceLock<Mutex<std::collections::HashMap<String, Position>>>> = Arc::default();
+    let before: Arc<OnceLock<Mutex<std::collections::HashMap<String, EventRef>>>> = Arc::default();
     let (seen, clock) = (Seen::new(bench), bench.clock().clone());
     let handle = {
         let (seen, before) = (seen.clone(), Arc::clone(&before));
-        move |step: Step, position: Position| {
+        move |step: Step, position: Position, envelope: Envelope| {
             let running = seen.begin("careful", &step, 1);
-            let before = before.get_or_init(Mutex::default).lock().insert(step.key.clone(), position);
+            let event = EventRef { topic: DEFAULT_TOPIC.into(), position, envelope };
+            let before = before.get_or_init(Mutex::default).lock().insert(step.key.clone(), event);
             let (transport, clock) = (asked.upgrade(), clock.clone());
             async move {
                 let (Some(before), Some(transport)) = (before, transport) else { return Ok(()) };
-                let settled = transport.outcome(DEFAULT_TOPIC, before, "careful");
+                let settled = transport.outcome(&before, "careful");
                 tokio::select! {
                     settled = settled => drop((settled.map_err(HandlerError::reject)?, running)),
                     () = clock.sleep(Duration::from_secs(1)) => {

@@ -133,7 +133,7 @@ impl Dispatcher {
     }
 
     /// Runs until the phase says otherwise, or until the transport fails.
-    pub(crate) async fn run(mut self) -> Result<(), DispatchError> {
+    pub(crate) async fn run(&mut self) -> Result<(), DispatchError> {
         let mut arrived: Vec<Delivered> = Vec::new();
         loop {
             let limit = Limit {
@@ -174,7 +174,7 @@ impl Dispatcher {
     }
 
     /// Finishes what runs, settles it, and leaves the rest for the next start.
-    async fn drain(mut self, grace: Duration) -> Result<(), DispatchError> {
+    async fn drain(&mut self, grace: Duration) -> Result<(), DispatchError> {
         for member in &mut self.members {
             member.queue.clear();
         }
@@ -206,7 +206,7 @@ impl Dispatcher {
 
     /// Takes in an event: it starts if its key is free, else it waits in the key's lane.
     fn accept(&mut self, delivered: Delivered, now: Timestamp) {
-        let run = Run::new(delivered, now);
+        let run = Run::new(delivered, &self.members, now);
         self.bytes += run.bytes();
         let key = run.key;
         let id = self.runs.insert(run);
@@ -315,7 +315,7 @@ impl Dispatcher {
     fn end(&mut self, id: RunId) {
         let Some(run) = self.runs.get_mut(id) else { return };
         run.ended = true;
-        if run.retries {
+        if run.waits {
             for waiting in self.lanes.park(run.key) {
                 self.give_back(waiting);
             }

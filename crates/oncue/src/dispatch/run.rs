@@ -29,8 +29,8 @@ pub(crate) struct Run {
     done: Members,
     /// Members that gave up on the event, or skip it because one before them did.
     dead: Members,
-    /// A member will try again later.
-    pub(crate) retries: bool,
+    /// A member will handle it later, or a dead letter holds its key: with strict order the key waits.
+    pub(crate) waits: bool,
     /// Nothing is left to start.
     pub(crate) ended: bool,
     /// It went back to the transport unhandled, and holds no lane.
@@ -52,7 +52,11 @@ pub(crate) enum Step {
 }
 
 impl Run {
-    pub(crate) fn new(delivered: Delivered, now: Timestamp) -> Self {
+    pub(crate) fn new(delivered: Delivered, members: &[Member], now: Timestamp) -> Self {
+        let known = delivered.due.union(delivered.done).union(delivered.dead);
+        let holds = |dead: usize| members[dead].on_dead_letter == OnDeadLetter::Hold;
+        // A member that is not due now will be, or a dead letter holds the key: either way the event is not over.
+        let waits = !known.contains_all(Members::first(members.len())) || delivered.dead.iter().any(holds);
         Self {
             key: delivered.envelope.key().map(|key| xxh3_64(key.as_bytes())),
             read: now,
@@ -60,7 +64,7 @@ impl Run {
             running: Members::NONE,
             done: delivered.done,
             dead: delivered.dead,
-            retries: false,
+            waits,
             ended: false,
             given_back: false,
             settling: 0,
@@ -98,6 +102,7 @@ impl Run {
         // What is left waits for a member that will try again: it comes back with it.
         let Some(member) = self.left.iter().next() else { return Step::End };
         self.left.remove(member);
+        self.waits = true;
         Step::Settle(self.unhandled(member, Action::Release))
     }
 
@@ -145,7 +150,7 @@ impl Run {
             Outcome::Defer(delay) => {
                 settlement.attempt.number = number - 1;
                 settlement.action = Action::Retry(now.after(delay));
-                self.retries = true;
+                self.waits = true;
                 return settlement;
             }
         };
@@ -162,9 +167,9 @@ impl Run {
             Action::DeadLetter => {
                 self.dead.insert(index);
                 // A held key waits as behind a retry.
-                self.retries |= member.on_dead_letter == OnDeadLetter::Hold;
+                self.waits |= member.on_dead_letter == OnDeadLetter::Hold;
             }
-            _ => self.retries = true,
+            _ => self.waits = true,
         }
         settlement
     }

@@ -19,6 +19,10 @@ pub const MAX_ATTRIBUTES_BYTES: usize = 60 * 1024;
 pub const MAX_HOPS: u8 = 32;
 
 const _: () = assert!(MAX_ATTRIBUTES_BYTES < u16::MAX as usize, "attribute ends are 16-bit");
+const _: () = assert!(
+    MAX_DATA_BYTES + (1 << 20) < oncue_log::MAX_EVENT_BYTES,
+    "the largest event fits a record of the log, with its history as a dead letter"
+);
 
 /// What a slot of the attribute text holds, in the order of the text.
 #[derive(Clone, Copy)]

@@ -134,6 +134,11 @@ impl Registration {
         if self.options.timeout.is_some_and(|timeout| timeout.is_zero()) {
             problem("timeout = 0 would fail every attempt: give a longer one, or none");
         }
+        if self.options.ordered == Ordered::Relaxed && self.options.on_dead_letter == OnDeadLetter::Hold {
+            problem(
+                "on_dead_letter = \"hold\" makes later events of a key wait, and ordered = \"relaxed\" lets them pass: choose one",
+            );
+        }
         if self.nameless_predecessor {
             problem("it comes after a handler without a name: name that one first, `.named(\"…\")`");
         }

@@ -126,6 +126,18 @@ pub enum InspectError {
     /// No such subscription.
     #[error("there is no subscription `{0}`")]
     UnknownSubscription(String),
+    /// The subscription does not take such events.
+    #[error(
+        "subscription `{subscription}` takes no `{event_type}` from topic `{topic}`: there is no outcome to wait for"
+    )]
+    NotTaken {
+        /// The subscription.
+        subscription: String,
+        /// The event's type.
+        event_type: String,
+        /// The topic it was published to.
+        topic: String,
+    },
     /// No such topic.
     #[error("there is no topic `{0}`")]
     UnknownTopic(String),

@@ -35,13 +35,8 @@ pub trait Transport: Send + Sync + 'static {
     /// Attaches to a subscription, making it if it is new.
     fn subscribe(&self, spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>>;
 
-    /// Completes when `subscription` is through with the event at `position` of `topic`.
-    fn outcome(
-        &self,
-        topic: &str,
-        position: Position,
-        subscription: &str,
-    ) -> BoxFuture<'_, Result<Settled, InspectError>>;
+    /// Completes when `subscription` is through with the event.
+    fn outcome(&self, event: &EventRef, subscription: &str) -> BoxFuture<'_, Result<Settled, InspectError>>;
 
     /// Completes at the next progress of a subscription after this call: something was settled or passed by.
     fn progress(&self) -> BoxFuture<'_, ()>;
@@ -125,6 +120,17 @@ pub struct Published {
     pub position: Position,
     /// Whether the same `source` and `id` had been published within the deduplication window.
     pub duplicate: bool,
+}
+
+/// A published event, however a transport finds it: by its position, or by its source and id.
+#[derive(Clone, Debug)]
+pub struct EventRef {
+    /// The topic that it was published to.
+    pub topic: Arc<str>,
+    /// Where it stands.
+    pub position: Position,
+    /// The event.
+    pub envelope: Envelope,
 }
 
 /// How an event ended for a subscription.

@@ -33,7 +33,7 @@ use crate::{
 /// until some of them are through.
 const MAX_PARKED_KEYS: usize = 100_000;
 const MAX_WAITING: usize = 1_000_000;
-/// Most events of one key that are handed out at once (strict order): a hot key leaves room for the others.
+/// Most events of one key that are handed out at once: a hot key leaves room for the others.
 const MAX_PER_KEY: usize = 32;
 /// Schedules are wall time, and the wall clock may be stepped: it is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -53,14 +53,18 @@ pub(super) struct Core {
 
 /// What is handed out, and what waits. Locked before `Inner::shared`, never after.
 pub(super) struct Hand {
+    /// Where new events are read.
     cursor: Cursor,
+    /// Where events that waited are read again.
+    again: Option<Cursor>,
     records: Vec<Record>,
     pub(super) in_flight: NumberMap<InFlight>,
     /// Offsets to be handed out again now, in order.
     ready: BTreeSet<u64>,
     /// Offsets to be handed out again at a time.
     due: BTreeSet<(Timestamp, u64)>,
-    /// Keys in flight or waiting (strict order only).
+    ordered: Ordered,
+    /// Keys in flight or waiting.
     keys: NumberMap<Key>,
     parked_keys: usize,
     waiting: usize,
@@ -128,10 +132,12 @@ impl LogConsumer {
         };
         let hand = Mutex::new(Hand {
             cursor: inner.log.cursor(topic.id, low),
+            again: None,
             records: Vec::new(),
             in_flight: NumberMap::default(),
             ready: BTreeSet::new(),
             due: BTreeSet::new(),
+            ordered: spec.ordered,
             keys: NumberMap::default(),
             parked_keys: 0,
             waiting: 0,
@@ -186,34 +192,59 @@ impl Core {
     /// Hands out what can be handed out now; true if new events may be left in the log.
     fn hand_out(&self, hand: &mut Hand, limit: Limit, out: &mut Vec<Delivered>) -> Result<bool, ConsumeError> {
         let now = self.inner.clock.now();
-        let mut bytes = 0;
         while let Some((due, offset)) = hand.due.first().copied().filter(|(due, _)| *due <= now) {
             hand.due.remove(&(due, offset));
             hand.ready.insert(offset);
         }
-        let mut shared = self.inner.shared.lock();
-        let full = |out: &Vec<Delivered>, bytes: usize| out.len() >= limit.events || bytes >= limit.bytes;
-        while !full(out, bytes)
-            && let Some(offset) = hand.ready.pop_first()
-        {
-            let record = self.read_one(offset)?;
-            self.consider(hand, &mut shared, &record, now, out, &mut bytes)?;
-        }
-        if full(out, bytes) || hand.parked_keys >= MAX_PARKED_KEYS || hand.waiting >= MAX_WAITING {
-            return Ok(false);
-        }
+        // Read first, decide then: nobody waits for the disk behind the lock that deciding takes.
+        let mut room = limit;
         let mut records = std::mem::take(&mut hand.records);
-        records.clear();
-        let wanted = (limit.events - out.len()).min(READ_RECORDS);
-        let read = self.inner.log.read(&mut hand.cursor, wanted, limit.bytes - bytes, &mut records);
-        for record in &records {
-            self.consider(hand, &mut shared, record, now, out, &mut bytes)?;
+        while room.events > 0 && room.bytes > 0 && !hand.ready.is_empty() {
+            records.clear();
+            let mut bytes = 0;
+            while records.len() < room.events.min(READ_RECORDS)
+                && bytes < room.bytes
+                && let Some(offset) = hand.ready.pop_first()
+            {
+                let record = self.read_again(hand, offset)?;
+                bytes += record.data.len();
+                records.push(record);
+            }
+            self.consider_all(hand, &records, now, &mut room, out)?;
         }
-        let count = records.len();
+        let blocked = hand.parked_keys >= MAX_PARKED_KEYS || hand.waiting >= MAX_WAITING;
+        records.clear();
+        let mut read = Ok(0);
+        if room.events > 0 && room.bytes > 0 && !blocked {
+            let wanted = room.events.min(READ_RECORDS);
+            read = self.inner.log.read(&mut hand.cursor, wanted, room.bytes, &mut records);
+            self.consider_all(hand, &records, now, &mut room, out)?;
+            self.inner.progress.notify_waiters();
+        }
+        let more = !records.is_empty();
+        records.clear();
         hand.records = records;
-        self.inner.progress.notify_waiters();
         read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
-        Ok(count > 0)
+        Ok(more)
+    }
+
+    fn consider_all(
+        &self,
+        hand: &mut Hand,
+        records: &[Record],
+        now: Timestamp,
+        room: &mut Limit,
+        out: &mut Vec<Delivered>,
+    ) -> Result<(), ConsumeError> {
+        let mut shared = self.inner.shared.lock();
+        for record in records {
+            if let Some(delivered) = self.consider(hand, &mut shared, record, now)? {
+                room.events -= 1;
+                room.bytes = room.bytes.saturating_sub(delivered.envelope.encoded_bytes());
+                out.push(delivered);
+            }
+        }
+        Ok(())
     }
 
     fn poll_next(
@@ -258,14 +289,23 @@ impl Core {
         }
     }
 
-    fn read_one(&self, offset: u64) -> Result<Record, ConsumeError> {
-        let mut cursor = self.inner.log.cursor(self.topic.id, offset);
-        let mut one = Vec::with_capacity(1);
-        self.inner
-            .log
-            .read(&mut cursor, 1, usize::MAX, &mut one)
-            .map_err(|error| ConsumeError::Storage(error.to_string()))?;
-        one.pop().filter(|record| record.offset == offset).ok_or_else(|| {
+    /// Reads one event that was passed by before. Events that waited behind one another are near each other: one cursor
+    /// goes from the one to the next.
+    fn read_again(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {
+        const NEAR: u64 = 256;
+        let known = hand.again.take();
+        let near = known.filter(|cursor| cursor.offset() <= offset && offset - cursor.offset() < NEAR);
+        let mut cursor = near.unwrap_or_else(|| self.inner.log.cursor(self.topic.id, offset));
+        let mut read = Vec::with_capacity(1);
+        while cursor.offset() <= offset {
+            read.clear();
+            let records = self.inner.log.read(&mut cursor, 1, usize::MAX, &mut read);
+            if records.map_err(|error| ConsumeError::Storage(error.to_string()))? == 0 {
+                break;
+            }
+        }
+        hand.again = Some(cursor);
+        read.pop().filter(|record| record.offset == offset).ok_or_else(|| {
             ConsumeError::Storage(format!(
                 "topic `{}`: event {offset} is gone although it is not settled",
                 self.topic.name
@@ -280,56 +320,55 @@ impl Core {
         shared: &mut Shared,
         record: &Record,
         now: Timestamp,
-        out: &mut Vec<Delivered>,
-        bytes: &mut usize,
-    ) -> Result<(), ConsumeError> {
+    ) -> Result<Option<Delivered>, ConsumeError> {
         let offset = record.offset;
         if hand.in_flight.contains_key(&offset) {
-            return Ok(());
+            return Ok(None);
         }
         let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
         let standing = self.standing(shared, offset, &envelope, now);
-        let key = key_hash(&envelope).filter(|_| self.spec.ordered == Ordered::Strict);
+        let key = key_hash(&envelope);
         let waits = standing.retry_at.is_some() || standing.held;
         if standing.due.is_empty() && !waits {
             hand.unpark(key, offset);
-            return Ok(());
+            return Ok(None);
         }
         if let Some(key) = key {
             let state = hand.keys.entry(key).or_default();
             if !state.lets_pass(offset) {
                 hand.waiting += usize::from(state.waiting.insert(offset));
-                return Ok(());
+                return Ok(None);
             }
         }
-        if standing.due.is_empty() {
+        if waits {
+            // Also while other members handle it: for one of them it is not over.
             hand.park(key, offset);
+        }
+        if standing.due.is_empty() {
             hand.due.extend(standing.retry_at.map(|at| (at, offset)));
-            return Ok(());
+            return Ok(None);
         }
         if let Some(state) = key.and_then(|key| hand.keys.get_mut(&key)) {
             state.in_flight += 1;
         }
         let envelope = envelope.detached();
-        *bytes += envelope.encoded_bytes();
         let partition = record.partition;
         hand.in_flight.insert(offset, InFlight { envelope: envelope.clone(), partition, open: standing.due });
-        out.push(Delivered {
+        Ok(Some(Delivered {
             envelope,
             position: Position::new(partition, offset, 0),
             due: standing.due,
             done: standing.done,
             dead: standing.dead,
             attempts: standing.attempts,
-        });
-        Ok(())
+        }))
     }
 }
 
 impl Hand {
-    /// Later events of the key wait for the one at `offset`.
+    /// Later events of the key wait for the one at `offset`, where order is strict.
     pub(super) fn park(&mut self, key: Option<KeyHash>, offset: u64) {
-        let Some(key) = key else { return };
+        let Some(key) = key.filter(|_| self.ordered == Ordered::Strict) else { return };
         let state = self.keys.entry(key).or_default();
         if state.head.is_none() {
             state.head = Some(offset);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     event::Envelope,
-    transport::{DeadLetter, Inspect, InspectError, Position, Settled, SourceState, SubscriptionInfo},
+    transport::{DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, SubscriptionInfo},
 };
 
 fn storage(error: impl std::fmt::Display) -> InspectError {
@@ -133,16 +133,19 @@ impl Inspect for Inner {
 }
 
 /// Completes when a subscription is through with an event.
-pub(super) async fn outcome(
-    inner: Arc<Inner>,
-    position: Position,
-    subscription: String,
-) -> Result<Settled, InspectError> {
+pub(super) async fn outcome(inner: Arc<Inner>, event: EventRef, subscription: String) -> Result<Settled, InspectError> {
     loop {
         let settled = {
             let mut shared = inner.shared.lock();
             let shared = &mut *shared;
             let state = shared.state.find(&subscription).ok_or_else(|| Inner::unknown(&subscription))?;
+            let about = &state.about;
+            let takes = about.types.is_empty() || about.types.iter().any(|known| known == event.envelope.event_type());
+            if !takes || inner.topics.name(about.topic).as_deref() != Some(&*event.topic) {
+                let (event_type, topic) = (event.envelope.event_type().to_owned(), event.topic.to_string());
+                return Err(InspectError::NotTaken { subscription, event_type, topic });
+            }
+            let position = event.position;
             if let Some(dead) = state.dead.get(&position.offset()) {
                 Ok((Some(*dead), shared.end))
             } else if state.settled.contains(position.offset()) {

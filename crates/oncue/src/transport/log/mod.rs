@@ -39,7 +39,7 @@ use self::{
 pub use url::LogUrl;
 
 use super::{
-    BoxFuture, Capabilities, Inspect, InspectError, MemberSpec, OpenError, Position, Publish, PublishError, Published,
+    BoxFuture, Capabilities, EventRef, Inspect, InspectError, MemberSpec, OpenError, Publish, PublishError, Published,
     SettleError, Settled, Start, SubscribeError, Subscribed, SubscriptionSpec, Transport,
 };
 use crate::{
@@ -299,13 +299,8 @@ impl Transport for LogTransport {
         Arc::clone(&self.inner).subscribe(spec).boxed()
     }
 
-    fn outcome(
-        &self,
-        _topic: &str,
-        position: Position,
-        subscription: &str,
-    ) -> BoxFuture<'_, Result<Settled, InspectError>> {
-        inspect::outcome(Arc::clone(&self.inner), position, subscription.to_owned()).boxed()
+    fn outcome(&self, event: &EventRef, subscription: &str) -> BoxFuture<'_, Result<Settled, InspectError>> {
+        inspect::outcome(Arc::clone(&self.inner), event.clone(), subscription.to_owned()).boxed()
     }
 
     fn progress(&self) -> BoxFuture<'_, ()> {

@@ -17,6 +17,9 @@ use crate::{
     transport::{Action, BoxFuture, FailedAttempt, OnDeadLetter, SettleError, Settlement},
 };
 
+/// Attempts that a dead letter tells of: with errors of at most 1 KiB, escaped, they stay within 400 KiB.
+const MAX_HISTORY: usize = 64;
+
 pub(super) fn error(error: AppendError) -> SettleError {
     match error {
         AppendError::TooLarge { bytes, limit } => SettleError::TooLarge { bytes, limit },
@@ -172,6 +175,10 @@ impl Core {
         let (attempt, member) = (settlement.attempt, usize::from(settlement.member));
         let class = attempt.class.unwrap_or(ErrorClass::Permanent);
         history.push(failed_attempt(&attempt, class, settlement.error.as_deref()));
+        if history.len() > MAX_HISTORY {
+            // The first attempts and the last ones tell most.
+            history.drain(MAX_HISTORY / 2..history.len() - MAX_HISTORY / 2);
+        }
         let about = DeadAbout {
             subscription: self.numbers[member],
             partition: event.partition,
@@ -203,7 +210,7 @@ impl Core {
             return;
         }
         let Some(event) = hand.in_flight.remove(&offset) else { return };
-        let key = key_hash(&event.envelope).filter(|_| self.spec.ordered == crate::transport::Ordered::Strict);
+        let key = key_hash(&event.envelope);
         if self.numbers.len() == 1 && matches!(settlement.action, Action::Ack | Action::Skip) {
             // The common case: the only handler is through with it.
             afterwards.through.push((key, offset));

@@ -65,7 +65,12 @@ fn code_wins_over_the_annotation() {
     assert_eq!((registration.id.as_str(), registration.topic.as_str()), ("again", "other"));
     assert_eq!((registration.options.concurrency, registration.options.timeout), (1, Some(PATIENCE)));
     assert!(matches!(registration.options.retry, Some(Retry::Policy(_))));
-    assert_eq!(registration.problems(), [""; 0]);
+    let problems = registration.problems();
+    assert!(
+        problems.len() == 1 && problems[0].contains("choose one"),
+        "held and relaxed contradict each other: {problems:?}"
+    );
+    assert_eq!(registration.ordered(Ordered::Strict).problems(), [""; 0]);
 }
 
 #[test]
