@@ -6,6 +6,7 @@ use tokio::{
     sync::{Mutex, watch},
     task::JoinSet,
 };
+use tracing::Instrument as _;
 
 use crate::{
     clock::Clock,
@@ -126,8 +127,9 @@ impl Bus {
         events: Vec<Envelope>,
         source: Option<SourceMark>,
     ) -> Result<Vec<Receipt>> {
-        let published =
-            self.0.transport.publish(Publish { topic: topic.to_owned(), events: events.clone(), source }).await?;
+        let span = tracing::debug_span!("publish", topic, events = events.len());
+        let batch = Publish { topic: topic.to_owned(), events: events.clone(), source };
+        let published = self.0.transport.publish(batch).instrument(span).await?;
         let topic: Arc<str> = topic.into();
         let receipt = |(envelope, published): (Envelope, Published)| Receipt {
             bus: self.clone(),
