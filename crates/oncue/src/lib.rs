@@ -40,6 +40,7 @@ pub mod transport;
 
 mod app;
 mod bus;
+mod codec;
 mod dispatch;
 mod error;
 mod number_map;

@@ -8,7 +8,7 @@ const SOURCES: &str = "crates/oncue/src/";
 /// The modules of `oncue`, from the bottom to the top: each may use those before it. Those in one row are one layer and
 /// may use each other.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "number_map"],
+    &["clock", "codec", "number_map"],
     &["event"],
     &["policy"],
     &["metrics"],

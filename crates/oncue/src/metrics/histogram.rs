@@ -1,6 +1,6 @@
 //! How long things took: counts per logarithmic bucket, of bounded size and bounded error.
 
-use super::wire::{self, DecodeError};
+use crate::codec::{Malformed, Reader, Writer};
 
 /// Bits of a value that are kept below its leading one.
 const PRECISION_BITS: u32 = 6;
@@ -94,35 +94,35 @@ impl Histogram {
 
     /// Appends: largest value, number of buckets in use, then for each how many indexes it is above the one before and
     /// its count, all as varints.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        wire::put(out, u128::from(self.max));
-        wire::put(out, self.used().count() as u128);
+    pub(super) fn encode(&self, out: &mut Writer) {
+        out.varint(self.max);
+        out.varint(self.used().count() as u64);
         let mut before = 0;
         for (bucket, count) in self.used() {
-            wire::put(out, (bucket - before) as u128);
-            wire::put(out, u128::from(count));
+            out.varint((bucket - before) as u64);
+            out.varint(count);
             before = bucket;
         }
     }
 
-    pub(super) fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
-        let max = wire::take_u64(input)?;
-        let used = wire::take_u64(input)?;
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let max = from.varint()?;
+        let used = from.varint()?;
         let mut histogram = Self::default();
         let mut bucket = 0_usize;
         for index in 0..used {
-            let step = usize::try_from(wire::take_u64(input)?).unwrap_or(usize::MAX);
+            let step = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
             bucket = bucket.saturating_add(step);
-            let count = wire::take_u64(input)?;
+            let count = from.varint()?;
             // What is damaged must not make us allocate, nor count a bucket twice.
             if bucket >= MAX_BUCKETS || count == 0 || (step == 0 && index > 0) {
-                return Err(DecodeError::Histogram);
+                return Err(Malformed("a histogram is damaged"));
             }
             histogram.add(bucket, count);
         }
         let highest = histogram.counts.len().saturating_sub(1);
         if highest != bucket_of(max) || (histogram.total == 0 && max != 0) {
-            return Err(DecodeError::Histogram);
+            return Err(Malformed("a histogram is damaged"));
         }
         histogram.max = max;
         Ok(histogram)

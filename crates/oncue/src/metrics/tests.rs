@@ -77,20 +77,28 @@ fn json_has_the_sums_and_what_follows_from_them() {
     assert!(serde_json::to_value(HandlerStats::default()).unwrap()["art_ms"].is_null());
 }
 
+fn stored(stats: &HandlerStats) -> Vec<u8> {
+    let mut out = Writer::default();
+    stats.encode(&mut out);
+    out.as_slice().to_vec()
+}
+
+fn read(stored: &[u8]) -> Result<HandlerStats, Malformed> {
+    HandlerStats::decode(&mut Reader::new(stored))
+}
+
 #[test]
 fn what_is_not_ours_is_refused() {
     let mut stats = HandlerStats::default();
     stats.record(&sample(0, 500, 2_000, Ended::Acked));
-    let mut stored = Vec::new();
-    stats.encode(&mut stored);
-    assert_eq!(HandlerStats::decode(&[]), Err(DecodeError::Short));
-    assert_eq!(HandlerStats::decode(&[9]), Err(DecodeError::Layout(9)));
-    assert_eq!(HandlerStats::decode(&[stored.as_slice(), &[0]].concat()), Err(DecodeError::Trailing(1)));
+    let mut stored = stored(&stats);
+    assert!(read(&[]).is_err());
+    assert!(read(&[9]).unwrap_err().to_string().contains("newer"));
     for cut in 0..stored.len() {
-        assert!(HandlerStats::decode(&stored[..cut]).is_err());
+        assert!(read(&stored[..cut]).is_err());
     }
     stored[1] = 7; // seven acked, one measured
-    assert_eq!(HandlerStats::decode(&stored), Err(DecodeError::Histogram));
+    assert!(read(&stored).is_err());
 }
 
 fn samples() -> impl Strategy<Value = Vec<Sample>> {
@@ -114,9 +122,7 @@ proptest! {
     #[test]
     fn what_is_stored_is_read_back(samples in samples()) {
         let stats = of(&samples);
-        let mut stored = Vec::new();
-        stats.encode(&mut stored);
-        prop_assert_eq!(HandlerStats::decode(&stored), Ok(stats));
+        prop_assert_eq!(read(&stored(&stats)), Ok(stats));
     }
 
     #[test]
@@ -128,6 +134,6 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_refused_or_read_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-        let _ = HandlerStats::decode(&[[LAYOUT].as_slice(), &bytes].concat());
+        let _ = read(&[[LAYOUT].as_slice(), &bytes].concat());
     }
 }

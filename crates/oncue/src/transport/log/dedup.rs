@@ -7,7 +7,7 @@ use std::{
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::codec::{Malformed, Reader, Writer};
+use crate::codec::{Malformed, Reader, Writer};
 use crate::{clock::Timestamp, event::Envelope};
 
 /// How far back duplicates are recognised: by age and by number, whichever is smaller.

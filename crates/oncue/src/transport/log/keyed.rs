@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use oncue_log::Lsn;
 
-use super::codec::{Malformed, Reader, Writer};
+use crate::codec::{Malformed, Reader, Writer};
 use crate::transport::StateChange;
 
 /// Bytes of values kept in memory per subscription. What does not fit is read from the log, by its record's number.

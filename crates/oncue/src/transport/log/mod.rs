@@ -4,7 +4,6 @@
 //! records say. Every change is appended first and applied then, both under the state's lock, so that the order in the
 //! log is the order of the changes.
 
-mod codec;
 mod consumer;
 mod dedup;
 mod inspect;
@@ -29,7 +28,6 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use self::{
-    codec::Writer,
     consumer::LogConsumer,
     dedup::Dedup,
     records::{Change, Subscription, SubscriptionNumber},
@@ -44,6 +42,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    codec::Writer,
     event::{Envelope, MAX_DATA_BYTES},
 };
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::codec::{Malformed, Reader, Writer};
+use crate::codec::{Malformed, Reader, Writer};
 
 /// Offsets: all below `low`, and single ones above it, one bit each. A subscription that settles nearly in order needs
 /// a few words; one whose oldest event waits while ten million pass takes 1.25 MB.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use oncue_log::Lsn;
 use serde::{Deserialize, Serialize};
 
-use super::codec::{Malformed, Reader, Writer};
+use crate::codec::{Malformed, Reader, Writer};
 use crate::{
     clock::Timestamp,
     event::Envelope,

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use oncue_log::Lsn;
 
 use super::{
-    codec::{Malformed, Reader, Writer},
     dedup::Dedup,
     keyed::KeyedStates,
     offsets::OffsetSet,
@@ -14,6 +13,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    codec::{Malformed, Reader, Writer},
     metrics::{Ended, HandlerStats},
     transport::SourceState,
 };
@@ -214,9 +214,7 @@ impl SubscriptionState {
             out.u8(u8::from(dead.hold));
         }
         self.keyed.encode(out);
-        let mut stats = Vec::new();
-        self.stats.encode(&mut stats);
-        out.bytes(&stats);
+        self.stats.encode(out);
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -239,7 +237,7 @@ impl SubscriptionState {
             dead.insert(offset, DeadEntry { lsn: from.varint()?, hold: from.u8()? != 0 });
         }
         let keyed = KeyedStates::decode(from)?;
-        let stats = HandlerStats::decode(from.bytes()?).map_err(|_| Malformed("statistics are not readable"))?;
+        let stats = HandlerStats::decode(from)?;
         Ok(Self { about, settled, failing, dead, keyed, stats })
     }
 }
