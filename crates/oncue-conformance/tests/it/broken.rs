@@ -313,7 +313,7 @@ const FINDS: &[(u8, Fault, &str)] = &[
     (31, Fault::Loses, "were acknowledged"),
     (35, Fault::NoLimit, "events are held"),
     (36, Fault::NeverHolds, "the held key"),
-    (37, Fault::OneAtATime, "events in strict order"),
+    (37, Fault::OneAtATime, "events in strict order beside"),
     (38, Fault::IgnoresAfter, "skip: "),
     (39, Fault::NoDuplicates, "publishers that were first"),
     (40, Fault::OutcomeIsAck, "outcome of `doomed`"),
