@@ -173,7 +173,7 @@ impl Bus {
     }
 
     /// Waits until every handler is through with every event, and with all that these caused. Events that wait for a
-    /// retry are waited for.
+    /// retry are waited for, and so is what a dead letter holds: with one of those it does not return.
     ///
     /// # Errors
     /// A handler stopped.

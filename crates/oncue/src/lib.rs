@@ -55,6 +55,11 @@ pub use event::{Envelope, Event};
 pub use oncue_macros::{Event, handler};
 pub use receipt::{EventOutcome, Receipt};
 
+/// The program of the README is compiled with the documentation's other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 /// What the macros name; not for you.
 #[doc(hidden)]
 pub use handler::private as __private;

@@ -20,7 +20,8 @@ pub struct Receipt {
 /// What became of an event for one handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventOutcome {
-    /// Handled; what it emitted is published.
+    /// Through with it: handled, and what it emitted is published; or skipped, behind a dead letter of a handler that
+    /// it comes `after`.
     Acked,
     /// Given up on, for this reason; it is kept as a dead letter.
     DeadLettered {

@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 
 use super::run::RunId;
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     event::Envelope,
     handler::{Call, Effects, ErasedHandler, Invocation, Outcome, StateMap},
     policy::ErrorClass,
@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct Finished {
     pub(crate) run: RunId,
     pub(crate) member: usize,
+    /// When the handler was given the event.
+    pub(crate) read: Timestamp,
     pub(crate) outcome: Outcome,
     pub(crate) effects: Effects,
 }
@@ -67,6 +69,8 @@ pub(crate) struct Prepared {
     pub(crate) given: Given,
     pub(crate) states: Arc<StateMap>,
     pub(crate) clock: Clock,
+    /// When the handler is given the event.
+    pub(crate) read: Timestamp,
 }
 
 /// The keyed state being read.
@@ -102,14 +106,14 @@ impl Prepared {
             Err(error) => {
                 let error = format!("its keyed state cannot be read: {error}");
                 let outcome = Outcome::Fail { class: ErrorClass::Transient, error };
-                let (run, member, effects) = (self.run, self.member, Effects::default());
-                return Started::Finished(Finished { run, member, outcome, effects });
+                let ending = Ending { run: self.run, member: self.member, read: self.read };
+                return Started::Finished(ending.with(outcome, Effects::default()));
             }
         };
         let span = tracing::info_span!("handle", handler = &*self.id, event = self.given.envelope.id(),
             r#type = self.given.envelope.event_type(), position = %self.given.position, attempt = self.given.attempt);
-        let Self { run, member, handler, id, timeout, given, states, clock } = self;
-        let ending = Ending { run, member };
+        let Self { run, member, handler, id, timeout, given, states, clock, read } = self;
+        let ending = Ending { run, member, read };
         let invocation = Invocation::new(given.envelope, given.position, given.attempt, id, states, keyed);
         let call = {
             let _entered = span.enter();
@@ -149,6 +153,7 @@ impl Prepared {
 struct Ending {
     run: RunId,
     member: usize,
+    read: Timestamp,
 }
 
 impl Ending {
@@ -157,7 +162,11 @@ impl Ending {
             Outcome::Ack => invocation.take_effects(),
             _ => Effects::default(),
         };
-        Finished { run: self.run, member: self.member, outcome, effects }
+        self.with(outcome, effects)
+    }
+
+    fn with(self, outcome: Outcome, effects: Effects) -> Finished {
+        Finished { run: self.run, member: self.member, read: self.read, outcome, effects }
     }
 }
 

@@ -258,7 +258,6 @@ impl Dispatcher {
 
     fn call(&mut self, id: RunId, member: usize) {
         let Some(run) = self.runs.get_mut(id) else { return };
-        run.read = self.clock.now();
         let state = match (self.members[member].keyed, run.delivered.envelope.key()) {
             (true, Some(key)) => Some(self.consumer.state(member, key)),
             _ => None,
@@ -272,6 +271,7 @@ impl Dispatcher {
             given: invoke::Given::of(&run.delivered, member),
             states: Arc::clone(&self.states),
             clock: self.clock.clone(),
+            read: self.clock.now(),
         };
         match prepared.start(state) {
             Started::Finished(finished) => self.finished(finished),
@@ -290,10 +290,10 @@ impl Dispatcher {
 
     /// A handler ended: its outcome becomes a settlement, its place goes to the next in line.
     fn finished(&mut self, finished: Finished) {
-        let Finished { run: id, member, outcome, effects } = finished;
+        let Finished { run: id, member, read, outcome, effects } = finished;
         let now = self.clock.now();
         if let Some(run) = self.runs.get_mut(id) {
-            let settlement = run.settle(&self.members[member], member, outcome, effects, now);
+            let settlement = run.settle(&self.members[member], member, (outcome, effects), (read, now));
             self.send(id, settlement);
         }
         match self.members[member].queue.pop_front() {

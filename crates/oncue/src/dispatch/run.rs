@@ -21,8 +21,8 @@ pub(crate) const MAX_EFFECT_BYTES: usize = 12 * 1024 * 1024;
 pub(crate) struct Run {
     pub(crate) delivered: Delivered,
     pub(crate) key: Option<u64>,
-    /// When the handler that runs was given the event.
-    pub(crate) read: Timestamp,
+    /// When it was taken from the transport.
+    arrived: Timestamp,
     /// Members that are due and not started.
     left: Members,
     running: Members,
@@ -59,7 +59,7 @@ impl Run {
         let waits = !known.contains_all(Members::first(members.len())) || delivered.dead.iter().any(holds);
         Self {
             key: delivered.envelope.key().map(|key| xxh3_64(key.as_bytes())),
-            read: now,
+            arrived: now,
             left: delivered.due,
             running: Members::NONE,
             done: delivered.done,
@@ -117,7 +117,7 @@ impl Run {
             position: self.delivered.position,
             member: u8::try_from(member).unwrap_or(u8::MAX),
             action,
-            attempt: Attempt { number: 0, class: None, read: self.read, ended: self.read },
+            attempt: Attempt { number: 0, class: None, read: self.arrived, ended: self.arrived },
             error: None,
             emits: Vec::new(),
             state: None,
@@ -129,14 +129,13 @@ impl Run {
         &mut self,
         member: &Member,
         index: usize,
-        outcome: Outcome,
-        effects: Effects,
-        now: Timestamp,
+        (outcome, effects): (Outcome, Effects),
+        (read, now): (Timestamp, Timestamp),
     ) -> Settlement {
         self.running.remove(index);
         let number = self.delivered.attempts_of(index) + 1;
         let mut settlement = self.unhandled(index, Action::Ack);
-        settlement.attempt = Attempt { number, class: None, read: self.read, ended: now };
+        settlement.attempt = Attempt { number, class: None, read, ended: now };
         let failed = match outcome {
             Outcome::Ack => match self.accept(member, effects, &mut settlement) {
                 Ok(()) => {

@@ -317,6 +317,8 @@ impl Envelope {
         if !builder.id_supplied {
             builder.id = id::derived(parent.source(), parent.id(), subscription, index);
         }
+        // Its id is recognised by its derivation, not by the window for what publishers send twice.
+        builder.id_supplied = false;
         if builder.source.is_empty() || builder.source == DEFAULT_SOURCE {
             builder.source = format!("/oncue/{subscription}");
         }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use oncue::{
     App, Bus, Clock, Envelope,
     handler::{HandlerError, extract::Keyed},
     prelude::*,
     transport::{LogTransport, LogUrl},
 };
+use oncue_log::{Options, storage::FaultyStorage};
 use serde::{Deserialize, Serialize};
 
 #[derive(Event, Serialize, Deserialize)]
@@ -81,4 +83,66 @@ async fn a_log_that_nobody_reads_fills_up_and_says_so_until_somebody_does() {
     };
     assert!(error.contains("max_bytes"), "{error}");
     assert!(published >= 2_500, "{published} events of 4 kB fit into 20 MB");
+}
+
+/// Keeps every number in a value that is too large for checkpoints; gives up on some events.
+#[handler]
+async fn carry(filled: Filled, mut kept: Keyed<(Vec<u64>, String)>) -> Result<(), HandlerError> {
+    if filled.number % 7 == 2 {
+        return Err(HandlerError::reject("never"));
+    }
+    kept.0.push(filled.number);
+    kept.1 = "x".repeat(600);
+    Ok(())
+}
+
+async fn open(storage: &FaultyStorage) -> Option<Bus> {
+    let options = Options { segment_bytes: 16 << 10, checkpoint_bytes: 8 << 10, ..Options::default() };
+    let url: LogUrl = "memory:?retention=settled".parse().unwrap();
+    let transport = LogTransport::on_storage(url, Box::new(storage.clone()), options, Clock::system()).ok()?;
+    App::with_transport(Arc::new(transport), Clock::system()).on(carry).start().await.ok()
+}
+
+/// Few busy keys, and many quiet ones whose only value must be carried along.
+fn numbered(number: u64) -> Envelope {
+    let key = if number < 40 { format!("quiet{number}") } else { format!("busy{}", number % 3) };
+    Envelope::of(&Filled { key, number, filler: String::new() }).unwrap()
+}
+
+/// A copy that was not durable when its original went was lost with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_segments_go_loses_neither_states_nor_dead_letters() {
+    for seed in 0..40 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut storage = FaultyStorage::new(seed);
+        let (mut next, mut acknowledged) = (0, Vec::new());
+        for _ in 0..3 {
+            storage.power_off_at(random.u64(60..500));
+            if let Some(bus) = open(&storage).await {
+                while next % 10_000 < 2_000 {
+                    let batch = (next..next + 4).map(numbered).collect();
+                    if bus.publish_all("events", batch, None).await.is_err() {
+                        break;
+                    }
+                    acknowledged.extend(next..next + 4);
+                    next += 4;
+                }
+            }
+            next = (next / 10_000 + 1) * 10_000;
+            storage = storage.crash();
+        }
+        let bus = open(&storage).await.expect("without faults the log opens");
+        bus.idle().await.unwrap();
+        let dead = bus.inspect().dead_letters("carry").unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(dead.len() >= acknowledged.iter().filter(|number| *number % 7 == 2).count(), "seed {seed}");
+        let states = bus.inspect().states("carry").unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let kept = |(_, value): &(String, Bytes)| serde_json::from_slice::<(Vec<u64>, String)>(value).unwrap().0;
+        let mut kept: Vec<u64> = states.iter().flat_map(kept).collect();
+        kept.sort_unstable();
+        assert!(kept.is_sorted_by(|one, other| one < other), "seed {seed}: counted twice");
+        for number in acknowledged.iter().filter(|number| *number % 7 != 2) {
+            assert!(kept.binary_search(number).is_ok(), "seed {seed}: {number} was acknowledged and is lost");
+        }
+        bus.shutdown().await.unwrap();
+    }
 }

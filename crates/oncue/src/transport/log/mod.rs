@@ -75,6 +75,8 @@ struct Shared {
     attached: HashMap<SubscriptionNumber, ()>,
     /// Who waits for the outcome of an event, by subscription and offset.
     waiting: HashMap<(SubscriptionNumber, u64), Vec<oneshot::Sender<()>>>,
+    /// Below the first, all that is wanted was written again; durable at the second.
+    rewritten: Option<(Lsn, Lsn)>,
     batch: Batch,
     scratch: Writer,
 }

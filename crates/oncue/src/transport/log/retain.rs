@@ -24,13 +24,23 @@ impl Inner {
         if self.url.retention == Retention::Forever {
             return;
         }
-        let trimmed = self.lowest_wanted(shared).and_then(|before| {
+        let trimmed = self.drop_rewritten(shared).and_then(|()| {
+            let before = self.lowest_wanted(shared)?;
             self.rewrite(shared, before)?;
-            self.log.trim(before).map_err(|error| InspectError::Storage(error.to_string()))
+            shared.rewritten = Some((before, shared.end));
+            self.drop_rewritten(shared)
         });
         if let Err(error) = trimmed {
             tracing::warn!(%error, "nothing was dropped from the log");
         }
+    }
+
+    /// Drops what was written again, once the copies are durable: a crash before that would lose both.
+    fn drop_rewritten(&self, shared: &mut Shared) -> Result<(), InspectError> {
+        if let Some((before, _)) = shared.rewritten.filter(|(_, end)| *end <= self.log.durable()) {
+            self.log.trim(before).map_err(|error| InspectError::Storage(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// The record of the first event that somebody still wants.
