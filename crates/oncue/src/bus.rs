@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     dispatch::{DispatchError, Dispatcher, Phase},
     error::Result,
-    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
+    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent, takes},
     graph::Graph,
     receipt::Receipt,
     transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
@@ -166,10 +166,8 @@ impl Bus {
     /// Ids of the handlers that take events of this type from this topic.
     #[must_use]
     pub fn handlers_of(&self, topic: &str, event_type: &str) -> Vec<String> {
-        let takes = |(_, from, types): &&HandlerInfo| {
-            from == topic && (types.is_empty() || types.iter().any(|known| known == event_type))
-        };
-        self.0.handlers.iter().filter(takes).map(|(id, ..)| id.clone()).collect()
+        let wanted = |(_, from, types): &&HandlerInfo| from == topic && takes(types, event_type);
+        self.0.handlers.iter().filter(wanted).map(|(id, ..)| id.clone()).collect()
     }
 
     /// Waits until every handler is through with every event, and with all that these caused. Events that wait for a

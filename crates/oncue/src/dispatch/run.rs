@@ -1,7 +1,5 @@
 //! One event on its way through the handlers of a subscription.
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use super::member::Member;
 use crate::{
     clock::Timestamp,
@@ -58,7 +56,7 @@ impl Run {
         // A member that is not due now will be, or a dead letter holds the key: either way the event is not over.
         let waits = !known.contains_all(Members::first(members.len())) || delivered.dead.iter().any(holds);
         Self {
-            key: delivered.envelope.key().map(|key| xxh3_64(key.as_bytes())),
+            key: delivered.envelope.key_hash(),
             arrived: now,
             left: delivered.due,
             running: Members::NONE,

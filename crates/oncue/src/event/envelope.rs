@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::id;
 use crate::clock::Timestamp;
@@ -138,6 +139,12 @@ impl Envelope {
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.optional(Slot::Key).or_else(|| self.subject())
+    }
+
+    /// The key as a number: what order is kept by in memory. Two keys with one hash wait for each other without need, and
+    /// nothing else.
+    pub(crate) fn key_hash(&self) -> Option<u64> {
+        self.key().map(|key| xxh3_64(key.as_bytes()))
     }
 
     /// The `partitionkey` extension, if it was given.

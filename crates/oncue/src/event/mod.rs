@@ -20,6 +20,11 @@ pub use key::{murmur2, partition_of};
 /// The topic of events that name none.
 pub const DEFAULT_TOPIC: &str = "events";
 
+/// Whether a handler that takes `types` takes events of this type; no types = every type.
+pub(crate) fn takes(types: &[String], event_type: &str) -> bool {
+    types.is_empty() || types.iter().any(|known| known == event_type)
+}
+
 /// Whether a text can name a topic: 1 to 200 letters, digits, `.`, `_` or `-`, as every broker allows.
 #[must_use]
 pub fn is_topic_name(name: &str) -> bool {

@@ -10,6 +10,8 @@ mod render;
 
 use std::collections::HashMap;
 
+use crate::event::takes;
+
 pub use component::{Component, Member};
 pub use error::GraphError;
 pub use loops::Loop;
@@ -36,7 +38,7 @@ impl Vertex {
     /// Whether it consumes events of this type.
     #[must_use]
     pub fn takes(&self, event_type: &str) -> bool {
-        self.consumes.is_empty() || self.consumes.iter().any(|known| known == event_type)
+        takes(&self.consumes, event_type)
     }
 
     fn shares_a_type_with(&self, other: &Self) -> bool {

@@ -1,6 +1,6 @@
 //! What a subscription asks of a transport.
 
-use crate::event::Envelope;
+use crate::event::{Envelope, takes};
 
 /// Most handlers that can be joined by `after` edges: their progress is one bit each.
 pub const MAX_MEMBERS: usize = 64;
@@ -55,7 +55,7 @@ impl MemberSpec {
     /// Whether this handler takes the event.
     #[must_use]
     pub fn matches(&self, envelope: &Envelope) -> bool {
-        self.types.is_empty() || self.types.iter().any(|known| known == envelope.event_type())
+        takes(&self.types, envelope.event_type())
     }
 }
 

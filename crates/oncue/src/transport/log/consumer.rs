@@ -16,7 +16,6 @@ use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 use oncue_log::{Cursor, Record};
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Inner, Shared, records::SubscriptionNumber, topics::Topic};
 use crate::{
@@ -71,7 +70,7 @@ pub(super) struct Hand {
     waker: Option<Waker>,
 }
 
-/// Two keys with one hash would wait for each other without need, and nothing else.
+/// See `Envelope::key_hash`.
 type KeyHash = u64;
 
 #[derive(Default)]
@@ -100,10 +99,6 @@ pub(super) struct InFlight {
     pub(super) partition: u16,
     /// Members whose settlement is yet to come.
     pub(super) open: Members,
-}
-
-pub(super) fn key_hash(envelope: &Envelope) -> Option<KeyHash> {
-    envelope.key().map(|key| xxh3_64(key.as_bytes()))
 }
 
 /// Where an event stands with the members of a subscription.
@@ -327,7 +322,7 @@ impl Core {
         }
         let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
         let standing = self.standing(shared, offset, &envelope, now);
-        let key = key_hash(&envelope);
+        let key = envelope.key_hash();
         let waits = standing.retry_at.is_some() || standing.held;
         if standing.due.is_empty() && !waits {
             hand.unpark(key, offset);

@@ -13,7 +13,7 @@ use super::{
     state::{DeadEntry, SubscriptionState},
 };
 use crate::{
-    event::Envelope,
+    event::{Envelope, takes},
     transport::{DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, SubscriptionInfo},
 };
 
@@ -109,7 +109,7 @@ impl Inspect for Inner {
         let stored: Vec<(String, Stored)> = {
             let shared = self.shared.lock();
             let state = shared.state.find(subscription).ok_or_else(|| Self::unknown(subscription))?;
-            state.keyed.iter().map(|(key, stored)| (key.to_owned(), stored)).collect()
+            state.keyed.iter().map(|(key, stored, _)| (key.to_owned(), stored)).collect()
         };
         let value = |(key, stored)| Ok(self.value(stored)?.map(|value| (key, value)));
         stored.into_iter().filter_map(|stored| value(stored).transpose()).collect()
@@ -140,8 +140,9 @@ pub(super) async fn outcome(inner: Arc<Inner>, event: EventRef, subscription: St
             let shared = &mut *shared;
             let state = shared.state.find(&subscription).ok_or_else(|| Inner::unknown(&subscription))?;
             let about = &state.about;
-            let takes = about.types.is_empty() || about.types.iter().any(|known| known == event.envelope.event_type());
-            if !takes || inner.topics.name(about.topic).as_deref() != Some(&*event.topic) {
+            if !takes(&about.types, event.envelope.event_type())
+                || inner.topics.name(about.topic).as_deref() != Some(&*event.topic)
+            {
                 let (event_type, topic) = (event.envelope.event_type().to_owned(), event.topic.to_string());
                 return Err(InspectError::NotTaken { subscription, event_type, topic });
             }

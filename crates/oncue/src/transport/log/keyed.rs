@@ -26,6 +26,12 @@ struct Slot {
     value: Option<Bytes>,
 }
 
+impl Slot {
+    fn stored(&self) -> Stored {
+        self.value.clone().map_or(Stored::InLog(self.lsn), Stored::InMemory)
+    }
+}
+
 /// Where a value is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stored {
@@ -35,19 +41,12 @@ pub(crate) enum Stored {
 
 impl KeyedStates {
     pub(crate) fn get(&self, key: &str) -> Option<Stored> {
-        let slot = self.slots.get(key)?;
-        Some(slot.value.clone().map_or(Stored::InLog(slot.lsn), Stored::InMemory))
+        self.slots.get(key).map(Slot::stored)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Stored)> {
-        self.slots
-            .iter()
-            .map(|(key, slot)| (&**key, slot.value.clone().map_or(Stored::InLog(slot.lsn), Stored::InMemory)))
-    }
-
-    /// Every key with its value, if that is in memory, and its record.
-    pub(crate) fn located(&self) -> impl Iterator<Item = (&str, Option<Bytes>, Lsn)> {
-        self.slots.iter().map(|(key, slot)| (&**key, slot.value.clone(), slot.lsn))
+    /// Every key with where its value is, and its record.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Stored, Lsn)> {
+        self.slots.iter().map(|(key, slot)| (&**key, slot.stored(), slot.lsn))
     }
 
     pub(crate) fn apply(&mut self, key: &str, change: &StateChange, lsn: Lsn) {

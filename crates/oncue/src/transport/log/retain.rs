@@ -5,7 +5,7 @@
 
 use oncue_log::{Lsn, TopicId};
 
-use super::{Inner, Shared, keyed::Stored, records::Change, records::Keyed};
+use super::{Inner, Shared, records::Change, records::Keyed};
 use crate::transport::{InspectError, PublishError, StateChange};
 
 /// What a log keeps.
@@ -64,11 +64,7 @@ impl Inner {
     fn rewrite(&self, shared: &mut Shared, before: Lsn) -> Result<(), InspectError> {
         let mut changes = Vec::new();
         for state in &shared.state.subscriptions {
-            for (key, stored, lsn) in state.keyed.located().filter(|(_, _, lsn)| *lsn < before) {
-                let stored = match stored {
-                    Some(value) => Stored::InMemory(value),
-                    None => Stored::InLog(lsn),
-                };
+            for (key, stored, _) in state.keyed.iter().filter(|(_, _, lsn)| *lsn < before) {
                 if let Some(value) = self.value(stored)? {
                     let (subscription, key) = (state.about.number, key.to_owned());
                     changes.push(Change::Keyed(Keyed { subscription, key, change: StateChange::Set(value) }));

@@ -7,7 +7,7 @@ use oncue_log::{AppendError, Lsn};
 
 use super::{
     Shared,
-    consumer::{Core, Hand, InFlight, key_hash},
+    consumer::{Core, Hand, InFlight},
     records::{Ack, Change, Dead, DeadAbout, Keyed, Retry, Settle, SubscriptionNumber, Times, failed_attempt},
 };
 use crate::{
@@ -210,7 +210,7 @@ impl Core {
             return;
         }
         let Some(event) = hand.in_flight.remove(&offset) else { return };
-        let key = key_hash(&event.envelope);
+        let key = event.envelope.key_hash();
         if self.numbers.len() == 1 && matches!(settlement.action, Action::Ack | Action::Skip) {
             // The common case: the only handler is through with it.
             afterwards.through.push((key, offset));
