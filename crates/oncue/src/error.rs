@@ -3,10 +3,11 @@
 use thiserror::Error;
 
 use crate::{
+    config::ConfigError,
     dispatch::DispatchError,
     event::InvalidEvent,
     graph::GraphError,
-    transport::{InspectError, OpenError, PublishError, SettleError, SubscribeError},
+    transport::{ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError},
 };
 
 /// Anything that an app can meet, for `main` to return. Each operation has an error of its own too.
@@ -30,6 +31,9 @@ pub enum Error {
     /// Something asked for is not there or not readable.
     #[error(transparent)]
     Inspect(#[from] InspectError),
+    /// Something cannot be done to a subscription.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// Closing failed: what was acknowledged is safe, what was not is not.
     #[error("closing: {0}")]
     Close(#[from] SettleError),
@@ -38,7 +42,7 @@ pub enum Error {
 /// The result of most of what an app does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an app does not start. Nothing has been handled yet.
+/// Why handlers cannot be served, at the start of an app or when they change at run time.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// Handlers that cannot be served, each with its name, its place and the fix.
@@ -50,6 +54,12 @@ pub enum StartError {
     /// The handlers do not form a graph that can be run.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The app is shut down.
+    #[error("the app is shut down: its handlers cannot change any more")]
+    Closed,
     /// A subscription cannot be attached.
     #[error("handler `{handler}`: {error}")]
     Subscribe {

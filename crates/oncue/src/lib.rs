@@ -32,6 +32,7 @@ extern crate self as oncue;
 
 pub mod clock;
 pub mod event;
+pub mod filter;
 pub mod graph;
 pub mod handler;
 pub mod metrics;

@@ -20,9 +20,12 @@ pub struct Receipt {
 /// What became of an event for one handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventOutcome {
-    /// Through with it: handled, and what it emitted is published; or skipped, behind a dead letter of a handler that
-    /// it comes `after`.
+    /// Handled, and what the handler emitted is published.
     Acked,
+    /// Not handled: it comes `after` a handler that gave up on the event.
+    Skipped,
+    /// Not handled: the event's time to live was over.
+    Expired,
     /// Given up on, for this reason; it is kept as a dead letter.
     DeadLettered {
         /// The last error.
@@ -30,6 +33,17 @@ pub enum EventOutcome {
     },
     /// Not settled when the wait ended: it still will be.
     Pending,
+}
+
+impl From<Settled> for EventOutcome {
+    fn from(settled: Settled) -> Self {
+        match settled {
+            Settled::Acked => Self::Acked,
+            Settled::Skipped => Self::Skipped,
+            Settled::Expired => Self::Expired,
+            Settled::DeadLettered { error } => Self::DeadLettered { error },
+        }
+    }
 }
 
 impl Receipt {
@@ -58,9 +72,7 @@ impl Receipt {
     pub async fn outcome_of(&self, handler: &str, wait: Duration) -> Result<EventOutcome, InspectError> {
         let outcome = self.bus.transport().outcome(&self.event, handler);
         match select(outcome, self.bus.clock().sleep(wait)).await {
-            Either::Left((Ok(Settled::Acked), _)) => Ok(EventOutcome::Acked),
-            Either::Left((Ok(Settled::DeadLettered { error }), _)) => Ok(EventOutcome::DeadLettered { error }),
-            Either::Left((Err(error), _)) => Err(error),
+            Either::Left((settled, _)) => settled.map(EventOutcome::from),
             Either::Right(_) => Ok(EventOutcome::Pending),
         }
     }
@@ -71,7 +83,7 @@ impl Receipt {
     /// # Errors
     /// The log cannot be read.
     pub async fn outcomes(&self, wait: Duration) -> Result<Vec<(String, EventOutcome)>, InspectError> {
-        let handlers: Vec<String> = self.bus.handlers_of(&self.event.topic, self.event.envelope.event_type());
+        let handlers: Vec<String> = self.bus.handlers_of(&self.event.topic, &self.event.envelope);
         let outcomes = join_all(handlers.iter().map(|handler| self.outcome_of(handler, wait))).await;
         handlers.into_iter().zip(outcomes).map(|(handler, outcome)| Ok((handler, outcome?))).collect()
     }

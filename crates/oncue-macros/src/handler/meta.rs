@@ -39,6 +39,7 @@ fn extractor(signature: &Signature) -> TokenStream {
         fields.iter().map(of).collect()
     };
     let (keyed, emitting) = (of_each(quote!(KEYED)), of_each(quote!(EMITTING)));
+    let per_event = of_each(quote!(PER_EVENT));
     let (extract, check) = (of_each(quote!(extract)), of_each(quote!(check)));
     quote! {
         struct __OncueArguments<#parameters>(#(#fields,)* ::core::marker::PhantomData<fn() -> #types>) #where_clause;
@@ -47,6 +48,7 @@ fn extractor(signature: &Signature) -> TokenStream {
         impl<#parameters> ::oncue::handler::Extract for __OncueArguments<#arguments> #where_clause {
             const KEYED: bool = false #(|| #keyed)*;
             const EMITTING: bool = false #(|| #emitting)*;
+            const PER_EVENT: bool = false #(|| #per_event)*;
 
             #[inline]
             fn extract(
@@ -95,6 +97,7 @@ fn register(options: &HandlerOptions, signature: &Signature, function: &ItemFn) 
     // Not `line!()`: that is the attribute's.
     let line = Literal::usize_unsuffixed(name.span().unwrap().line());
     let form = match (signature.is_async, signature.by_reference) {
+        (true, false) if options.batch => quote!(batch),
         (true, false) => quote!(async_by_value),
         (true, true) => quote!(async_by_reference),
         (false, false) => quote!(plain_by_value),

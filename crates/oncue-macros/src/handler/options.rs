@@ -23,6 +23,12 @@ const KNOWN: &[&str] = &[
     "on_dead_letter",
     "start",
     "ordered",
+    "order",
+    "batch",
+    "batch_wait",
+    "layer",
+    "filter",
+    "paused",
 ];
 
 pub(super) struct HandlerOptions {
@@ -30,6 +36,8 @@ pub(super) struct HandlerOptions {
     /// Where `inline` stands.
     pub(super) inline: Option<Span>,
     pub(super) classify: Option<Expr>,
+    /// Whether it takes several events at once.
+    pub(super) batch: bool,
     /// `.retry(…)`, `.concurrency(…)`: calls on a `Registration`.
     pub(super) setters: Vec<TokenStream>,
 }
@@ -45,14 +53,30 @@ impl Parse for HandlerOptions {
             Ok(())
         };
         set("retry", retry)?;
-        set("concurrency", concurrency)?;
-        set("timeout", timeout)?;
+        set("concurrency", |option| positive(option, "would never handle anything"))?;
+        set("timeout", |option| duration(option, "would fail every attempt"))?;
         set("on", on)?;
         set("topic", |option| option.text().map(|topic| quote!(.topic(#topic))))?;
         set("emits", emits)?;
         set("on_dead_letter", |option| choice(option, "OnDeadLetter", &[("continue", "Continue"), ("hold", "Hold")]))?;
         set("start", |option| choice(option, "Start", &[("earliest", "Earliest"), ("latest", "Latest")]))?;
         set("ordered", |option| choice(option, "Ordered", &[("strict", "Strict"), ("relaxed", "Relaxed")]))?;
+        set("order", |option| {
+            choice(option, "Order", &[("fifo", "Fifo"), ("lifo", "Lifo"), ("priority", "Priority")])
+        })?;
+        set("filter", |option| option.expr().map(|filter| quote_spanned!(filter.span()=> .filter(#filter))))?;
+        set("paused", |option| option.flag().map(|span| quote_spanned!(span=> .paused())))?;
+        set("layer", |option| option.expr().map(|layer| quote_spanned!(layer.span()=> .layer(#layer))))?;
+        let before = setters.len();
+        let mut set = |name: &str, of: fn(Named) -> Result<TokenStream>| -> Result<()> {
+            if let Some(option) = options.take(name) {
+                setters.push(of(option)?);
+            }
+            Ok(())
+        };
+        set("batch", |option| positive(option, "would never handle anything"))?;
+        set("batch_wait", |option| duration(option, "is no wait: remove `batch_wait`, or give a time"))?;
+        let batch = setters.len() > before;
         let id = options.take("id").map(Named::text).transpose()?;
         if let Some(id) = &id {
             check_id(id)?;
@@ -66,7 +90,7 @@ impl Parse for HandlerOptions {
         if let Some(class_of) = &classify {
             setters.push(quote_spanned!(class_of.span()=> .classify(#class_of)));
         }
-        Ok(Self { id, inline, classify, setters })
+        Ok(Self { id, inline, classify, batch, setters })
     }
 }
 
@@ -85,27 +109,31 @@ fn retry(option: Named) -> Result<TokenStream> {
     Ok(quote_spanned!(retry.span()=> .retry(#retry)))
 }
 
-fn concurrency(option: Named) -> Result<TokenStream> {
-    let concurrency = option.expr()?;
-    if let Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) = &concurrency
-        && number.base10_parse::<usize>()? == 0
+/// A number of 1 or more, or an expression for one; `zero` says what 0 would do.
+fn positive(option: Named, zero: &str) -> Result<TokenStream> {
+    let name = option.name.clone();
+    let number = option.expr()?;
+    if let Expr::Lit(ExprLit { lit: Lit::Int(literal), .. }) = &number
+        && literal.base10_parse::<usize>()? == 0
     {
-        return Err(Error::new(number.span(), "`concurrency = 0` would never handle anything: give 1 or more"));
+        return Err(Error::new(literal.span(), format!("`{name} = 0` {zero}: give 1 or more")));
     }
-    Ok(quote_spanned!(concurrency.span()=> .concurrency(#concurrency)))
+    Ok(quote_spanned!(number.span()=> .#name(#number)))
 }
 
-fn timeout(option: Named) -> Result<TokenStream> {
-    let timeout = option.expr()?;
-    let Some(text) = text_of(&timeout) else {
-        return Ok(quote_spanned!(timeout.span()=> .timeout(#timeout)));
+/// A time as text (`"30s"`), or an expression for one; `zero` says what 0 would do.
+fn duration(option: Named, zero: &str) -> Result<TokenStream> {
+    let name = option.name.clone();
+    let time = option.expr()?;
+    let Some(text) = text_of(&time) else {
+        return Ok(quote_spanned!(time.span()=> .#name(#time)));
     };
     match milliseconds(&text.value()) {
-        Some(0) => Err(Error::new(text.span(), "`timeout = 0` would fail every attempt")),
-        Some(timeout) => Ok(quote!(.timeout(::core::time::Duration::from_millis(#timeout)))),
+        Some(0) => Err(Error::new(text.span(), format!("`{name} = 0` {zero}"))),
+        Some(time) => Ok(quote!(.#name(::core::time::Duration::from_millis(#time)))),
         None => {
             let message =
-                "`timeout` is a number and a unit (`\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"1h\"`), or a `Duration`";
+                format!("`{name}` is a number and a unit (`\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"1h\"`), or a `Duration`");
             Err(Error::new(text.span(), message))
         }
     }

@@ -15,137 +15,241 @@ use futures_util::{
 };
 use tracing::Instrument as _;
 
-use super::run::RunId;
+use super::{member::Member, run::RunId};
 use crate::{
-    clock::{Clock, Timestamp},
-    event::Envelope,
-    handler::{Call, Effects, ErasedHandler, Invocation, Outcome, StateMap},
+    clock::Timestamp,
+    handler::{Call, Effects, ErasedHandler, Invocation, Layers, Next, Outcome},
     policy::ErrorClass,
-    transport::{ConsumeError, Delivered, Position},
+    transport::{ConsumeError, Delivered},
 };
 
-/// A handler that ended.
+/// An event that a handler is through with.
 pub(crate) struct Finished {
     pub(crate) run: RunId,
-    pub(crate) member: usize,
     /// When the handler was given the event.
     pub(crate) read: Timestamp,
     pub(crate) outcome: Outcome,
     pub(crate) effects: Effects,
 }
 
-/// What starting a handler gives.
+/// A call that ended: of one event, or of a batch.
+pub(crate) struct Ended {
+    pub(crate) member: usize,
+    pub(crate) finished: Events,
+}
+
+/// The events of a call.
+pub(crate) enum Events {
+    One(Finished),
+    Batch(Vec<Finished>),
+}
+
+/// What starting a call gives.
 pub(crate) enum Started {
     /// It ended already.
-    Finished(Finished),
+    Ended(Ended),
     /// It needs a task.
-    Pending(BoxFuture<'static, Finished>),
+    Pending(BoxFuture<'static, Ended>),
 }
 
-/// What a handler is given.
-pub(crate) struct Given {
-    envelope: Envelope,
-    position: Position,
-    attempt: u32,
+/// What all calls of a member have in common.
+struct Callee {
+    handler: Arc<dyn ErasedHandler>,
+    layers: Layers,
+    timeout: Option<Duration>,
 }
 
-impl Given {
-    pub(crate) fn of(delivered: &Delivered, member: usize) -> Self {
-        Self {
-            envelope: delivered.envelope.clone(),
-            position: delivered.position,
-            attempt: delivered.attempts_of(member) + 1,
-        }
+impl Callee {
+    fn of(member: &Member) -> Self {
+        Self { handler: Arc::clone(&member.handler), layers: Arc::clone(&member.layers), timeout: member.timeout }
     }
 }
 
-/// A call about to be made.
-pub(crate) struct Prepared {
-    pub(crate) run: RunId,
-    pub(crate) member: usize,
-    pub(crate) handler: Arc<dyn ErasedHandler>,
-    pub(crate) id: Arc<str>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) given: Given,
-    pub(crate) states: Arc<StateMap>,
-    pub(crate) clock: Clock,
-    /// When the handler is given the event.
-    pub(crate) read: Timestamp,
+/// A call of one event, as far as it has come.
+enum Progress<T> {
+    Done(T),
+    Pending(BoxFuture<'static, T>),
 }
 
 /// The keyed state being read.
 pub(crate) type StateRead = BoxFuture<'static, Result<Option<Bytes>, ConsumeError>>;
 
-impl Prepared {
-    /// Goes as far as it can without waiting. `state` reads the keyed state, where the handler takes it.
-    pub(crate) fn start(self, state: Option<StateRead>) -> Started {
-        let keyed = match state {
-            None => Ok(None),
-            Some(mut state) => match poll_once(&mut state) {
-                Poll::Ready(loaded) => loaded,
-                Poll::Pending => {
-                    return Started::Pending(
-                        async move {
-                            let loaded = state.await;
-                            match self.with_state(loaded) {
-                                Started::Finished(finished) => finished,
-                                Started::Pending(task) => task.await,
-                            }
-                        }
-                        .boxed(),
-                    );
-                }
-            },
-        };
-        self.with_state(keyed)
-    }
+/// An event to call a member's handler with, before its keyed state is known.
+pub(crate) struct Prepared<'run> {
+    pub(crate) run: RunId,
+    pub(crate) index: usize,
+    pub(crate) member: &'run Member,
+    pub(crate) delivered: &'run Delivered,
+    /// When the handler is given the event.
+    pub(crate) read: Timestamp,
+}
 
-    fn with_state(self, keyed: Result<Option<Bytes>, ConsumeError>) -> Started {
-        let keyed = match keyed {
-            Ok(keyed) => keyed,
+impl Prepared<'_> {
+    /// Goes as far as it can without waiting. `state` reads the keyed state, where the handler takes it.
+    pub(crate) fn start(&self, state: Option<StateRead>) -> Started {
+        let ending = Ending { run: self.run, member: self.index, read: self.read };
+        let (callee, binding) = (Callee::of(self.member), Arc::clone(&self.member.binding));
+        let (envelope, position) = (self.delivered.envelope.clone(), self.delivered.position);
+        let attempt = self.delivered.attempts_of(self.index) + 1;
+        let begin = move |keyed: Result<Option<Bytes>, ConsumeError>| match keyed {
+            Ok(keyed) => {
+                let invocation = Invocation::new(binding, envelope, position, attempt, keyed);
+                ending.follow(callee.begin(&invocation), invocation)
+            }
             Err(error) => {
                 let error = format!("its keyed state cannot be read: {error}");
-                let outcome = Outcome::Fail { class: ErrorClass::Transient, error };
-                let ending = Ending { run: self.run, member: self.member, read: self.read };
-                return Started::Finished(ending.with(outcome, Effects::default()));
+                Started::Ended(ending.with(Outcome::Fail { class: ErrorClass::Transient, error }, Effects::default()))
             }
         };
-        let span = tracing::info_span!("handle", handler = &*self.id, event = self.given.envelope.id(),
-            r#type = self.given.envelope.event_type(), position = %self.given.position, attempt = self.given.attempt);
-        let Self { run, member, handler, id, timeout, given, states, clock, read } = self;
-        let ending = Ending { run, member, read };
-        let invocation = Invocation::new(given.envelope, given.position, given.attempt, id, states, keyed);
-        let call = {
-            let _entered = span.enter();
-            catch_unwind(AssertUnwindSafe(|| handler.call(&invocation)))
-        };
-        match call {
-            Err(panic) => Started::Finished(ending.finished(panicked(&*panic), &invocation)),
-            Ok(Call::Done(outcome)) => Started::Finished(ending.finished(outcome, &invocation)),
-            Ok(Call::Blocking(blocking)) => {
-                let ended = on_blocking_pool(blocking, span, clock, timeout);
-                Started::Pending(async move { ending.finished(ended.await, &invocation) }.boxed())
-            }
-            Ok(Call::Future(future)) => {
-                let mut guarded = AssertUnwindSafe(future.instrument(span)).catch_unwind().boxed();
-                if let Poll::Ready(ended) = poll_once(&mut guarded) {
-                    let outcome = ended.unwrap_or_else(|panic| panicked(&*panic));
-                    return Started::Finished(ending.finished(outcome, &invocation));
+        let Some(mut state) = state else { return begin(Ok(None)) };
+        match poll_once(&mut state) {
+            Poll::Ready(loaded) => begin(loaded),
+            Poll::Pending => Started::Pending(
+                async move {
+                    match begin(state.await) {
+                        Started::Ended(ended) => ended,
+                        Started::Pending(task) => task.await,
+                    }
                 }
-                let task = async move {
-                    let ended = match timeout {
-                        None => guarded.await,
-                        Some(timeout) => match select(guarded, clock.sleep(timeout)).await {
-                            Either::Left((ended, _)) => ended,
-                            Either::Right(((), _)) => Ok(timed_out(timeout)),
-                        },
-                    };
-                    ending.finished(ended.unwrap_or_else(|panic| panicked(&*panic)), &invocation)
-                };
-                Started::Pending(task.boxed())
-            }
+                .boxed(),
+            ),
         }
     }
+}
+
+/// Calls a batch handler.
+pub(crate) fn start_batch<'run>(
+    member: &Member,
+    index: usize,
+    runs: impl Iterator<Item = (RunId, &'run Delivered)>,
+    read: Timestamp,
+) -> Started {
+    let (runs, batch): (Vec<RunId>, Vec<Invocation>) = runs
+        .map(|(run, delivered)| {
+            let (binding, envelope) = (Arc::clone(&member.binding), delivered.envelope.clone());
+            let attempt = delivered.attempts_of(index) + 1;
+            (run, Invocation::new(binding, envelope, delivered.position, attempt, None))
+        })
+        .unzip();
+    let end = move |outcomes: Vec<Outcome>, batch: Vec<Invocation>| {
+        let ended = runs.into_iter().zip(batch).zip(outcomes).map(|((run, invocation), outcome)| {
+            let effects = effects_of(&outcome, &invocation);
+            Finished { run, read, outcome, effects }
+        });
+        Ended { member: index, finished: Events::Batch(ended.collect()) }
+    };
+    match Callee::of(member).begin_batch(&batch) {
+        Progress::Done(outcomes) => Started::Ended(end(outcomes, batch)),
+        Progress::Pending(outcomes) => Started::Pending(async move { end(outcomes.await, batch) }.boxed()),
+    }
+}
+
+impl Callee {
+    /// Calls the handler, layers and all.
+    fn begin(self, invocation: &Invocation) -> Progress<Outcome> {
+        let mut call = if self.layers.is_empty() {
+            match guarded(&*self.handler, self.timeout, invocation) {
+                Progress::Done(outcome) => return Progress::Done(outcome),
+                Progress::Pending(call) => call,
+            }
+        } else {
+            let Self { handler, layers, timeout } = self;
+            let next = Next::new(layers, move |invocation| match guarded(&*handler, timeout, &invocation) {
+                Progress::Done(outcome) => std::future::ready(outcome).boxed(),
+                Progress::Pending(call) => call,
+            });
+            let invocation = invocation.clone();
+            caught(async move { next.run(invocation).await })
+        };
+        match poll_once(&mut call) {
+            Poll::Ready(outcome) => Progress::Done(outcome),
+            Poll::Pending => Progress::Pending(call),
+        }
+    }
+
+    /// Calls the handler with a batch. A layer sees its first event, and the first of its outcomes that is no ack.
+    fn begin_batch(self, batch: &[Invocation]) -> Progress<Vec<Outcome>> {
+        let count = batch.len();
+        let Some(first) = batch.first().cloned() else { return Progress::Done(Vec::new()) };
+        let Self { handler, layers, timeout } = self;
+        let outcomes: Arc<parking_lot::Mutex<Option<Vec<Outcome>>>> = Arc::default();
+        let (told, batch) = (Arc::clone(&outcomes), batch.to_vec());
+        let next = Next::new(layers, move |first| {
+            let span = span_of(&first, count);
+            let Some(call) = handler.call_batch(batch) else {
+                let error = "it handles one event at a time: remove `batch`".to_owned();
+                return std::future::ready(Outcome::Reject { class: ErrorClass::Permanent, error }).boxed();
+            };
+            let call = async move {
+                let given = call.await;
+                let worst = given.iter().find(|outcome| **outcome != Outcome::Ack).cloned().unwrap_or(Outcome::Ack);
+                *told.lock() = Some(given);
+                worst
+            };
+            in_time(caught(call.instrument(span)), first, timeout)
+        });
+        let mut call = caught(async move { next.run(first).await })
+            .map(move |of_all| outcomes.lock().take().unwrap_or_else(|| vec![of_all; count]))
+            .boxed();
+        match poll_once(&mut call) {
+            Poll::Ready(outcomes) => Progress::Done(outcomes),
+            Poll::Pending => Progress::Pending(call),
+        }
+    }
+}
+
+/// Calls the handler itself, in its span, with its timeout; a panic becomes an outcome.
+fn guarded(handler: &dyn ErasedHandler, timeout: Option<Duration>, invocation: &Invocation) -> Progress<Outcome> {
+    let span = span_of(invocation, 1);
+    let call = {
+        let _entered = span.enter();
+        catch_unwind(AssertUnwindSafe(|| handler.call(invocation)))
+    };
+    match call {
+        Err(panic) => Progress::Done(panicked(&*panic)),
+        Ok(Call::Done(outcome)) => Progress::Done(outcome),
+        Ok(Call::Blocking(blocking)) => {
+            Progress::Pending(on_blocking_pool(blocking, span, invocation.clone(), timeout).boxed())
+        }
+        Ok(Call::Future(future)) => {
+            let guarded = caught(future.instrument(span));
+            Progress::Pending(if timeout.is_some() { in_time(guarded, invocation.clone(), timeout) } else { guarded })
+        }
+    }
+}
+
+fn span_of(invocation: &Invocation, events: usize) -> tracing::Span {
+    tracing::info_span!("handle", handler = invocation.subscription(), event = invocation.envelope().id(),
+        r#type = invocation.envelope().event_type(), position = %invocation.position(), attempt = invocation.attempt(),
+        events)
+}
+
+/// A call whose panic is an outcome.
+fn caught(call: impl Future<Output = Outcome> + Send + 'static) -> BoxFuture<'static, Outcome> {
+    AssertUnwindSafe(call).catch_unwind().map(|ended| ended.unwrap_or_else(|panic| panicked(&*panic))).boxed()
+}
+
+/// A call that is cancelled when its time is over.
+fn in_time(
+    call: BoxFuture<'static, Outcome>,
+    invocation: Invocation,
+    timeout: Option<Duration>,
+) -> BoxFuture<'static, Outcome> {
+    let Some(timeout) = timeout else { return call };
+    invocation.set_timeout(timeout);
+    async move {
+        let over = async move {
+            // The handler may have asked for more time meanwhile.
+            while let Some(left) = invocation.time_left().filter(|left| !left.is_zero()) {
+                invocation.binding().clock.sleep(left).await;
+            }
+        };
+        match select(call, Box::pin(over)).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right(((), _)) => timed_out(timeout),
+        }
+    }
+    .boxed()
 }
 
 /// Which call it is that ends.
@@ -157,17 +261,31 @@ struct Ending {
 }
 
 impl Ending {
-    fn finished(self, outcome: Outcome, invocation: &Invocation) -> Finished {
-        let effects = match outcome {
-            Outcome::Ack => invocation.take_effects(),
-            _ => Effects::default(),
-        };
-        self.with(outcome, effects)
+    fn follow(self, progress: Progress<Outcome>, invocation: Invocation) -> Started {
+        match progress {
+            Progress::Done(outcome) => {
+                let effects = effects_of(&outcome, &invocation);
+                Started::Ended(self.with(outcome, effects))
+            }
+            Progress::Pending(call) => Started::Pending(
+                call.map(move |outcome| {
+                    let effects = effects_of(&outcome, &invocation);
+                    self.with(outcome, effects)
+                })
+                .boxed(),
+            ),
+        }
     }
 
-    fn with(self, outcome: Outcome, effects: Effects) -> Finished {
-        Finished { run: self.run, member: self.member, read: self.read, outcome, effects }
+    fn with(self, outcome: Outcome, effects: Effects) -> Ended {
+        let finished = Finished { run: self.run, read: self.read, outcome, effects };
+        Ended { member: self.member, finished: Events::One(finished) }
     }
+}
+
+/// What an acking handler leaves behind.
+fn effects_of(outcome: &Outcome, invocation: &Invocation) -> Effects {
+    if *outcome == Outcome::Ack { invocation.take_effects() } else { Effects::default() }
 }
 
 /// Runs a plain function where it may block. It cannot be cancelled: its key is held until it returns, and if that was
@@ -175,10 +293,12 @@ impl Ending {
 fn on_blocking_pool(
     blocking: Box<dyn FnOnce() -> Outcome + Send>,
     span: tracing::Span,
-    clock: Clock,
+    invocation: Invocation,
     timeout: Option<Duration>,
 ) -> impl Future<Output = Outcome> + Send {
-    let started = clock.monotonic();
+    if let Some(timeout) = timeout {
+        invocation.set_timeout(timeout);
+    }
     let task = tokio::task::spawn_blocking(move || {
         let _entered = span.enter();
         catch_unwind(AssertUnwindSafe(blocking)).unwrap_or_else(|panic| panicked(&*panic))
@@ -187,7 +307,7 @@ fn on_blocking_pool(
         // Only a runtime that shuts down does not run it: it is delivered again.
         let outcome = task.await.unwrap_or(Outcome::Defer(Duration::ZERO));
         match timeout {
-            Some(timeout) if clock.monotonic() - started > timeout => timed_out(timeout),
+            Some(timeout) if invocation.time_left().is_some_and(|left| left.is_zero()) => timed_out(timeout),
             _ => outcome,
         }
     }

@@ -4,7 +4,8 @@ use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use super::run::RunId;
 use crate::{
-    handler::ErasedHandler,
+    clock::Clock,
+    handler::{BatchLimits, Binding, ErasedHandler, Layers, Registration, StateMap},
     policy::Policy,
     transport::{Members, OnDeadLetter},
 };
@@ -13,6 +14,8 @@ use crate::{
 pub(crate) struct Member {
     pub(crate) id: Arc<str>,
     pub(crate) handler: Arc<dyn ErasedHandler>,
+    pub(crate) binding: Arc<Binding>,
+    pub(crate) layers: Layers,
     pub(crate) policy: Arc<dyn Policy>,
     /// Calls at once, at most.
     pub(crate) concurrency: usize,
@@ -20,12 +23,45 @@ pub(crate) struct Member {
     /// It takes `Keyed`.
     pub(crate) keyed: bool,
     pub(crate) on_dead_letter: OnDeadLetter,
+    /// How its events are gathered, if it handles several at once.
+    pub(crate) batch: Option<BatchLimits>,
     /// Members that must have acked an event before this one may handle it.
     pub(crate) after: Members,
     /// Calls under way.
     pub(crate) running: usize,
     /// Runs that wait for a place.
     pub(crate) queue: VecDeque<RunId>,
+}
+
+impl Member {
+    pub(crate) fn new(
+        handler: &Registration,
+        policy: Arc<dyn Policy>,
+        after: Members,
+        states: &Arc<StateMap>,
+        clock: &Clock,
+    ) -> Self {
+        let binding = Arc::new(handler.binding(states, clock));
+        Self {
+            id: Arc::clone(&binding.subscription),
+            handler: Arc::clone(&handler.handler),
+            binding,
+            layers: handler.layers.as_slice().into(),
+            policy,
+            concurrency: handler.options.concurrency,
+            timeout: handler.options.timeout,
+            keyed: handler.keyed,
+            on_dead_letter: handler.options.on_dead_letter,
+            batch: handler.options.batch,
+            after,
+            running: 0,
+            queue: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn has_place(&self) -> bool {
+        self.running < self.concurrency
+    }
 }
 
 impl fmt::Debug for Member {

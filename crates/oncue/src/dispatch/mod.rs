@@ -3,12 +3,13 @@
 //! Everything it knows about an event in flight is a [`Run`]; every key in flight has a [`lanes::Lane`]. Both are bounded
 //! by the window. Handlers are called inline; one that is pending after its first poll becomes a task of its own.
 
+mod gather;
 mod invoke;
 mod lanes;
 mod member;
 mod run;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{
     StreamExt as _,
@@ -21,14 +22,14 @@ use tokio::{sync::watch, task::JoinSet};
 
 pub(crate) use self::member::Member;
 use self::{
-    invoke::{Finished, Started},
+    gather::Gather,
+    invoke::{Ended, Events, Finished, Started},
     lanes::Lanes,
     run::{Run, RunId},
 };
 use crate::{
     clock::{Clock, Timestamp},
-    handler::StateMap,
-    transport::{Action, ConsumeError, Consumer, Delivered, Limit, Ordered, SettleError, Settlement},
+    transport::{Action, ConsumeError, Consumer, Delivered, Limit, Order, Ordered, SettleError, Settlement},
 };
 
 /// Events taken from the transport and not settled, at most.
@@ -91,14 +92,16 @@ pub(crate) struct Dispatcher {
     members: Vec<Member>,
     consumer: Box<dyn Consumer>,
     clock: Clock,
-    states: Arc<StateMap>,
     phase: watch::Receiver<Phase>,
+    order: Order,
     runs: Slab<Run>,
     bytes: usize,
     lanes: Lanes,
     /// What to do next: a list instead of calls within calls, which a long queue would stack up.
     work: VecDeque<Work>,
-    tasks: JoinSet<Finished>,
+    tasks: JoinSet<Ended>,
+    /// The batch that grows, for a batch handler.
+    gather: Option<Gather>,
     outbox: Vec<(RunId, Settlement)>,
     settling: FuturesUnordered<Settling>,
 }
@@ -107,22 +110,24 @@ impl Dispatcher {
     pub(crate) fn new(
         members: Vec<Member>,
         consumer: Box<dyn Consumer>,
-        ordered: Ordered,
+        (order, ordered): (Order, Ordered),
         clock: Clock,
-        states: Arc<StateMap>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
+        // Batches are of handlers that stand alone: registration sees to that.
+        let gather = members.first().and_then(|member| member.batch).map(Gather::new);
         Self {
             members,
             consumer,
             clock,
-            states,
             phase,
+            order,
             runs: Slab::new(),
             bytes: 0,
             lanes: Lanes::new(ordered),
             work: VecDeque::new(),
             tasks: JoinSet::new(),
+            gather,
             outbox: Vec::new(),
             settling: FuturesUnordered::new(),
         }
@@ -136,10 +141,7 @@ impl Dispatcher {
     pub(crate) async fn run(&mut self) -> Result<(), DispatchError> {
         let mut arrived: Vec<Delivered> = Vec::new();
         loop {
-            let limit = Limit {
-                events: WINDOW_EVENTS.saturating_sub(self.runs.len()),
-                bytes: WINDOW_BYTES.saturating_sub(self.bytes),
-            };
+            let limit = self.limit();
             let room = limit.events > 0 && limit.bytes > 0;
             tokio::select! {
                 biased;
@@ -154,12 +156,13 @@ impl Dispatcher {
                 Some((runs, settled)) = self.settling.next(), if !self.settling.is_empty() => {
                     self.settled(runs, settled)?;
                 }
-                Some(finished) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    self.joined(finished);
-                    while let Some(finished) = self.tasks.try_join_next() {
-                        self.joined(finished);
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.joined(ended);
+                    while let Some(ended) = self.tasks.try_join_next() {
+                        self.joined(ended);
                     }
                 }
+                () = gather::over(&mut self.gather) => {}
                 read = self.consumer.next(limit, &mut arrived), if room => {
                     read.map_err(|error| DispatchError::Consume { handler: self.name(), error })?;
                     let now = self.clock.now();
@@ -173,10 +176,34 @@ impl Dispatcher {
         }
     }
 
+    /// How much more may be taken from the transport.
+    fn limit(&self) -> Limit {
+        let events = match (self.order, self.members.first()) {
+            // What is taken waits here in the order it came: so take no more than can start.
+            (Order::Lifo | Order::Priority, Some(member)) => {
+                let at_once = member.batch.map_or(1, |batch| batch.size).saturating_mul(member.concurrency);
+                at_once.min(WINDOW_EVENTS).saturating_sub(self.unfinished())
+            }
+            _ => WINDOW_EVENTS,
+        };
+        Limit {
+            events: events.min(WINDOW_EVENTS.saturating_sub(self.runs.len())),
+            bytes: WINDOW_BYTES.saturating_sub(self.bytes),
+        }
+    }
+
+    /// Events that wait for a handler or are being handled.
+    fn unfinished(&self) -> usize {
+        self.runs.iter().filter(|(_, run)| !run.ended).count()
+    }
+
     /// Finishes what runs, settles it, and leaves the rest for the next start.
     async fn drain(&mut self, grace: Duration) -> Result<(), DispatchError> {
         for member in &mut self.members {
             member.queue.clear();
+        }
+        if let Some(gather) = &mut self.gather {
+            gather.close();
         }
         self.lanes.close();
         let mut over = self.clock.sleep(grace);
@@ -196,7 +223,7 @@ impl Dispatcher {
                 Some((runs, settled)) = self.settling.next(), if !self.settling.is_empty() => {
                     self.settled(runs, settled)?;
                 }
-                Some(finished) = self.tasks.join_next(), if !self.tasks.is_empty() => self.joined(finished),
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.joined(ended),
             }
             self.work();
             self.flush();
@@ -210,7 +237,8 @@ impl Dispatcher {
         self.bytes += run.bytes();
         let key = run.key;
         let id = self.runs.insert(run);
-        match self.lanes.enter(key, id) {
+        let joins = self.gather.as_ref().is_some_and(Gather::has_room);
+        match self.lanes.enter(key, id, joins) {
             lanes::Entry::Start => self.start(id),
             lanes::Entry::Wait => {}
             lanes::Entry::GiveBack => self.give_back(id),
@@ -223,10 +251,15 @@ impl Dispatcher {
 
     /// Does all that can be done at once.
     fn work(&mut self) {
-        while let Some(work) = self.work.pop_front() {
-            match work {
-                Work::Call(id, member) => self.call(id, member),
-                Work::Advance(id) => self.advance(id),
+        loop {
+            while let Some(work) = self.work.pop_front() {
+                match work {
+                    Work::Call(id, member) => self.call(id, member),
+                    Work::Advance(id) => self.advance(id),
+                }
+            }
+            if !self.call_batch() {
+                return;
             }
         }
     }
@@ -246,9 +279,11 @@ impl Dispatcher {
         }
     }
 
-    /// Gives the run one of the member's places, or lets it wait for one.
+    /// Gives the run one of the member's places, or lets it wait for one; of a batch handler, for the others of its batch.
     fn enqueue(&mut self, id: RunId, member: usize) {
-        if self.members[member].running < self.members[member].concurrency {
+        if let Some(gather) = &mut self.gather {
+            gather.add(id, &self.clock);
+        } else if self.members[member].has_place() {
             self.members[member].running += 1;
             self.work.push_back(Work::Call(id, member));
         } else {
@@ -258,49 +293,117 @@ impl Dispatcher {
 
     fn call(&mut self, id: RunId, member: usize) {
         let Some(run) = self.runs.get_mut(id) else { return };
-        let state = match (self.members[member].keyed, run.delivered.envelope.key()) {
+        if run.is_expired(&self.clock) {
+            let settlement = run.expire(member);
+            self.send(id, settlement);
+            self.leave_place(member);
+            self.work.push_back(Work::Advance(id));
+            return;
+        }
+        let called = &self.members[member];
+        let state = match (called.keyed, run.delivered.envelope.key()) {
             (true, Some(key)) => Some(self.consumer.state(member, key)),
             _ => None,
         };
-        let prepared = invoke::Prepared {
-            run: id,
-            member,
-            handler: Arc::clone(&self.members[member].handler),
-            id: Arc::clone(&self.members[member].id),
-            timeout: self.members[member].timeout,
-            given: invoke::Given::of(&run.delivered, member),
-            states: Arc::clone(&self.states),
-            clock: self.clock.clone(),
-            read: self.clock.now(),
-        };
-        match prepared.start(state) {
-            Started::Finished(finished) => self.finished(finished),
+        let (delivered, read) = (&run.delivered, self.clock.now());
+        let started = invoke::Prepared { run: id, index: member, member: called, delivered, read }.start(state);
+        self.started(started);
+    }
+
+    /// Calls the batch handler if a batch is complete and a place is free; whether it did.
+    fn call_batch(&mut self) -> bool {
+        let Some(gather) = self.gather.as_mut().filter(|_| self.members[0].has_place()) else { return false };
+        let Some(batch) = gather.take() else { return false };
+        let mut fresh = Vec::with_capacity(batch.len());
+        for id in batch {
+            let Some(run) = self.runs.get_mut(id) else { continue };
+            if run.is_expired(&self.clock) {
+                let settlement = run.expire(0);
+                self.send(id, settlement);
+                self.work.push_back(Work::Advance(id));
+                continue;
+            }
+            self.lanes.call(run.key);
+            fresh.push(id);
+        }
+        if !fresh.is_empty() {
+            self.members[0].running += 1;
+            let runs = fresh.iter().filter_map(|id| Some((*id, &self.runs.get(*id)?.delivered)));
+            let started = invoke::start_batch(&self.members[0], 0, runs, self.clock.now());
+            self.started(started);
+        }
+        true
+    }
+
+    fn started(&mut self, started: Started) {
+        match started {
+            Started::Ended(ended) => self.ended(ended),
             Started::Pending(task) => {
                 self.tasks.spawn(task);
             }
         }
     }
 
-    fn joined(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
+    fn joined(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         // Panics of handlers are caught inside the task, so only a cancelled one is an error; it is delivered again.
-        if let Ok(finished) = finished {
-            self.finished(finished);
+        if let Ok(ended) = ended {
+            self.ended(ended);
         }
     }
 
-    /// A handler ended: its outcome becomes a settlement, its place goes to the next in line.
-    fn finished(&mut self, finished: Finished) {
-        let Finished { run: id, member, read, outcome, effects } = finished;
+    /// A call ended: its outcomes become settlements, its place goes to the next in line.
+    fn ended(&mut self, ended: Ended) {
+        let Ended { member, finished } = ended;
         let now = self.clock.now();
-        if let Some(run) = self.runs.get_mut(id) {
-            let settlement = run.settle(&self.members[member], member, (outcome, effects), (read, now));
-            self.send(id, settlement);
+        match finished {
+            Events::One(finished) => {
+                self.finished(member, finished, now);
+            }
+            Events::Batch(batch) => self.batch_finished(member, batch, now),
         }
+        self.leave_place(member);
+    }
+
+    /// An event is handled: what became of it.
+    fn finished(&mut self, member: usize, finished: Finished, now: Timestamp) -> Option<Action> {
+        let Finished { run: id, read, outcome, effects } = finished;
+        let run = self.runs.get_mut(id)?;
+        let settlement = run.settle(&self.members[member], member, (outcome, effects), (read, now));
+        let action = settlement.action;
+        self.send(id, settlement);
+        self.work.push_back(Work::Advance(id));
+        Some(action)
+    }
+
+    /// As [`finished`](Self::finished), one by one; with strict order, what stands behind a failed event of its key is
+    /// given back, so that it is handled after that one.
+    fn batch_finished(&mut self, member: usize, batch: Vec<Finished>, now: Timestamp) {
+        let mut failed: Vec<u64> = Vec::new();
+        for finished in batch {
+            let id = finished.run;
+            let Some(run) = self.runs.get_mut(id) else { continue };
+            let key = run.key.filter(|_| self.lanes.is_strict());
+            if key.is_some_and(|key| failed.contains(&key)) {
+                let settlement = run.repeat(member);
+                self.send(id, settlement);
+                self.work.push_back(Work::Advance(id));
+                continue;
+            }
+            self.finished(member, finished, now);
+            if let Some(key) = key
+                && self.runs.get(id).is_some_and(|run| run.waits)
+            {
+                failed.push(key);
+            }
+        }
+    }
+
+    /// A call's place is free.
+    fn leave_place(&mut self, member: usize) {
         match self.members[member].queue.pop_front() {
             Some(next) => self.work.push_back(Work::Call(next, member)),
             None => self.members[member].running -= 1,
         }
-        self.work.push_back(Work::Advance(id));
     }
 
     /// Puts a settlement into the next batch.
@@ -366,6 +469,9 @@ impl Dispatcher {
             }
             if let Some(next) = self.lanes.leave(run.key) {
                 self.start(next);
+                while let Some(next) = self.gather.as_ref().and_then(|_| self.lanes.join(run.key)) {
+                    self.start(next);
+                }
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::member::Member;
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     event::{MAX_HOPS, is_topic_name},
     handler::{Effects, Emitted, Outcome},
     policy::{Decision, ErrorClass, Failure},
@@ -21,6 +21,8 @@ pub(crate) struct Run {
     pub(crate) key: Option<u64>,
     /// When it was taken from the transport.
     arrived: Timestamp,
+    /// When it is too old to be handled.
+    expires: Option<Timestamp>,
     /// Members that are due and not started.
     left: Members,
     running: Members,
@@ -58,6 +60,7 @@ impl Run {
         Self {
             key: delivered.envelope.key_hash(),
             arrived: now,
+            expires: delivered.envelope.expires(),
             left: delivered.due,
             running: Members::NONE,
             done: delivered.done,
@@ -102,6 +105,24 @@ impl Run {
         self.left.remove(member);
         self.waits = true;
         Step::Settle(self.unhandled(member, Action::Release))
+    }
+
+    /// Whether the event is too old to be handled.
+    pub(crate) fn is_expired(&self, clock: &Clock) -> bool {
+        self.expires.is_some_and(|expires| expires <= clock.now())
+    }
+
+    /// Ends the run for a member whose turn came too late.
+    pub(crate) fn expire(&mut self, member: usize) -> Settlement {
+        self.running.remove(member);
+        self.done.insert(member);
+        self.unhandled(member, Action::Expire)
+    }
+
+    /// Gives back a member that has run, whatever it returned: an event of its key before this one is to be tried again.
+    pub(crate) fn repeat(&mut self, member: usize) -> Settlement {
+        self.running.remove(member);
+        self.unhandled(member, Action::Release)
     }
 
     /// Gives back every member, none having started.

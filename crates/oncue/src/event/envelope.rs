@@ -9,8 +9,12 @@ use super::id;
 use crate::clock::Timestamp;
 
 mod builder;
+mod edition;
+mod schedule;
 
 pub use builder::EnvelopeBuilder;
+pub use edition::EDITION;
+pub use schedule::MAX_PRIORITY;
 
 /// Most bytes of an event's data (payload).
 pub const MAX_DATA_BYTES: usize = 8 * 1024 * 1024;
@@ -96,6 +100,19 @@ pub enum EnvelopeError {
 }
 
 impl Envelope {
+    /// No event at all: where one has to stand in tests of a handler.
+    pub(crate) fn blank() -> Self {
+        Self {
+            text: ByteString::new(),
+            ends: [0; SLOTS],
+            flags: 0,
+            hops: 0,
+            time: Timestamp::default(),
+            published: Timestamp::default(),
+            data: Bytes::new(),
+        }
+    }
+
     /// Starts building an event of this type.
     pub fn builder(event_type: impl Into<String>) -> EnvelopeBuilder {
         EnvelopeBuilder { event_type: event_type.into(), ..EnvelopeBuilder::default() }
@@ -341,27 +358,6 @@ impl Envelope {
             builder.extensions.push(("traceparent".to_owned(), trace.to_owned()));
         }
         builder.assemble()
-    }
-
-    fn into_builder(self) -> EnvelopeBuilder {
-        let own = |slot| self.slot(slot).to_owned();
-        EnvelopeBuilder {
-            id: own(Slot::Id),
-            source: own(Slot::Source),
-            event_type: own(Slot::Type),
-            subject: own(Slot::Subject),
-            key: own(Slot::Key),
-            content_type: own(Slot::ContentType),
-            schema: own(Slot::Schema),
-            correlation: own(Slot::Correlation),
-            causation: own(Slot::Causation),
-            extensions: self.extensions().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            time: self.time(),
-            hops: self.hops,
-            id_supplied: self.id_supplied(),
-            foreign: self.is_foreign(),
-            data: self.data,
-        }
     }
 }
 

@@ -84,7 +84,7 @@ pub struct Edge<'a> {
 }
 
 /// The handlers and what connects them. Checked: ids are unique and `after` edges have no cycle.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Graph {
     vertices: Vec<Vertex>,
     /// (first, then), each once.

@@ -5,30 +5,21 @@ use std::{borrow::Borrow, marker::PhantomData};
 use futures_util::FutureExt as _;
 
 use super::{
-    Call, ErasedHandler, Function, Input, IntoOutcome, Invocation, RefFunction, Wiring,
-    extract::{Arguments, Rejection},
+    Call, ErasedHandler, Function, Input, IntoOutcome, Invocation, RefFunction,
+    extract::Arguments,
     function::marker::{Async, ByRef, Plain},
-    returns::{Ending, concluded},
+    returns::conclude,
 };
 
 /// A function and how it is called; `Form` is one of the markers.
 pub(super) struct Erased<F, Form> {
     function: F,
-    wiring: Wiring,
     form: PhantomData<fn() -> Form>,
 }
 
 impl<F, Form> Erased<F, Form> {
     pub(super) fn new(function: F) -> Self {
-        Self { function, wiring: Wiring::default(), form: PhantomData }
-    }
-
-    #[inline]
-    fn arguments<Args: Arguments>(&self, invocation: &Invocation) -> Result<Args, Rejection> {
-        if Args::EMITTING {
-            invocation.declare(&self.wiring.emits);
-        }
-        Args::extract(invocation)
+        Self { function, form: PhantomData }
     }
 }
 
@@ -51,15 +42,11 @@ where
 {
     fn call(&self, invocation: &Invocation) -> Call {
         let event = take!(E::take(invocation));
-        let arguments = take!(self.arguments::<Args>(invocation));
-        let ending = Ending::of::<<F::Output as Future>::Output>(invocation, &self.wiring, Args::KEYED);
+        let arguments = take!(Args::extract(invocation));
+        let ending = invocation.clone();
         // `map` and not an async block: that would hold the future twice.
         let future = self.function.invoke(event, arguments);
-        Call::Future(Box::pin(future.map(move |returned| ending.conclude(returned))))
-    }
-
-    fn configure(&mut self, wiring: &Wiring) {
-        self.wiring = wiring.clone();
+        Call::Future(Box::pin(future.map(move |returned| conclude(&ending, Args::KEYED, returned))))
     }
 }
 
@@ -72,18 +59,14 @@ where
 {
     fn call(&self, invocation: &Invocation) -> Call {
         let event = take!(E::take(invocation));
-        let arguments = take!(self.arguments::<Args>(invocation));
-        if self.wiring.inline {
+        let arguments = take!(Args::extract(invocation));
+        if invocation.binding().inline {
             let returned = self.function.invoke(event, arguments);
-            return Call::Done(concluded(invocation, &self.wiring, Args::KEYED, returned));
+            return Call::Done(conclude(invocation, Args::KEYED, returned));
         }
-        let ending = Ending::of::<F::Output>(invocation, &self.wiring, Args::KEYED);
+        let ending = invocation.clone();
         let function = self.function.clone();
-        Call::Blocking(Box::new(move || ending.conclude(function.invoke(event, arguments))))
-    }
-
-    fn configure(&mut self, wiring: &Wiring) {
-        self.wiring = wiring.clone();
+        Call::Blocking(Box::new(move || conclude(&ending, Args::KEYED, function.invoke(event, arguments))))
     }
 }
 
@@ -96,17 +79,13 @@ where
 {
     fn call(&self, invocation: &Invocation) -> Call {
         let event = take!(E::take(invocation));
-        let arguments = take!(self.arguments::<Args>(invocation));
-        let ending = Ending::of::<R>(invocation, &self.wiring, Args::KEYED);
+        let arguments = take!(Args::extract(invocation));
+        let ending = invocation.clone();
         let function = self.function.clone();
         Call::Future(Box::pin(async move {
             let returned = function.invoke(&event, arguments).await;
-            ending.conclude(returned)
+            conclude(&ending, Args::KEYED, returned)
         }))
-    }
-
-    fn configure(&mut self, wiring: &Wiring) {
-        self.wiring = wiring.clone();
     }
 }
 
@@ -118,17 +97,13 @@ where
     Args: Arguments,
 {
     fn call(&self, invocation: &Invocation) -> Call {
-        if self.wiring.inline {
+        if invocation.binding().inline {
             let event = take!(E::borrow(invocation));
-            let arguments = take!(self.arguments::<Args>(invocation));
+            let arguments = take!(Args::extract(invocation));
             let returned = self.function.invoke(event.borrow(), arguments);
-            return Call::Done(concluded(invocation, &self.wiring, Args::KEYED, returned));
+            return Call::Done(conclude(invocation, Args::KEYED, returned));
         }
         self.blocking(invocation)
-    }
-
-    fn configure(&mut self, wiring: &Wiring) {
-        self.wiring = wiring.clone();
     }
 }
 
@@ -143,10 +118,10 @@ where
     #[inline(never)]
     fn blocking(&self, invocation: &Invocation) -> Call {
         let event = take!(E::take(invocation));
-        let arguments = take!(self.arguments::<Args>(invocation));
-        let ending = Ending::of::<R>(invocation, &self.wiring, Args::KEYED);
+        let arguments = take!(Args::extract(invocation));
+        let ending = invocation.clone();
         let function = self.function.clone();
-        Call::Blocking(Box::new(move || ending.conclude(function.invoke(&event, arguments))))
+        Call::Blocking(Box::new(move || conclude(&ending, Args::KEYED, function.invoke(&event, arguments))))
     }
 }
 
@@ -157,17 +132,17 @@ mod tests {
     use super::*;
     use crate::{
         event::Envelope,
-        handler::{HandlerExt as _, Outcome},
+        handler::{Binding, HandlerExt as _, Outcome},
         transport::Position,
     };
 
     #[test]
-    fn an_inline_call_of_a_raw_handler_makes_nothing() {
-        let handler =
-            (|event: &Envelope| assert_eq!(event.event_type(), "a")).named("raw").types(["a"]).inline().handler;
+    fn an_inline_call_of_a_raw_handler_leaves_nothing() {
+        let handler = (|event: &Envelope| assert_eq!(event.event_type(), "a")).named("raw").types(["a"]).handler;
         let event = Envelope::builder("a").data("x").build().unwrap();
-        let invocation = Invocation::new(event, Position::new(0, 0, 0), 1, Arc::from("raw"), Arc::default(), None);
+        let binding = Arc::new(Binding { inline: true, ..Binding::alone("raw") });
+        let invocation = Invocation::new(binding, event, Position::new(0, 0, 0), 1, None);
         assert!(matches!(handler.call(&invocation), Call::Done(Outcome::Ack)));
-        assert!(invocation.is_untouched(), "no effects, no declaration: so no allocation, no lock");
+        assert!(invocation.is_untouched(), "no effects: so no lock");
     }
 }

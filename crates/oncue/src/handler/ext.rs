@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{IntoRegistration, OnDeadLetter, Ordered, Registration, Retry, Start};
-use crate::{event::Event, policy::ErrorClass};
+use super::{IntoRegistration, Layer, OnDeadLetter, Order, Ordered, Registration, Retry, Start};
+use crate::{event::Event, filter::Filter, policy::ErrorClass};
 
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident $([$($generics:tt)*])? ($($argument:ident: $type:ty),*);)*) => {
@@ -60,6 +60,18 @@ setters! {
     start(start: Start);
     /// How strictly order is kept within a key.
     ordered(ordered: Ordered);
+    /// What to take of the event types: by attributes, such as `Filter::prefix("subject", "eu/")`.
+    filter(filter: Filter);
+    /// Begins paused: its events wait until it is resumed.
+    paused();
+    /// Which of the waiting events is next.
+    order(order: Order);
+    /// How many events a batch handler takes at once, at most.
+    batch(size: usize);
+    /// How long a batch waits for more events.
+    batch_wait(wait: Duration);
+    /// Puts a layer around the handler's calls, inside of those it has already.
+    layer(layer: impl Layer);
 }
 
 impl<M, H: IntoRegistration<M>> HandlerExt<M> for H {}

@@ -1,6 +1,6 @@
 //! Functions as handlers: async and plain, annotated or not, the event by value or by reference.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use super::{
     Annotated, AnnotatedValue, ErasedHandler, Input, IntoOutcome, Location, Meta, Registration, erased::Erased,
@@ -103,7 +103,7 @@ where
 {
     fn register(self, location: Location) -> Registration {
         let erased = Erased::<F, Async<E, Args>>::new(self);
-        registration::<E, Args, <F::Output as Future>::Output>(name_of::<F>(), Box::new(erased), location)
+        registration::<E, Args, <F::Output as Future>::Output>(name_of::<F>(), Arc::new(erased), location)
     }
 }
 
@@ -116,7 +116,7 @@ where
 {
     fn register(self, location: Location) -> Registration {
         let erased = Erased::<F, Plain<E, Args>>::new(self);
-        registration::<E, Args, F::Output>(name_of::<F>(), Box::new(erased), location)
+        registration::<E, Args, F::Output>(name_of::<F>(), Arc::new(erased), location)
     }
 }
 
@@ -129,7 +129,7 @@ where
 {
     fn register(self, location: Location) -> Registration {
         let erased = Erased::<F, ByRef<Async<E, Args>, R>>::new(self);
-        registration::<E, Args, R>(name_of::<F>(), Box::new(erased), location)
+        registration::<E, Args, R>(name_of::<F>(), Arc::new(erased), location)
     }
 }
 
@@ -142,7 +142,7 @@ where
 {
     fn register(self, location: Location) -> Registration {
         let erased = Erased::<F, ByRef<Plain<E, Args>, R>>::new(self);
-        registration::<E, Args, R>(name_of::<F>(), Box::new(erased), location)
+        registration::<E, Args, R>(name_of::<F>(), Arc::new(erased), location)
     }
 }
 
@@ -168,7 +168,7 @@ where
 
 fn registration<E: Input, Args: Arguments, R: IntoOutcome>(
     id: String,
-    handler: Box<dyn ErasedHandler>,
+    handler: Arc<dyn ErasedHandler>,
     location: Location,
 ) -> Registration {
     Registration::new(id, handler, location)

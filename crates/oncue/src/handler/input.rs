@@ -47,7 +47,7 @@ impl<E: Event> Input for E {
     const TOPIC: &'static str = E::TOPIC;
 
     fn take(invocation: &Invocation) -> Result<Self, Rejection> {
-        invocation.envelope.decode().map_err(|error| Rejection::new(ErrorClass::Malformed, error.to_string()))
+        invocation.envelope().decode().map_err(|error| Rejection::new(ErrorClass::Malformed, error.to_string()))
     }
 
     fn borrow(invocation: &Invocation) -> Result<Self, Rejection> {
@@ -63,12 +63,12 @@ impl Input for Envelope {
     const TOPIC: &'static str = DEFAULT_TOPIC;
 
     fn take(invocation: &Invocation) -> Result<Self, Rejection> {
-        Ok(invocation.envelope.clone())
+        Ok(invocation.envelope().clone())
     }
 
     #[inline]
     fn borrow(invocation: &Invocation) -> Result<&Envelope, Rejection> {
-        Ok(&invocation.envelope)
+        Ok(invocation.envelope())
     }
 }
 
@@ -117,9 +117,9 @@ impl<E: Event> Input for Delivery<E> {
     fn take(invocation: &Invocation) -> Result<Self, Rejection> {
         Ok(Self {
             event: E::take(invocation)?,
-            envelope: invocation.envelope.clone(),
-            position: invocation.position,
-            attempt: invocation.attempt,
+            envelope: invocation.envelope().clone(),
+            position: invocation.position(),
+            attempt: invocation.attempt(),
         })
     }
 

@@ -3,14 +3,20 @@
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
+use super::Classify;
 pub use crate::transport::StateChange;
-use crate::{event::Envelope, transport::Position};
+use crate::{clock::Clock, event::Envelope, transport::Position};
 
 /// Values of the app that handlers take as `State<T>`, one per type.
 #[derive(Clone, Default)]
@@ -49,73 +55,168 @@ pub struct Effects {
     pub error: Option<String>,
 }
 
-/// One call of a handler.
-pub struct Invocation {
-    /// The event.
-    pub envelope: Envelope,
-    /// Where it stands.
-    pub position: Position,
-    /// Which attempt this is: 1 is the first.
-    pub attempt: u32,
+/// A handler bound to an app: what all its calls share.
+#[derive(Clone)]
+pub struct Binding {
     /// The id of the handler's subscription.
     pub subscription: Arc<str>,
     /// The app's values.
     pub states: Arc<StateMap>,
-    /// The keyed state of the event's key as of its last settled event, for handlers that take `Keyed`.
-    pub keyed: Option<Bytes>,
-    effects: OnceLock<Arc<Mutex<Effects>>>,
-    declared: OnceLock<Arc<[String]>>,
+    /// Whether a plain function is called where it is, instead of on the blocking pool.
+    pub inline: bool,
+    /// How errors are classed.
+    pub classify: Classify,
+    /// The event types that [`Context::emit`](super::extract::Context::emit) accepts; none: every type.
+    pub emits: Option<Arc<[String]>>,
+    /// What the app's time goes by.
+    pub clock: Clock,
+}
+
+impl Binding {
+    /// A handler bound to nothing else than an id: for tests and benchmarks that call it directly.
+    #[must_use]
+    pub fn alone(subscription: &str) -> Self {
+        Self {
+            subscription: subscription.into(),
+            states: Arc::default(),
+            inline: false,
+            classify: Classify::default(),
+            emits: None,
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// One call of a handler: the event, and where the handler leaves its effects. Cheap to clone: clones are the same call.
+#[derive(Clone)]
+pub struct Invocation(Arc<Call>);
+
+struct Call {
+    binding: Arc<Binding>,
+    envelope: Envelope,
+    position: Position,
+    attempt: u32,
+    keyed: Option<Bytes>,
+    /// Whether somebody may have left effects.
+    touched: AtomicBool,
+    effects: Mutex<Effects>,
+    /// When the attempt has taken too long, in microseconds of monotonic time; the largest number: never.
+    deadline: AtomicU64,
 }
 
 impl Invocation {
-    /// An invocation without effects yet.
+    /// A call without effects yet. `keyed` is the state of the event's key, for handlers that take `Keyed`.
     #[must_use]
     pub fn new(
+        binding: Arc<Binding>,
         envelope: Envelope,
         position: Position,
         attempt: u32,
-        subscription: Arc<str>,
-        states: Arc<StateMap>,
         keyed: Option<Bytes>,
     ) -> Self {
-        Self {
+        Self(Arc::new(Call {
+            binding,
             envelope,
             position,
             attempt,
-            subscription,
-            states,
             keyed,
-            effects: OnceLock::new(),
-            declared: OnceLock::new(),
-        }
+            touched: AtomicBool::new(false),
+            effects: Mutex::default(),
+            deadline: AtomicU64::new(u64::MAX),
+        }))
     }
 
-    /// Where the handler leaves its effects; made on first use, as most handlers leave none.
+    /// A first call of a handler that no bus made: for tests.
     #[must_use]
-    pub fn effects(&self) -> &Arc<Mutex<Effects>> {
-        self.effects.get_or_init(Arc::default)
+    pub fn for_test(envelope: Envelope) -> Self {
+        Self::new(Arc::new(Binding::alone("test")), envelope, Position::new(0, 0, 0), 1, None)
+    }
+
+    /// What all calls of this handler share.
+    #[must_use]
+    pub fn binding(&self) -> &Binding {
+        &self.0.binding
+    }
+
+    /// The id of the handler's subscription.
+    #[must_use]
+    pub fn subscription(&self) -> &str {
+        &self.0.binding.subscription
+    }
+
+    /// The event.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.0.envelope
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.0.position
+    }
+
+    /// Which attempt this is: 1 is the first.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    /// The keyed state of the event's key as of its last settled event, for handlers that take `Keyed`.
+    #[must_use]
+    pub fn keyed(&self) -> Option<&Bytes> {
+        self.0.keyed.as_ref()
+    }
+
+    /// Where the handler leaves its effects.
+    pub fn effects(&self) -> MutexGuard<'_, Effects> {
+        self.0.touched.store(true, Ordering::Release);
+        self.0.effects.lock()
     }
 
     /// The effects left so far, taken.
     #[must_use]
     pub fn take_effects(&self) -> Effects {
-        self.effects.get().map(|effects| std::mem::take(&mut *effects.lock())).unwrap_or_default()
+        if self.0.touched.load(Ordering::Acquire) { std::mem::take(&mut self.0.effects.lock()) } else { Effects::default() }
     }
 
-    /// Says which event types the handler declares that it emits; without this, it may emit any.
-    pub fn declare(&self, emits: &Arc<[String]>) {
-        // Said twice, it is the same handler that says it.
-        let _ = self.declared.set(emits.clone());
+    /// The attempt may take until `timeout` from now.
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        let now = self.0.binding.clock.monotonic();
+        self.0.deadline.store(micros(now.saturating_add(timeout)), Ordering::Release);
+    }
+
+    /// The attempt may take at least until `time` from now; without a timeout it may anyway.
+    pub fn extend(&self, time: Duration) {
+        let now = self.0.binding.clock.monotonic();
+        self.0.deadline.fetch_max(micros(now.saturating_add(time)), Ordering::AcqRel);
+    }
+
+    /// How much time is left to the attempt; none if it has no timeout.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let deadline = self.0.deadline.load(Ordering::Acquire);
+        let left = Duration::from_micros(deadline).saturating_sub(self.0.binding.clock.monotonic());
+        (deadline != u64::MAX).then_some(left)
     }
 
     #[cfg(test)]
     pub(crate) fn is_untouched(&self) -> bool {
-        self.effects.get().is_none() && self.declared.get().is_none()
+        !self.0.touched.load(Ordering::Acquire)
     }
+}
 
-    /// The event types that the handler declares that it emits; nothing if nobody said.
-    #[must_use]
-    pub fn declared(&self) -> Option<Arc<[String]>> {
-        self.declared.get().cloned()
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for Invocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invocation")
+            .field("subscription", &self.0.binding.subscription)
+            .field("envelope", &self.0.envelope)
+            .field("position", &self.0.position)
+            .field("attempt", &self.0.attempt)
+            .finish_non_exhaustive()
     }
 }

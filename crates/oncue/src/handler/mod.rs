@@ -29,6 +29,7 @@
 //! Generic at the door ([`Handler`], [`IntoRegistration`]), erased behind it ([`ErasedHandler`]).
 
 mod annotated;
+mod batch;
 mod erased;
 mod error;
 mod ext;
@@ -36,6 +37,7 @@ pub mod extract;
 mod function;
 mod input;
 mod invocation;
+mod layer;
 mod object;
 mod options;
 #[doc(hidden)]
@@ -46,19 +48,21 @@ mod returns;
 use std::{pin::Pin, time::Duration};
 
 pub use annotated::{Annotated, AnnotatedValue, Meta};
+pub use batch::{Batch, BatchLimits, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT, IntoOutcomes};
 pub use error::HandlerError;
 pub use ext::HandlerExt;
 pub use extract::Extract;
 pub use function::{Function, Handler, RefFunction};
 pub use input::{Delivery, Input};
-pub use invocation::{Effects, Emitted, Invocation, StateChange, StateMap};
+pub use invocation::{Binding, Effects, Emitted, Invocation, StateChange, StateMap};
+pub use layer::{Layer, Layers, Next};
 pub use object::Handle;
 pub use options::{DEFAULT_CONCURRENCY, HandlerOptions, Location, Retry};
 pub use registration::{IntoRegistration, Registration};
 pub use returns::{Classify, IntoOutcome};
 
 use crate::policy::ErrorClass;
-pub use crate::transport::{OnDeadLetter, Ordered, Start};
+pub use crate::transport::{OnDeadLetter, Order, Ordered, Start};
 
 /// What a handler made of an event. What it emitted and what it wrote to its state is in the invocation's [`Effects`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,20 +102,9 @@ pub trait ErasedHandler: Send + Sync + 'static {
     /// Decodes the event, extracts the arguments and calls.
     fn call(&self, invocation: &Invocation) -> Call;
 
-    /// Takes over what a [`Registration`] says about the call itself. Called whenever that changes, and before the
-    /// first [`call`](Self::call).
-    fn configure(&mut self, wiring: &Wiring) {
-        let _ = wiring;
+    /// Handles several events in one call, one outcome per event; nothing if it handles one at a time.
+    fn call_batch(&self, batch: Vec<Invocation>) -> Option<Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>> {
+        let _ = batch;
+        None
     }
-}
-
-/// What of a [`Registration`] the call itself depends on.
-#[derive(Clone, Debug, Default)]
-pub struct Wiring {
-    /// Whether a plain function is called where it is, instead of on the blocking pool.
-    pub inline: bool,
-    /// How errors are classed.
-    pub classify: Classify,
-    /// The event types that [`Context::emit`](extract::Context::emit) accepts.
-    pub emits: std::sync::Arc<[String]>,
 }

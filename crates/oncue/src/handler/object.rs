@@ -3,9 +3,9 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use super::{
-    Call, ErasedHandler, Handler, Input, IntoOutcome, Invocation, Location, Registration, Wiring,
+    Call, ErasedHandler, Handler, Input, IntoOutcome, Invocation, Location, Registration,
     extract::{Context, Extract},
-    returns::Ending,
+    returns::conclude,
 };
 
 /// An object that handles events of type `E`, for what has fields of its own:
@@ -48,15 +48,14 @@ pub struct Object<E, R>(PhantomData<(E, R)>);
 
 struct Erased<H, E, R> {
     object: Arc<H>,
-    wiring: Wiring,
     form: PhantomData<fn() -> (E, R)>,
 }
 
 impl<H: Handle<E, R>, E: Input, R: IntoOutcome + 'static> Handler<Object<E, R>> for H {
     fn register(self, location: Location) -> Registration {
         let id = super::registration::name_of::<H>();
-        let erased = Erased { object: Arc::new(self), wiring: Wiring::default(), form: PhantomData::<fn() -> (E, R)> };
-        Registration::new(id, Box::new(erased), location)
+        let erased = Erased { object: Arc::new(self), form: PhantomData::<fn() -> (E, R)> };
+        Registration::new(id, Arc::new(erased), location)
             .types(E::TYPES.iter().copied())
             .topic(E::TOPIC)
             .returning(R::emits())
@@ -65,20 +64,15 @@ impl<H: Handle<E, R>, E: Input, R: IntoOutcome + 'static> Handler<Object<E, R>> 
 
 impl<H: Handle<E, R>, E: Input, R: IntoOutcome + 'static> ErasedHandler for Erased<H, E, R> {
     fn call(&self, invocation: &Invocation) -> Call {
-        invocation.declare(&self.wiring.emits);
         let (event, context) = match (E::take(invocation), Context::extract(invocation)) {
             (Ok(event), Ok(context)) => (event, context),
             (Err(rejection), _) | (_, Err(rejection)) => return Call::Done(rejection.into()),
         };
         let object = self.object.clone();
-        let ending = Ending::with_effects(invocation, &self.wiring);
+        let ending = invocation.clone();
         Call::Future(Box::pin(async move {
             let returned = object.handle(event, context).await;
-            ending.conclude(returned)
+            conclude(&ending, false, returned)
         }))
-    }
-
-    fn configure(&mut self, wiring: &Wiring) {
-        self.wiring = wiring.clone();
     }
 }

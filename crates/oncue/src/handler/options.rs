@@ -2,9 +2,11 @@
 
 use std::{borrow::Cow, fmt, panic, sync::Arc, time::Duration};
 
+use super::BatchLimits;
 use crate::{
+    filter::Filter,
     policy::Policy,
-    transport::{OnDeadLetter, Ordered, Start},
+    transport::{OnDeadLetter, Order, Ordered, Start},
 };
 
 /// How many events of one handler are in flight at once, unless it says otherwise.
@@ -23,10 +25,18 @@ pub struct HandlerOptions {
     pub inline: bool,
     /// How strictly order is kept within a key.
     pub ordered: Ordered,
+    /// What it takes of its event types; nothing = all.
+    pub filter: Option<Filter>,
+    /// Which of the waiting events is next.
+    pub order: Order,
     /// What a dead letter does to later events of its key.
     pub on_dead_letter: OnDeadLetter,
     /// Where a new subscription begins.
     pub start: Start,
+    /// How events are gathered, for a batch handler; nothing for one that handles one at a time.
+    pub batch: Option<BatchLimits>,
+    /// Whether it begins paused.
+    pub paused: bool,
 }
 
 impl Default for HandlerOptions {
@@ -37,8 +47,12 @@ impl Default for HandlerOptions {
             timeout: None,
             inline: false,
             ordered: Ordered::default(),
+            filter: None,
+            order: Order::default(),
             on_dead_letter: OnDeadLetter::default(),
             start: Start::default(),
+            batch: None,
+            paused: false,
         }
     }
 }

@@ -6,7 +6,8 @@ pub use bytes::Bytes;
 pub use serde_json;
 
 use super::{
-    Extract, Function, Handler, Input, IntoOutcome, Location, RefFunction, Registration,
+    Batch, Extract, Function, Handler, Input, IntoOutcome, IntoOutcomes, Location, RefFunction, Registration,
+    batch::Batched,
     function::marker::{Async, ByRef, Plain},
 };
 pub use super::{Invocation, extract::Rejection};
@@ -113,6 +114,29 @@ where
     F: for<'e> RefFunction<'e, E, (A,), Output = R>,
 {
     Handler::<ByRef<Plain<E, (A,)>, R>>::register(function, source.location()).named(source.id)
+}
+
+/// An annotated `async fn` that takes a batch of events.
+pub fn batch<B: BatchArgument, R: IntoOutcomes, A: Extract, F>(source: &Source, function: F) -> Registration
+where
+    F: Function<Batch<B::Event>, (A,), Output: Future<Output = R> + Send + 'static>,
+{
+    Handler::<Batched<B::Event, (A,)>>::register(function, source.location()).named(source.id)
+}
+
+/// The first argument of a batch handler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no batch of events: it cannot be the first argument of a batch handler",
+    label = "not a `Batch`",
+    note = "a handler with `batch = …` takes `Batch<T>` first, `T` a type that derives `Event`"
+)]
+pub trait BatchArgument {
+    /// What it is a batch of.
+    type Event: Event;
+}
+
+impl<E: Event> BatchArgument for Batch<E> {
+    type Event = E;
 }
 
 /// What several arguments lack, together.

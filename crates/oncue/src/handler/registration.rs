@@ -3,17 +3,20 @@
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome, Location, OnDeadLetter, Ordered,
-    Retry, Start, StateMap, Wiring,
+    BatchLimits, Binding, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome, Layer, Location,
+    OnDeadLetter, Order, Ordered, Retry, Start, StateMap,
 };
 use crate::{
+    clock::Clock,
     event::{DEFAULT_TOPIC, Event},
+    filter::Filter,
     policy::ErrorClass,
 };
 
 type Check = fn(&StateMap) -> Result<(), String>;
 
 /// A handler, ready to be served: what the app, the graph and the dispatcher take.
+#[derive(Clone)]
 pub struct Registration {
     /// What its position and its state are kept under. Unique in the app.
     pub id: String,
@@ -28,14 +31,20 @@ pub struct Registration {
     /// Ids of the handlers that handle the same event before this one.
     pub after: Vec<String>,
     /// The handler itself.
-    pub handler: Box<dyn ErasedHandler>,
+    pub handler: Arc<dyn ErasedHandler>,
     /// Where it was registered.
     pub location: Location,
     /// Whether it keeps state by key.
     pub keyed: bool,
     classify: Classify,
     check: Check,
+    /// The group it belongs to.
+    pub group: Option<String>,
+    /// The layers around its calls, outermost first.
+    pub layers: Vec<Arc<dyn Layer>>,
     nameless_predecessor: bool,
+    /// Problems that its form has.
+    refused: Vec<&'static str>,
     /// Types that `emits` declares, as often as it does.
     declared: Vec<&'static str>,
 }
@@ -43,7 +52,7 @@ pub struct Registration {
 impl Registration {
     /// A handler that takes no events yet: for forms of handlers that this crate does not know.
     #[must_use]
-    pub fn new(id: impl Into<String>, handler: Box<dyn ErasedHandler>, location: Location) -> Self {
+    pub fn new(id: impl Into<String>, handler: Arc<dyn ErasedHandler>, location: Location) -> Self {
         Self {
             id: id.into(),
             topic: DEFAULT_TOPIC.to_owned(),
@@ -56,7 +65,10 @@ impl Registration {
             keyed: false,
             classify: Classify::default(),
             check: |_| Ok(()),
+            group: None,
+            layers: Vec::new(),
             nameless_predecessor: false,
+            refused: Vec::new(),
             declared: Vec::new(),
         }
     }
@@ -74,26 +86,31 @@ impl Registration {
         self
     }
 
+    /// A problem that its form has; see [`problems`](Self::problems).
+    pub(super) fn refuse(&mut self, problem: &'static str) {
+        self.refused.push(problem);
+    }
+
     pub(super) fn returning(mut self, emits: Vec<&'static str>) -> Self {
         for event_type in emits {
             if !self.emits.iter().any(|known| known == event_type) {
                 self.emits.push(event_type.to_owned());
             }
         }
-        self.configured()
-    }
-
-    fn configured(mut self) -> Self {
-        self.configure();
         self
     }
 
-    /// Hands the fields that the call itself depends on (`options.inline`, `emits`) to the handler. The setters do this;
-    /// call it after changing the fields directly.
-    pub fn configure(&mut self) {
-        let emits = Arc::from(self.emits.as_slice());
-        let wiring = Wiring { inline: self.options.inline, classify: self.classify.clone(), emits };
-        self.handler.configure(&wiring);
+    /// What all calls of the handler share, in an app with these values.
+    #[must_use]
+    pub fn binding(&self, states: &Arc<StateMap>, clock: &Clock) -> Binding {
+        Binding {
+            subscription: self.id.as_str().into(),
+            states: Arc::clone(states),
+            inline: self.options.inline,
+            classify: self.classify.clone(),
+            emits: Some(self.emits.as_slice().into()),
+            clock: clock.clone(),
+        }
     }
 
     /// Whether the app has the values that the handler takes; asked once, at start.
@@ -113,6 +130,9 @@ impl Registration {
             problem("it has no name of its own (a closure): add `.named(\"…\")`, which its position is kept under");
         } else if let Some(wrong) = self.id.chars().find(|c| c.is_control() || c.is_whitespace()) {
             problem(&format!("its id contains {wrong:?}: use letters, digits, `-`, `_` or `.`"));
+        }
+        for invalid in self.options.filter.iter().filter_map(|filter| filter.validate().err()) {
+            problem(&format!("its filter cannot be used: {invalid}"));
         }
         if self.types.is_empty() {
             problem(
@@ -139,6 +159,23 @@ impl Registration {
                 "on_dead_letter = \"hold\" makes later events of a key wait, and ordered = \"relaxed\" lets them pass: choose one",
             );
         }
+        if self.options.order == Order::Lifo && self.options.ordered == Ordered::Strict {
+            problem(
+                "order = \"lifo\" hands out the newest event first, and ordered = \"strict\" keeps the oldest of a key first: choose `ordered = \"relaxed\"`, or another order",
+            );
+        }
+        if self.options.order != Order::Fifo && !self.after.is_empty() {
+            problem("`after` joins handlers that read in one order, first in first out: remove `order`, or `after`");
+        }
+        if let Some(batch) = self.options.batch {
+            if batch.size == 0 {
+                problem("batch = 0 would never handle anything: give 1 or more");
+            }
+            if !self.after.is_empty() {
+                problem("it takes batches, and `after` joins handlers of one event: remove `batch`, or `after`");
+            }
+        }
+        self.refused.iter().for_each(|refused| problem(refused));
         if self.nameless_predecessor {
             problem("it comes after a handler without a name: name that one first, `.named(\"…\")`");
         }
@@ -181,6 +218,50 @@ impl Registration {
         self
     }
 
+    /// What to take of the event types: by attributes, such as `Filter::prefix("subject", "eu/")`.
+    #[must_use]
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.options.filter = Some(filter);
+        self
+    }
+
+    /// Begins paused: its events wait until it is resumed.
+    #[must_use]
+    pub fn paused(mut self) -> Self {
+        self.options.paused = true;
+        self
+    }
+
+    /// Which of the waiting events is next.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.options.order = order;
+        self
+    }
+
+    /// How many events a batch handler takes at once, at most.
+    #[must_use]
+    pub fn batch(mut self, size: usize) -> Self {
+        let limits = self.options.batch.unwrap_or_default();
+        self.options.batch = Some(BatchLimits { size, ..limits });
+        self
+    }
+
+    /// How long a batch waits for more events.
+    #[must_use]
+    pub fn batch_wait(mut self, wait: Duration) -> Self {
+        let limits = self.options.batch.unwrap_or_default();
+        self.options.batch = Some(BatchLimits { wait, ..limits });
+        self
+    }
+
+    /// Puts a layer around the handler's calls, inside of those it has already.
+    #[must_use]
+    pub fn layer(mut self, layer: impl Layer) -> Self {
+        self.layers.push(Arc::new(layer));
+        self
+    }
+
     /// Most events in flight at once, of different keys; 1 or more.
     #[must_use]
     pub fn concurrency(mut self, concurrency: usize) -> Self {
@@ -199,7 +280,7 @@ impl Registration {
     #[must_use]
     pub fn inline(mut self) -> Self {
         self.options.inline = true;
-        self.configured()
+        self
     }
 
     /// The event types to take, instead of those of the function's first argument.
@@ -227,7 +308,7 @@ impl Registration {
     #[must_use]
     pub fn classify<E: 'static>(mut self, class_of: impl Fn(&E) -> ErrorClass + Send + Sync + 'static) -> Self {
         self.classify = Classify::by(class_of);
-        self.configured()
+        self
     }
 
     /// What a dead letter does to later events of its key.

@@ -2,9 +2,7 @@
 
 use std::{any::Any, error::Error, fmt, sync::Arc};
 
-use parking_lot::Mutex;
-
-use super::{Effects, Emitted, Invocation, Outcome, Wiring, error::Classed};
+use super::{Emitted, Invocation, Outcome, error::Classed};
 use crate::{
     event::{Envelope, Event},
     policy::ErrorClass,
@@ -167,7 +165,7 @@ impl<T: IntoOutcome, E: Into<Box<dyn Error + Send + Sync>> + 'static> IntoOutcom
 }
 
 #[cold]
-fn failure<E: Into<Box<dyn Error + Send + Sync>> + 'static>(error: E, classify: &Classify) -> Outcome {
+pub(super) fn failure<E: Into<Box<dyn Error + Send + Sync>> + 'static>(error: E, classify: &Classify) -> Outcome {
     let class = classify.class(&error);
     let error: Box<dyn Error + Send + Sync> = error.into();
     if let Some(classed) = error.downcast_ref::<Classed>() {
@@ -216,60 +214,26 @@ impl fmt::Debug for Classify {
     }
 }
 
-/// The end of a call: turns what was returned into the outcome, and keeps the effects.
-pub(super) struct Ending {
-    effects: Option<Arc<Mutex<Effects>>>,
-    classify: Classify,
-}
-
-impl Ending {
-    /// For a handler that returns `R` and, if `keyed`, may write to its state. Costs nothing if it can leave no effects.
-    pub(super) fn of<R: IntoOutcome>(invocation: &Invocation, wiring: &Wiring, keyed: bool) -> Self {
-        let effects = (R::EMITTING || keyed).then(|| invocation.effects().clone());
-        Self { effects, classify: wiring.classify.clone() }
-    }
-
-    /// For a handler that may leave effects by its arguments.
-    pub(super) fn with_effects(invocation: &Invocation, wiring: &Wiring) -> Self {
-        Self { effects: Some(invocation.effects().clone()), classify: wiring.classify.clone() }
-    }
-
-    pub(super) fn conclude<R: IntoOutcome>(&self, returned: R) -> Outcome {
-        conclude(returned, self.effects.as_ref(), &self.classify)
-    }
-}
-
-/// As [`Ending::conclude`], where the call ends before it returns: nothing has to be kept for that.
+/// The end of a call: turns what was returned into the outcome, and keeps what is to be published. `keyed`: the handler
+/// may have written to its state.
 #[inline]
-pub(super) fn concluded<R: IntoOutcome>(invocation: &Invocation, wiring: &Wiring, keyed: bool, returned: R) -> Outcome {
-    let effects = (R::EMITTING || keyed).then(|| invocation.effects());
-    conclude(returned, effects, &wiring.classify)
-}
-
-#[inline]
-fn conclude<R: IntoOutcome>(returned: R, effects: Option<&Arc<Mutex<Effects>>>, classify: &Classify) -> Outcome {
+pub(super) fn conclude<R: IntoOutcome>(invocation: &Invocation, keyed: bool, returned: R) -> Outcome {
     let mut emits = Vec::new();
-    let outcome = returned.into_outcome(&mut emits, classify);
-    if R::EMITTING {
-        return match effects {
-            Some(effects) => keep(outcome, emits, effects),
-            None => outcome,
-        };
+    let outcome = returned.into_outcome(&mut emits, &invocation.binding().classify);
+    if !R::EMITTING {
+        // Nothing is in it; the compiler does not see that, and would free it.
+        std::mem::forget(emits);
+        return if keyed { keep(outcome, Vec::new(), invocation) } else { outcome };
     }
-    // Nothing is in it; the compiler does not see that, and would free it.
-    std::mem::forget(emits);
-    match effects {
-        Some(effects) => keep(outcome, Vec::new(), effects),
-        None => outcome,
-    }
+    keep(outcome, emits, invocation)
 }
 
 /// An ack keeps what was emitted, unless an effect could not be recorded.
-fn keep(outcome: Outcome, mut emits: Vec<Emitted>, effects: &Mutex<Effects>) -> Outcome {
+fn keep(outcome: Outcome, mut emits: Vec<Emitted>, invocation: &Invocation) -> Outcome {
     if outcome != Outcome::Ack {
         return outcome;
     }
-    let mut effects = effects.lock();
+    let mut effects = invocation.effects();
     effects.emits.append(&mut emits);
     match &effects.error {
         Some(error) => Outcome::Reject { class: ErrorClass::Permanent, error: error.clone() },

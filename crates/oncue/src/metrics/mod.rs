@@ -14,7 +14,7 @@ use crate::{
 pub use histogram::{Histogram, MAX_RELATIVE_ERROR};
 
 /// Layout of [`HandlerStats::encode`].
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 /// What became of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct HandlerStats {
     pub dead: u64,
     /// Attempts put off by the handler itself.
     pub deferred: u64,
+    /// Events that were not handled because their time to live was over. They count nowhere else.
+    pub expired: u64,
     /// Σ Tᵢ of finished events, in microseconds.
     pub total_us: u128,
     /// The part of [`total_us`](Self::total_us) since publishing.
@@ -105,6 +107,7 @@ impl HandlerStats {
         self.retried = self.retried.saturating_add(other.retried);
         self.dead = self.dead.saturating_add(other.dead);
         self.deferred = self.deferred.saturating_add(other.deferred);
+        self.expired = self.expired.saturating_add(other.expired);
         self.total_us = self.total_us.saturating_add(other.total_us);
         self.system_us = self.system_us.saturating_add(other.system_us);
         self.handling_us = self.handling_us.saturating_add(other.handling_us);
@@ -184,7 +187,7 @@ impl HandlerStats {
     /// Appends a compact form: about 90 bytes, and 2 to 4 for each bucket of response times in use.
     pub(crate) fn encode(&self, out: &mut Writer) {
         out.u8(LAYOUT);
-        for count in [self.acked, self.retried, self.dead, self.deferred] {
+        for count in [self.acked, self.retried, self.dead, self.deferred, self.expired] {
             out.varint(count);
         }
         for sum in [self.total_us, self.system_us, self.handling_us, self.unfinished_us] {
@@ -211,6 +214,7 @@ impl HandlerStats {
             retried: from.varint()?,
             dead: from.varint()?,
             deferred: from.varint()?,
+            expired: from.varint()?,
             total_us: from.u128()?,
             system_us: from.u128()?,
             handling_us: from.u128()?,
@@ -234,11 +238,12 @@ impl Serialize for HandlerStats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let sum = |micros: u128| u64::try_from(micros).unwrap_or(u64::MAX);
         let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
-        let mut out = serializer.serialize_struct("HandlerStats", 18)?;
+        let mut out = serializer.serialize_struct("HandlerStats", 19)?;
         out.serialize_field("acked", &self.acked)?;
         out.serialize_field("retried", &self.retried)?;
         out.serialize_field("dead", &self.dead)?;
         out.serialize_field("deferred", &self.deferred)?;
+        out.serialize_field("expired", &self.expired)?;
         out.serialize_field("n", &self.finished())?;
         out.serialize_field("total_us_sum", &sum(self.total_us))?;
         out.serialize_field("system_us_sum", &sum(self.system_us))?;

@@ -70,8 +70,10 @@ pub enum PublishError {
 /// A subscription cannot be made or attached.
 #[derive(Debug, Error, Clone)]
 pub enum SubscribeError {
-    /// A handler of this process serves it already.
-    #[error("subscription `{0}` is served already: give one of the handlers another id")]
+    /// It is served already, with another filter, order or dead letter rule.
+    #[error(
+        "subscription `{0}` is served already, with other options: instances that share its events have the same; give a handler of another kind another id"
+    )]
     Busy(String),
     /// It belongs to another topic.
     #[error(
@@ -86,6 +88,41 @@ pub enum SubscribeError {
         wanted: String,
     },
     /// The subscription could not be recorded.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// Something cannot be done to a subscription. Nothing of it is.
+#[derive(Debug, Error, Clone)]
+pub enum ControlError {
+    /// No such subscription.
+    #[error("there is no subscription `{0}`")]
+    UnknownSubscription(String),
+    /// No dead letter of it stands there.
+    #[error("subscription `{subscription}` has no dead letter at {position}: list them, one may have been resolved meanwhile")]
+    NoDeadLetter {
+        /// The subscription.
+        subscription: String,
+        /// The position asked for.
+        position: super::Position,
+    },
+    /// It is served.
+    #[error("subscription `{0}` is being served: stop its handler first, or ask the app that runs it")]
+    Served(String),
+    /// An edited event is another event.
+    #[error("an edited event keeps its {what}: it is `{expected}`, not `{found}`")]
+    OtherEvent {
+        /// The attribute.
+        what: &'static str,
+        /// What it has to be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The dead letters cannot be read.
+    #[error("cannot read: {0}")]
+    Storage(String),
+    /// It could not be recorded.
     #[error(transparent)]
     Publish(#[from] PublishError),
 }

@@ -10,13 +10,15 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 
-pub use error::{ConsumeError, InspectError, OpenError, PublishError, SettleError, SubscribeError};
+pub use error::{ConsumeError, ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError};
 pub use log::{LogTransport, LogUrl};
 pub use position::Position;
 pub use settle::{Action, Attempt, Delivered, Settlement, StateChange};
-pub use subscription::{MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Ordered, Start, SubscriptionSpec};
+pub use subscription::{
+    Control, MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Order, Ordered, Resolution, Start, SubscriptionSpec,
+};
 
-use crate::{clock::Timestamp, event::Envelope, metrics::HandlerStats, policy::ErrorClass};
+use crate::{clock::Timestamp, event::Envelope, filter::Filter, metrics::HandlerStats, policy::ErrorClass};
 
 /// A boxed future: one per batch, so its allocation does not count per event.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -32,8 +34,15 @@ pub trait Transport: Send + Sync + 'static {
     /// Makes events as durable as the topic promises, then gives their positions, in order.
     fn publish(&self, batch: Publish) -> BoxFuture<'_, Result<Vec<Published>, PublishError>>;
 
-    /// Attaches to a subscription, making it if it is new.
+    /// Attaches to a subscription, making it if it is new. Attached several times with one spec, the instances share its
+    /// events.
     fn subscribe(&self, spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>>;
+
+    /// Does something to a subscription from outside; completes when that is durable.
+    fn control(&self, subscription: &str, control: Control) -> BoxFuture<'_, Result<(), ControlError>>;
+
+    /// What is published to a topic from now on, for this process alone: nothing is remembered of it.
+    fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>>;
 
     /// Completes when `subscription` is through with the event.
     fn outcome(&self, event: &EventRef, subscription: &str) -> BoxFuture<'_, Result<Settled, InspectError>>;
@@ -63,6 +72,16 @@ pub trait Consumer: Send {
 
     /// The keyed state of `key` for a member, as of its last settled event.
     fn state(&self, member: usize, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>>;
+}
+
+/// Reads a topic as it grows, without a subscription: for replies and for those who watch.
+pub trait Tail: Send {
+    /// Waits for events and appends them to `out`, at most `limit`. Cancel-safe.
+    fn next<'a>(
+        &'a mut self,
+        limit: usize,
+        out: &'a mut Vec<(Position, Envelope)>,
+    ) -> BoxFuture<'a, Result<(), ConsumeError>>;
 }
 
 /// The answer to [`Transport::subscribe`].
@@ -134,10 +153,15 @@ pub struct EventRef {
 }
 
 /// How an event ended for a subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Settled {
     /// Handled.
     Acked,
+    /// Not handled: it comes after a handler that gave up on the event.
+    Skipped,
+    /// Not handled: its time to live was over.
+    Expired,
     /// Kept as a dead letter, for this reason.
     DeadLettered {
         /// The last error.
@@ -190,6 +214,9 @@ pub trait Inspect: Send + Sync {
 
     /// How far a source with state has come.
     fn source(&self, id: &str) -> SourceState;
+
+    /// What is remembered about a subscription; see [`Control::Remember`].
+    fn remembered(&self, subscription: &str) -> Option<Bytes>;
 }
 
 /// A subscription as people see it.
@@ -201,6 +228,13 @@ pub struct SubscriptionInfo {
     pub topic: String,
     /// The event types it takes; empty = every type.
     pub types: Vec<String>,
+    /// What it takes of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// The event types it may emit.
+    pub emits: Vec<String>,
+    /// The handlers it comes after.
+    pub after: Vec<String>,
     /// Whether a handler of this process serves it; a durable subscription that nobody serves is *detached*.
     pub attached: bool,
     /// Events of the topic that it has not looked at or not settled (an upper bound: its filter is not applied).
@@ -209,8 +243,14 @@ pub struct SubscriptionInfo {
     pub retrying: u64,
     /// Dead letters.
     pub dead: u64,
+    /// When the oldest event was published that it is not through with; nothing if there is none.
+    pub oldest: Option<Timestamp>,
+    /// Events handed out and not settled.
+    pub in_flight: u64,
     /// Counts and times.
     pub stats: HandlerStats,
+    /// The same by event type.
+    pub by_type: Vec<(String, HandlerStats)>,
 }
 
 /// A failed attempt of a dead letter's history.
@@ -233,8 +273,10 @@ pub struct FailedAttempt {
 pub struct DeadLetter {
     /// Where the event stands.
     pub position: Position,
-    /// The event, bytes and attributes as published.
+    /// The event, bytes and attributes as published, or as last edited.
     pub envelope: Envelope,
+    /// Later events of its key wait for it.
+    pub holds: bool,
     /// Every failed attempt, oldest first.
     pub history: Vec<FailedAttempt>,
 }

@@ -37,6 +37,8 @@ pub enum Action {
     Ack,
     /// Not handled and never to be: a predecessor's dead letter makes this member skip the event.
     Skip,
+    /// Not handled and never to be: its time to live is over.
+    Expire,
     /// Failed: deliver again at this wall-clock time. With strict order the key waits.
     Retry(Timestamp),
     /// Failed for good: keep it as a dead letter, with its history.

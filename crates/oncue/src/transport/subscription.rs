@@ -1,11 +1,18 @@
 //! What a subscription asks of a transport.
 
-use crate::event::{Envelope, takes};
+use bytes::Bytes;
+
+use super::Position;
+use crate::{
+    clock::Timestamp,
+    event::{Envelope, takes},
+    filter::Filter,
+};
 
 /// Most handlers that can be joined by `after` edges: their progress is one bit each.
 pub const MAX_MEMBERS: usize = 64;
 
-/// Where a new subscription begins. One that exists goes on where it stands.
+/// Where a new subscription begins. One that exists goes on where it stands, unless it is [reset](Control::Reset).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
@@ -14,6 +21,10 @@ pub enum Start {
     Earliest,
     /// With the next event that is published.
     Latest,
+    /// With the event at this position.
+    At(Position),
+    /// With the first event that was published at this time or later.
+    Since(Timestamp),
 }
 
 /// How strictly order is kept within a key.
@@ -25,6 +36,19 @@ pub enum Ordered {
     Strict,
     /// Later events of a key may pass one that waits for its retry.
     Relaxed,
+}
+
+/// Which of the waiting events is handed out next, as far as the order within keys allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The oldest: a queue.
+    #[default]
+    Fifo,
+    /// The newest: a stack. Only with [`Ordered::Relaxed`].
+    Lifo,
+    /// The one of the highest priority (9 before 0), and of those the oldest.
+    Priority,
 }
 
 /// What a dead letter does to later events of its key, and to the handlers `after` the one that gave up.
@@ -45,6 +69,12 @@ pub struct MemberSpec {
     pub id: String,
     /// Event types that it takes; empty = every type.
     pub types: Vec<String>,
+    /// What it takes of these; nothing = all.
+    pub filter: Option<Filter>,
+    /// Event types that it may emit: for graphs.
+    pub emits: Vec<String>,
+    /// Handlers that it comes after: for graphs.
+    pub after: Vec<String>,
     /// Where it begins if it is new.
     pub start: Start,
     /// What its dead letters do to their keys.
@@ -55,7 +85,7 @@ impl MemberSpec {
     /// Whether this handler takes the event.
     #[must_use]
     pub fn matches(&self, envelope: &Envelope) -> bool {
-        takes(&self.types, envelope.event_type())
+        takes(&self.types, envelope.event_type()) && self.filter.as_ref().is_none_or(|filter| filter.matches(envelope))
     }
 }
 
@@ -67,8 +97,34 @@ pub struct SubscriptionSpec {
     pub topic: String,
     /// The handlers, at most [`MAX_MEMBERS`].
     pub members: Vec<MemberSpec>,
+    /// Which of the waiting events is next.
+    pub order: Order,
     /// How strictly order is kept within a key.
     pub ordered: Ordered,
+}
+
+/// What is done to a subscription from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Dead letters are taken up again, or dropped: all of them or none.
+    Resolve(Vec<(Position, Resolution)>),
+    /// It begins anew: dead letters and retries are forgotten, keyed states stay. Not while it is served.
+    Reset(Start),
+    /// It is forgotten, with its dead letters and its keyed states. Not while it is served.
+    Remove,
+    /// What is to be remembered about it, instead of what was.
+    Remember(Bytes),
+}
+
+/// What becomes of a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// It is handled again, from the first attempt on, by this subscription alone.
+    Redrive,
+    /// As [`Redrive`](Self::Redrive), with these attributes and this data. Id, source and position stay.
+    Edit(Envelope),
+    /// It is given up: nothing waits for it any more.
+    Discard,
 }
 
 /// A set of members of one subscription.

@@ -1,14 +1,13 @@
 //! The call itself: to emit events, and to know where one is.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use thiserror::Error;
 
 use super::{Extract, Rejection};
 use crate::{
     event::{DEFAULT_TOPIC, Envelope, EnvelopeBuilder, Event, InvalidEvent},
-    handler::{Effects, Emitted, Invocation},
+    handler::{Emitted, Invocation},
     transport::Position,
 };
 
@@ -35,14 +34,7 @@ use crate::{
 ///
 /// What is emitted is published with the acknowledgement, atomically; if the handler fails, it is dropped.
 #[derive(Clone, Debug)]
-pub struct Context {
-    envelope: Envelope,
-    position: Position,
-    attempt: u32,
-    subscription: Arc<str>,
-    effects: Arc<Mutex<Effects>>,
-    declared: Option<Arc<[String]>>,
-}
+pub struct Context(Invocation);
 
 /// Why an event was not emitted.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -53,7 +45,7 @@ pub enum EmitError {
     )]
     Undeclared {
         /// The handler.
-        handler: Arc<str>,
+        handler: String,
         /// The event type.
         event_type: String,
     },
@@ -72,14 +64,7 @@ impl Context {
     /// given; see [`emitted`](Self::emitted).
     #[must_use]
     pub fn for_test(envelope: Envelope) -> Self {
-        Self {
-            envelope,
-            position: Position::new(0, 0, 0),
-            attempt: 1,
-            subscription: "test".into(),
-            effects: Arc::default(),
-            declared: None,
-        }
+        Self(Invocation::for_test(envelope))
     }
 
     /// Publishes an event with the acknowledgement.
@@ -117,58 +102,70 @@ impl Context {
 
     fn emit_to(&self, topic: &'static str, envelope: Envelope) -> Result<(), EmitError> {
         let event_type = envelope.event_type();
-        if let Some(declared) = &self.declared
+        if let Some(declared) = &self.0.binding().emits
             && declared.iter().all(|known| known != event_type)
         {
             return Err(EmitError::Undeclared {
-                handler: self.subscription.clone(),
+                handler: self.subscription().to_owned(),
                 event_type: event_type.to_owned(),
             });
         }
-        self.effects.lock().emits.push(Emitted { topic, envelope });
+        self.0.effects().emits.push(Emitted { topic, envelope });
         Ok(())
     }
 
     /// What was emitted so far.
     #[must_use]
     pub fn emitted(&self) -> Vec<Envelope> {
-        self.effects.lock().emits.iter().map(|emitted| emitted.envelope.clone()).collect()
+        self.0.effects().emits.iter().map(|emitted| emitted.envelope.clone()).collect()
+    }
+
+    /// Gives the attempt more time: at least this long from now, whatever its timeout. Where a pulling client holds the
+    /// event, its lease is extended.
+    pub fn extend(&self, time: Duration) {
+        self.0.extend(time);
+    }
+
+    /// How much time is left to the attempt; none if it has no timeout.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        self.0.time_left()
     }
 
     /// Which attempt this is: 1 is the first.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.0.attempt()
     }
 
     /// Where the event stands in its topic.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.position
+        self.0.position()
     }
 
     /// The event as it travelled.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
-        &self.envelope
+        self.0.envelope()
     }
 
     /// The id of the handler's subscription.
     #[must_use]
     pub fn subscription(&self) -> &str {
-        &self.subscription
+        self.0.subscription()
     }
 
     /// The id of the first event of the chain that led here: this event's own if it is the first.
     #[must_use]
     pub fn correlation_id(&self) -> &str {
-        self.envelope.correlation_id().unwrap_or_else(|| self.envelope.id())
+        self.envelope().correlation_id().unwrap_or_else(|| self.envelope().id())
     }
 
     /// The id of the event whose handling emitted this one, if it was emitted.
     #[must_use]
     pub fn causation_id(&self) -> Option<&str> {
-        self.envelope.causation_id()
+        self.envelope().causation_id()
     }
 }
 
@@ -177,13 +174,6 @@ impl Extract for Context {
     const EMITTING: bool = true;
 
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
-        Ok(Self {
-            envelope: invocation.envelope.clone(),
-            position: invocation.position,
-            attempt: invocation.attempt,
-            subscription: invocation.subscription.clone(),
-            effects: invocation.effects().clone(),
-            declared: invocation.declared(),
-        })
+        Ok(Self(invocation.clone()))
     }
 }

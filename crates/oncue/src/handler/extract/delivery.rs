@@ -6,14 +6,14 @@ use crate::{event::Envelope, handler::Invocation, transport::Position};
 #[diagnostic::do_not_recommend]
 impl Extract for Envelope {
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
-        Ok(invocation.envelope.clone())
+        Ok(invocation.envelope().clone())
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl Extract for Position {
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
-        Ok(invocation.position)
+        Ok(invocation.position())
     }
 }
 
@@ -33,6 +33,6 @@ pub struct Attempt(pub u32);
 #[diagnostic::do_not_recommend]
 impl Extract for Attempt {
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
-        Ok(Self(invocation.attempt))
+        Ok(Self(invocation.attempt()))
     }
 }

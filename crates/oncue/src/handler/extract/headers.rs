@@ -41,6 +41,6 @@ impl Headers {
 #[diagnostic::do_not_recommend]
 impl Extract for Headers {
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
-        Ok(Self(invocation.envelope.clone()))
+        Ok(Self(invocation.envelope().clone()))
     }
 }

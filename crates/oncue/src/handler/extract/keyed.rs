@@ -5,15 +5,14 @@ use std::{
     fmt,
     marker::PhantomData,
     ops::{Deref, DerefMut},
-    sync::Arc,
 };
 
-use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Extract, Rejection};
 use crate::{
-    handler::{Effects, Invocation, StateChange},
+    event::Envelope,
+    handler::{Invocation, StateChange},
     policy::ErrorClass,
 };
 
@@ -46,7 +45,7 @@ pub struct Keyed<T> {
     value: T,
     is_new: bool,
     change: Change,
-    effects: Arc<Mutex<Effects>>,
+    invocation: Invocation,
     /// Here and not a bound of the type, so that the type can be named where its state cannot be written.
     encode: fn(&T) -> serde_json::Result<Vec<u8>>,
 }
@@ -62,7 +61,8 @@ impl<T: Serialize> Keyed<T> {
     /// A state that no bus loaded: for tests that call a handler directly.
     #[must_use]
     pub fn for_test(value: T) -> Self {
-        Self { value, is_new: false, change: Change::None, effects: Arc::default(), encode: serde_json::to_vec }
+        let invocation = Invocation::for_test(Envelope::blank());
+        Self { value, is_new: false, change: Change::None, invocation, encode: serde_json::to_vec }
     }
 }
 
@@ -70,7 +70,7 @@ impl<T> Keyed<T> {
     /// Sees what a handler makes of this state, in tests.
     #[must_use]
     pub fn probe(&self) -> KeyedProbe<T> {
-        KeyedProbe { effects: self.effects.clone(), state: PhantomData }
+        KeyedProbe { invocation: self.invocation.clone(), state: PhantomData }
     }
 
     /// The value.
@@ -121,7 +121,7 @@ impl<T> Drop for Keyed<T> {
             Change::Clear => Ok(StateChange::Clear),
             Change::Set => (self.encode)(&self.value).map(|json| StateChange::Set(json.into())),
         };
-        let mut effects = self.effects.lock();
+        let mut effects = self.invocation.effects();
         match change {
             Ok(change) => effects.state = Some(change),
             Err(error) => {
@@ -146,19 +146,19 @@ impl<T: KeyedState> Extract for Keyed<T> {
     const KEYED: bool = true;
 
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
-        if invocation.envelope.key().is_none() {
-            let event_type = invocation.envelope.event_type();
+        if invocation.envelope().key().is_none() {
+            let event_type = invocation.envelope().event_type();
             return Err(Rejection::new(
                 ErrorClass::Permanent,
                 format!(
                     "handler `{}` keeps state by key (`Keyed<{}>`), and this `{event_type}` has no key: \
                      add `key = …` to its `#[event(…)]`, or publish it with a `subject` or `partitionkey`",
-                    invocation.subscription,
+                    invocation.subscription(),
                     type_name::<T>(),
                 ),
             ));
         }
-        let value = match &invocation.keyed {
+        let value = match invocation.keyed() {
             None => T::default(),
             Some(stored) => serde_json::from_slice(stored).map_err(|error| {
                 let type_name = type_name::<T>();
@@ -168,9 +168,9 @@ impl<T: KeyedState> Extract for Keyed<T> {
                 )
             })?,
         };
-        let effects = invocation.effects().clone();
-        let is_new = invocation.keyed.is_none();
-        Ok(Self { value, is_new, change: Change::None, effects, encode: serde_json::to_vec })
+        let is_new = invocation.keyed().is_none();
+        let invocation = invocation.clone();
+        Ok(Self { value, is_new, change: Change::None, invocation, encode: serde_json::to_vec })
     }
 }
 
@@ -182,7 +182,7 @@ impl<T: fmt::Debug> fmt::Debug for Keyed<T> {
 
 /// Sees what a handler made of its [`Keyed`] state; made by [`Keyed::probe`].
 pub struct KeyedProbe<T> {
-    effects: Arc<Mutex<Effects>>,
+    invocation: Invocation,
     state: PhantomData<fn() -> T>,
 }
 
@@ -190,7 +190,7 @@ impl<T: DeserializeOwned> KeyedProbe<T> {
     /// What would be written: nothing if the handler changed nothing, or cleared the state.
     #[must_use]
     pub fn value(&self) -> Option<T> {
-        match &self.effects.lock().state {
+        match &self.invocation.effects().state {
             Some(StateChange::Set(json)) => serde_json::from_slice(json).ok(),
             _ => None,
         }
@@ -199,12 +199,12 @@ impl<T: DeserializeOwned> KeyedProbe<T> {
     /// Whether the handler cleared the state.
     #[must_use]
     pub fn is_cleared(&self) -> bool {
-        self.effects.lock().state == Some(StateChange::Clear)
+        self.invocation.effects().state == Some(StateChange::Clear)
     }
 }
 
 impl<T> fmt::Debug for KeyedProbe<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeyedProbe").field(&self.effects.lock().state).finish()
+        f.debug_tuple("KeyedProbe").field(&self.invocation.effects().state).finish()
     }
 }

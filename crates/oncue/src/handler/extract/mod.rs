@@ -28,6 +28,9 @@ pub trait Extract: Sized + Send + 'static {
     /// Whether events can be emitted by it.
     const EMITTING: bool = false;
 
+    /// Whether it is of the one event that is handled, so that a batch handler cannot take it.
+    const PER_EVENT: bool = true;
+
     /// The argument.
     ///
     /// # Errors
@@ -70,6 +73,8 @@ pub trait Arguments: Sized + Send + 'static {
     const KEYED: bool;
     /// Whether one of them can emit.
     const EMITTING: bool;
+    /// Whether one of them is of one event.
+    const PER_EVENT: bool;
 
     /// The arguments.
     ///
@@ -89,6 +94,7 @@ macro_rules! arguments {
         impl<$($argument: Extract),*> Arguments for ($($argument,)*) {
             const KEYED: bool = false $(|| $argument::KEYED)*;
             const EMITTING: bool = false $(|| $argument::EMITTING)*;
+            const PER_EVENT: bool = false $(|| $argument::PER_EVENT)*;
 
             #[inline]
             #[allow(unused_variables, clippy::unused_unit, reason = "no arguments")]

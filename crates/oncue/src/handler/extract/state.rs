@@ -38,8 +38,10 @@ use crate::{
 pub struct State<T>(pub T);
 
 impl<T: Clone + Send + Sync + 'static> Extract for State<T> {
+    const PER_EVENT: bool = false;
+
     fn extract(invocation: &Invocation) -> Result<Self, Rejection> {
-        match invocation.states.get::<T>() {
+        match invocation.binding().states.get::<T>() {
             Some(value) => Ok(Self(value.clone())),
             None => Err(Rejection::new(ErrorClass::Transient, missing::<T>())),
         }

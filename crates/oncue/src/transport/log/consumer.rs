@@ -1,46 +1,48 @@
 //! Handing out events of the log to one subscription.
 //!
-//! New events are read in order. What waits (behind a retry, or for it) is remembered as an offset and read again: the
-//! event itself stays on disk. Nothing here is written: after a crash the same is found by reading from the lowest
-//! unsettled event on.
+//! New events are read in order. What waits (behind a retry, for it, or for its time) is remembered as an offset and read
+//! again: the event itself stays on disk. Nothing here is written: after a crash the same is found by reading from the
+//! lowest unsettled event on.
 
 use std::{
-    collections::BTreeSet,
     future::poll_fn,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
-use oncue_log::{Cursor, Record};
+use oncue_log::Record;
 use parking_lot::Mutex;
 
-use super::{Inner, Shared, records::SubscriptionNumber, topics::Topic};
+use super::{
+    Inner, Shared,
+    hand::{ConsumerId, Hand, InFlight},
+    records::SubscriptionNumber,
+    topics::Topic,
+};
 use crate::{
     clock::{Sleep, Timestamp},
     event::Envelope,
-    number_map::NumberMap,
     transport::{
-        BoxFuture, ConsumeError, Consumer, Delivered, Limit, Members, Ordered, Position, SettleError, Settlement,
+        BoxFuture, ConsumeError, Consumer, Delivered, Limit, Members, Position, SettleError, Settlement,
         SubscriptionSpec,
     },
 };
 
-/// Most keys that may wait for a retry, and most events that may wait behind them: past that, nothing new is handed out
-/// until some of them are through.
-const MAX_PARKED_KEYS: usize = 100_000;
-const MAX_WAITING: usize = 1_000_000;
-/// Most events of one key that are handed out at once: a hot key leaves room for the others.
-const MAX_PER_KEY: usize = 32;
 /// Schedules are wall time, and the wall clock may be stepped: it is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Records read from the log at once.
 const READ_RECORDS: usize = 512;
 
-pub(crate) struct LogConsumer(Arc<Core>);
+/// One of the instances that share a subscription.
+pub(crate) struct LogConsumer {
+    core: Arc<Core>,
+    id: ConsumerId,
+}
 
+/// What the instances of a subscription share.
 pub(super) struct Core {
     pub(super) inner: Arc<Inner>,
     pub(super) topic: Topic,
@@ -50,106 +52,59 @@ pub(super) struct Core {
     pub(super) hand: Mutex<Hand>,
 }
 
-/// What is handed out, and what waits. Locked before `Inner::shared`, never after.
-pub(super) struct Hand {
-    /// Where new events are read.
-    cursor: Cursor,
-    /// Where events that waited are read again.
-    again: Option<Cursor>,
-    records: Vec<Record>,
-    pub(super) in_flight: NumberMap<InFlight>,
-    /// Offsets to be handed out again now, in order.
-    ready: BTreeSet<u64>,
-    /// Offsets to be handed out again at a time.
-    due: BTreeSet<(Timestamp, u64)>,
-    ordered: Ordered,
-    /// Keys in flight or waiting.
-    keys: NumberMap<Key>,
-    parked_keys: usize,
-    waiting: usize,
-    waker: Option<Waker>,
-}
-
-/// See `Envelope::key_hash`.
-type KeyHash = u64;
-
-#[derive(Default)]
-struct Key {
-    /// Events handed out and not settled.
-    in_flight: usize,
-    /// The event that the key waits for: it will be tried again, or holds the key as a dead letter.
-    head: Option<u64>,
-    /// Later events, by offset only.
-    waiting: BTreeSet<u64>,
-}
-
-impl Key {
-    /// Whether an event may be handed out now, without passing one of its key.
-    fn lets_pass(&self, offset: u64) -> bool {
-        match self.head {
-            Some(head) => head == offset,
-            None => self.in_flight < MAX_PER_KEY && self.waiting.first().is_none_or(|waiting| offset < *waiting),
-        }
-    }
-}
-
-/// An event that is being handled.
-pub(super) struct InFlight {
-    pub(super) envelope: Envelope,
-    pub(super) partition: u16,
-    /// Members whose settlement is yet to come.
-    pub(super) open: Members,
-}
-
 /// Where an event stands with the members of a subscription.
 pub(super) struct Standing {
     pub(super) due: Members,
     done: Members,
     dead: Members,
     attempts: Vec<(u8, u32)>,
-    /// The earliest retry that is not due yet.
+    /// The earliest time that is not there yet at which it is to be handed out: a retry, or its own.
     pub(super) retry_at: Option<Timestamp>,
     /// A dead letter holds the key.
     pub(super) held: bool,
 }
 
-impl LogConsumer {
+impl Core {
     pub(super) fn new(
         inner: Arc<Inner>,
         topic: Topic,
         spec: SubscriptionSpec,
         numbers: Vec<SubscriptionNumber>,
     ) -> Self {
-        let low = {
+        let (low, redriven) = {
             let shared = inner.shared.lock();
-            let low = |number: &SubscriptionNumber| shared.state.subscriptions[*number as usize].settled.low();
-            numbers.iter().map(low).min().unwrap_or(0)
+            let states = numbers.iter().map(|number| &shared.state.subscriptions[*number as usize]);
+            let low = states.clone().map(|state| state.settled.low()).min().unwrap_or(0);
+            let again: Vec<u64> = states.flat_map(|state| state.redriven.keys().copied()).collect();
+            (low, again)
         };
-        let hand = Mutex::new(Hand {
-            cursor: inner.log.cursor(topic.id, low),
-            again: None,
-            records: Vec::new(),
-            in_flight: NumberMap::default(),
-            ready: BTreeSet::new(),
-            due: BTreeSet::new(),
-            ordered: spec.ordered,
-            keys: NumberMap::default(),
-            parked_keys: 0,
-            waiting: 0,
-            waker: None,
-        });
-        Self(Arc::new(Core { inner, topic, spec, numbers, hand }))
+        let mut hand = Hand::new(inner.log.cursor(topic.id, low), &spec);
+        // Where they stand with their key is found when they are read.
+        for offset in redriven {
+            hand.make_ready(hand.place(offset, &Envelope::blank()));
+        }
+        Self { inner, topic, spec, numbers, hand: Mutex::new(hand) }
+    }
+
+    /// Another instance; nothing if the last one has gone.
+    pub(super) fn join(self: &Arc<Self>, first: bool) -> Option<LogConsumer> {
+        let id = self.hand.lock().join(first)?;
+        Some(LogConsumer { core: Arc::clone(self), id })
     }
 }
 
 impl Drop for LogConsumer {
     fn drop(&mut self) {
-        self.0.inner.detach(&self.0.numbers);
+        let mut hand = self.core.hand.lock();
+        if hand.leave(self.id) {
+            self.core.inner.detach(&self.core);
+        }
     }
 }
 
 impl Core {
-    /// How an event stands with each member. Members that do not want its type are through with it here and now.
+    /// How an event stands with each member. Members that do not want it are through with it here and now, and so are
+    /// those that it comes too late for.
     pub(super) fn standing(&self, shared: &mut Shared, offset: u64, envelope: &Envelope, now: Timestamp) -> Standing {
         let mut standing = Standing {
             due: Members::NONE,
@@ -159,63 +114,119 @@ impl Core {
             retry_at: None,
             held: false,
         };
+        let expired = envelope.expires().is_some_and(|expires| expires <= now);
+        let not_before = envelope.due().filter(|due| *due > now);
         for (member, (number, spec)) in self.numbers.iter().zip(&self.spec.members).enumerate() {
             let state = &mut shared.state.subscriptions[*number as usize];
+            let again = state.redriven.contains_key(&offset);
             if let Some(dead) = state.dead.get(&offset) {
                 standing.dead.insert(member);
                 standing.held |= dead.hold;
-            } else if state.settled.contains(offset) {
+            } else if !again && state.settled.contains(offset) {
                 standing.done.insert(member);
-            } else if !spec.matches(envelope) {
+            } else if !again && !spec.matches(envelope) {
                 state.settled.insert(offset);
                 standing.done.insert(member);
+            } else if expired {
+                state.expire(offset);
+                standing.done.insert(member);
+                shared.tell((*number, offset));
             } else if let Some(failing) = state.failing.get(&offset) {
                 standing.attempts.push((u8::try_from(member).unwrap_or(u8::MAX), failing.attempts));
-                if failing.due <= now {
-                    standing.due.insert(member);
-                } else {
-                    let earlier = standing.retry_at.is_none_or(|at| failing.due < at);
-                    standing.retry_at = if earlier { Some(failing.due) } else { standing.retry_at };
-                }
+                standing.wait(member, Some(failing.due).filter(|due| *due > now));
             } else {
-                standing.due.insert(member);
+                standing.wait(member, not_before);
             }
         }
         standing
     }
 
     /// Hands out what can be handed out now; true if new events may be left in the log.
-    fn hand_out(&self, hand: &mut Hand, limit: Limit, out: &mut Vec<Delivered>) -> Result<bool, ConsumeError> {
+    fn hand_out(
+        &self,
+        consumer: ConsumerId,
+        hand: &mut Hand,
+        limit: Limit,
+        out: &mut Vec<Delivered>,
+    ) -> Result<bool, ConsumeError> {
         let now = self.inner.clock.now();
-        while let Some((due, offset)) = hand.due.first().copied().filter(|(due, _)| *due <= now) {
-            hand.due.remove(&(due, offset));
-            hand.ready.insert(offset);
-        }
-        // Read first, decide then: nobody waits for the disk behind the lock that deciding takes.
+        hand.take_due(now);
         let mut room = limit;
+        if hand.is_ranked() {
+            // What is next is known when all of it is.
+            let more = self.read_new(consumer, hand, now, &mut Limit { events: usize::MAX, bytes: usize::MAX }, out)?;
+            if more {
+                return Ok(true);
+            }
+        }
+        self.hand_out_ready(consumer, hand, now, &mut room, out)?;
+        if hand.is_ranked() {
+            return Ok(false);
+        }
+        self.read_new(consumer, hand, now, &mut room, out)
+    }
+
+    /// Hands out what waited and need not wait any more.
+    fn hand_out_ready(
+        &self,
+        consumer: ConsumerId,
+        hand: &mut Hand,
+        now: Timestamp,
+        room: &mut Limit,
+        out: &mut Vec<Delivered>,
+    ) -> Result<(), ConsumeError> {
+        // Read first, decide then: nobody waits for the disk behind the lock that deciding takes.
         let mut records = std::mem::take(&mut hand.records);
-        while room.events > 0 && room.bytes > 0 && !hand.ready.is_empty() {
+        while room.events > 0 && room.bytes > 0 && hand.has_ready() {
             records.clear();
             let mut bytes = 0;
             while records.len() < room.events.min(READ_RECORDS)
                 && bytes < room.bytes
-                && let Some(offset) = hand.ready.pop_first()
+                && let Some(offset) = hand.pop_ready()
             {
                 let record = self.read_again(hand, offset)?;
                 bytes += record.data.len();
                 records.push(record);
             }
-            self.consider_all(hand, &records, now, &mut room, out)?;
+            let mut shared = self.inner.shared.lock();
+            for record in &records {
+                if let Some(delivered) = self.consider(consumer, hand, &mut shared, record, now, true)? {
+                    room.take(&delivered);
+                    out.push(delivered);
+                }
+            }
         }
-        let blocked = hand.parked_keys >= MAX_PARKED_KEYS || hand.waiting >= MAX_WAITING;
         records.clear();
-        let mut read = Ok(0);
-        if room.events > 0 && room.bytes > 0 && !blocked {
-            let wanted = room.events.min(READ_RECORDS);
-            read = self.inner.log.read(&mut hand.cursor, wanted, room.bytes, &mut records);
-            self.consider_all(hand, &records, now, &mut room, out)?;
-            self.inner.progress.notify_waiters();
+        hand.records = records;
+        Ok(())
+    }
+
+    /// Reads new events, and hands them out unless they have to wait; true if some were read.
+    fn read_new(
+        &self,
+        consumer: ConsumerId,
+        hand: &mut Hand,
+        now: Timestamp,
+        room: &mut Limit,
+        out: &mut Vec<Delivered>,
+    ) -> Result<bool, ConsumeError> {
+        if room.events == 0 || room.bytes == 0 || hand.is_full() {
+            return Ok(false);
         }
+        let mut records = std::mem::take(&mut hand.records);
+        records.clear();
+        let wanted = room.events.min(READ_RECORDS);
+        let read = self.inner.log.read(&mut hand.cursor, wanted, room.bytes, &mut records);
+        {
+            let mut shared = self.inner.shared.lock();
+            for record in &records {
+                if let Some(delivered) = self.consider(consumer, hand, &mut shared, record, now, false)? {
+                    room.take(&delivered);
+                    out.push(delivered);
+                }
+            }
+        }
+        self.inner.progress.notify_waiters();
         let more = !records.is_empty();
         records.clear();
         hand.records = records;
@@ -223,27 +234,9 @@ impl Core {
         Ok(more)
     }
 
-    fn consider_all(
-        &self,
-        hand: &mut Hand,
-        records: &[Record],
-        now: Timestamp,
-        room: &mut Limit,
-        out: &mut Vec<Delivered>,
-    ) -> Result<(), ConsumeError> {
-        let mut shared = self.inner.shared.lock();
-        for record in records {
-            if let Some(delivered) = self.consider(hand, &mut shared, record, now)? {
-                room.events -= 1;
-                room.bytes = room.bytes.saturating_sub(delivered.envelope.encoded_bytes());
-                out.push(delivered);
-            }
-        }
-        Ok(())
-    }
-
     fn poll_next(
         &self,
+        consumer: ConsumerId,
         cx: &mut Context<'_>,
         timer: &mut Option<(Timestamp, Sleep)>,
         limit: Limit,
@@ -252,7 +245,7 @@ impl Core {
         // Taken before reading: what becomes durable meanwhile wakes us at once.
         let durable = self.inner.log.durable();
         let mut hand = self.hand.lock();
-        let more = self.hand_out(&mut hand, limit, out)?;
+        let more = self.hand_out(consumer, &mut hand, limit, out)?;
         if !out.is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -261,7 +254,7 @@ impl Core {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        hand.waker = Some(cx.waker().clone());
+        hand.wait(consumer, cx);
         let due = hand.due.first().map(|(due, _)| *due);
         drop(hand);
         if let Some(due) = due {
@@ -288,6 +281,9 @@ impl Core {
     /// goes from the one to the next.
     fn read_again(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {
         const NEAR: u64 = 256;
+        if let Some(record) = self.read_redriven(offset)? {
+            return Ok(record);
+        }
         let known = hand.again.take();
         let near = known.filter(|cursor| cursor.offset() <= offset && offset - cursor.offset() < NEAR);
         let mut cursor = near.unwrap_or_else(|| self.inner.log.cursor(self.topic.id, offset));
@@ -308,13 +304,34 @@ impl Core {
         })
     }
 
-    /// Hands one event out, or lets it wait, or passes it by.
+    /// An event that is handled again is read from its copy: the topic may have dropped it, and it may have been edited.
+    fn read_redriven(&self, offset: u64) -> Result<Option<Record>, ConsumeError> {
+        let lsn = {
+            let shared = self.inner.shared.lock();
+            let of_member = |number: &SubscriptionNumber| {
+                let state = &shared.state.subscriptions[*number as usize];
+                state.redriven.get(&offset).copied()
+            };
+            self.numbers.iter().find_map(of_member)
+        };
+        let Some(lsn) = lsn else { return Ok(None) };
+        let again = self.inner.redriven(lsn).map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        let data = again.envelope.to_stored();
+        let topic = self.topic.id;
+        let kind = oncue_log::KIND_EVENT;
+        let (partition, time) = (again.about.partition, again.envelope.published().as_micros());
+        Ok(Some(Record { lsn, kind, topic, partition, offset, time, data }))
+    }
+
+    /// Hands one event out, or lets it wait, or passes it by. `again`: it waited before.
     fn consider(
         &self,
+        consumer: ConsumerId,
         hand: &mut Hand,
         shared: &mut Shared,
         record: &Record,
         now: Timestamp,
+        again: bool,
     ) -> Result<Option<Delivered>, ConsumeError> {
         let offset = record.offset;
         if hand.in_flight.contains_key(&offset) {
@@ -322,33 +339,37 @@ impl Core {
         }
         let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
         let standing = self.standing(shared, offset, &envelope, now);
-        let key = envelope.key_hash();
+        let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));
+        let scheduled = standing.retry_at.is_some() && standing.attempts.is_empty() && standing.dead.is_empty();
+        if scheduled && standing.due.is_empty() {
+            // Not an event of its key yet: it takes its place when its time comes.
+            hand.due.extend(standing.retry_at.map(|at| (at, place)));
+            return Ok(None);
+        }
         let waits = standing.retry_at.is_some() || standing.held;
         if standing.due.is_empty() && !waits {
             hand.unpark(key, offset);
             return Ok(None);
         }
-        if let Some(key) = key {
-            let state = hand.keys.entry(key).or_default();
-            if !state.lets_pass(offset) {
-                hand.waiting += usize::from(state.waiting.insert(offset));
-                return Ok(None);
-            }
+        if hand.is_ranked() && !again && !waits {
+            hand.rank(key, place);
+            return Ok(None);
+        }
+        if !hand.may_pass(key, place) {
+            return Ok(None);
         }
         if waits {
             // Also while other members handle it: for one of them it is not over.
             hand.park(key, offset);
         }
         if standing.due.is_empty() {
-            hand.due.extend(standing.retry_at.map(|at| (at, offset)));
+            hand.due.extend(standing.retry_at.map(|at| (at, place)));
             return Ok(None);
-        }
-        if let Some(state) = key.and_then(|key| hand.keys.get_mut(&key)) {
-            state.in_flight += 1;
         }
         let envelope = envelope.detached();
         let partition = record.partition;
-        hand.in_flight.insert(offset, InFlight { envelope: envelope.clone(), partition, open: standing.due });
+        let event = InFlight { envelope: envelope.clone(), partition, open: standing.due, holder: consumer };
+        hand.hand_out(offset, event);
         Ok(Some(Delivered {
             envelope,
             position: Position::new(partition, offset, 0),
@@ -360,97 +381,36 @@ impl Core {
     }
 }
 
-impl Hand {
-    /// Later events of the key wait for the one at `offset`, where order is strict.
-    pub(super) fn park(&mut self, key: Option<KeyHash>, offset: u64) {
-        let Some(key) = key.filter(|_| self.ordered == Ordered::Strict) else { return };
-        let state = self.keys.entry(key).or_default();
-        if state.head.is_none() {
-            state.head = Some(offset);
-            self.parked_keys += 1;
+impl Standing {
+    /// A member is to handle the event, now or at a time.
+    fn wait(&mut self, member: usize, until: Option<Timestamp>) {
+        match until {
+            None => self.due.insert(member),
+            Some(at) => self.retry_at = Some(self.retry_at.map_or(at, |known| known.min(at))),
         }
     }
+}
 
-    /// The event at `offset` is through: if its key waited for it, the key goes on.
-    pub(super) fn unpark(&mut self, key: Option<KeyHash>, offset: u64) {
-        let Some(key) = key else { return };
-        if let Some(state) = self.keys.get_mut(&key)
-            && state.head == Some(offset)
-        {
-            state.head = None;
-            self.parked_keys -= 1;
-        }
-        self.let_go_on(key);
-    }
-
-    /// An event of the key is no longer in flight.
-    pub(super) fn landed(&mut self, key: Option<KeyHash>) {
-        if let Some(state) = key.and_then(|key| self.keys.get_mut(&key)) {
-            state.in_flight = state.in_flight.saturating_sub(1);
-        }
-    }
-
-    /// Makes ready what waits in a key and need not wait any more; forgets a key with nothing left.
-    fn let_go_on(&mut self, key: KeyHash) {
-        let Some(state) = self.keys.get_mut(&key) else { return };
-        if state.head.is_some() {
-            return;
-        }
-        if state.in_flight == 0 && state.waiting.is_empty() {
-            self.keys.remove(&key);
-            return;
-        }
-        // In halves: one wake for many events.
-        if state.waiting.is_empty() || state.in_flight > MAX_PER_KEY / 2 {
-            return;
-        }
-        for _ in state.in_flight..MAX_PER_KEY {
-            let Some(offset) = state.waiting.pop_first() else { break };
-            self.waiting -= 1;
-            self.ready.insert(offset);
-        }
-        self.wake();
-    }
-
-    /// The event at `offset` was given back unhandled.
-    pub(super) fn give_back(&mut self, key: Option<KeyHash>, offset: u64) {
-        match key.and_then(|key| self.keys.get_mut(&key)) {
-            Some(state) if state.head.is_some_and(|head| head != offset) => {
-                self.waiting += usize::from(state.waiting.insert(offset));
-            }
-            _ => {
-                self.ready.insert(offset);
-            }
-        }
-        self.wake();
-    }
-
-    /// The event at `offset` is to be handed out again at a time.
-    pub(super) fn retry_at(&mut self, at: Timestamp, offset: u64) {
-        self.due.insert((at, offset));
-        self.wake();
-    }
-
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+impl Limit {
+    fn take(&mut self, delivered: &Delivered) {
+        self.events -= 1;
+        self.bytes = self.bytes.saturating_sub(delivered.envelope.encoded_bytes());
     }
 }
 
 impl Consumer for LogConsumer {
     fn next<'a>(&'a mut self, limit: Limit, out: &'a mut Vec<Delivered>) -> BoxFuture<'a, Result<(), ConsumeError>> {
-        let core = &self.0;
+        let (core, id) = (&self.core, self.id);
         let mut timer = None;
-        poll_fn(move |cx| core.poll_next(cx, &mut timer, limit, out)).boxed()
+        poll_fn(move |cx| core.poll_next(id, cx, &mut timer, limit, out)).boxed()
     }
 
     fn settle(&self, batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>> {
-        super::settle::settle(&self.0, batch)
+        super::settle::settle(&self.core, self.id, batch)
     }
 
     fn state(&self, member: usize, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
-        let core = Arc::clone(&self.0);
+        let core = Arc::clone(&self.core);
         let stored = core.inner.shared.lock().state.subscriptions[core.numbers[member] as usize].keyed.get(key);
         async move {
             let Some(stored) = stored else { return Ok(None) };

@@ -1,20 +1,24 @@
 //! What the log knows, for people, reports and receipts.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
-use oncue_log::Lsn;
+use oncue_log::{Lsn, TopicId};
 use tokio::sync::oneshot;
 
 use super::{
     Inner,
     keyed::Stored,
-    records::{Change, Dead},
-    state::{DeadEntry, SubscriptionState},
+    records::{Change, Dead, End, Redrive, SubscriptionNumber},
+    state::{DeadEntry, SubscriptionState, Types},
 };
 use crate::{
+    clock::Timestamp,
     event::{Envelope, takes},
-    transport::{DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, SubscriptionInfo},
+    transport::{DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, SubscriptionInfo},
 };
 
 fn storage(error: impl std::fmt::Display) -> InspectError {
@@ -26,17 +30,27 @@ impl Inner {
         InspectError::UnknownSubscription(id.to_owned())
     }
 
-    fn info(&self, state: &SubscriptionState, attached: bool) -> SubscriptionInfo {
-        let (_, next) = self.offsets(oncue_log::TopicId(state.about.topic));
+    fn info(&self, state: &SubscriptionState, types: &Types, attached: bool) -> SubscriptionInfo {
+        let (_, next) = self.offsets(TopicId(state.about.topic));
+        let by_type = state.by_type.iter().map(|(number, stats)| match types.name(*number) {
+            "" => ("(other)".to_owned(), stats.clone()),
+            name => (name.to_owned(), stats.clone()),
+        });
         SubscriptionInfo {
             id: state.about.id.clone(),
             topic: self.topics.name(state.about.topic).unwrap_or_default(),
             types: state.about.types.clone(),
+            filter: state.about.filter.clone(),
+            emits: state.about.emits.clone(),
+            after: state.about.after.clone(),
             attached,
             lag: state.settled.missing_below(next),
             retrying: state.failing.len() as u64,
             dead: state.dead.len() as u64,
+            oldest: None,
+            in_flight: 0,
             stats: state.stats.clone(),
+            by_type: by_type.collect(),
         }
     }
 
@@ -45,6 +59,7 @@ impl Inner {
         Ok(DeadLetter {
             position: Position::new(dead.about.partition, dead.about.offset, 0),
             envelope: dead.envelope,
+            holds: dead.about.hold,
             history: dead.about.history,
         })
     }
@@ -56,6 +71,51 @@ impl Inner {
             Ok(_) => Err(InspectError::Storage(format!("record {lsn} is no dead letter"))),
             Err(error) => Err(storage(error)),
         }
+    }
+
+    pub(super) fn redriven(&self, lsn: Lsn) -> Result<Redrive, InspectError> {
+        let record = self.log.record(lsn).map_err(storage)?;
+        match Change::decode(record.kind, &record.data) {
+            Ok(Some(Change::Redrive(redrive))) => Ok(redrive),
+            Ok(_) => Err(InspectError::Storage(format!("record {lsn} is no redriven event"))),
+            Err(error) => Err(storage(error)),
+        }
+    }
+
+    /// When the event at an offset was published.
+    fn published(&self, topic: TopicId, offset: u64) -> Result<Option<Timestamp>, InspectError> {
+        let mut cursor = self.log.cursor(topic, offset);
+        let mut records = Vec::with_capacity(1);
+        self.log.read(&mut cursor, 1, usize::MAX, &mut records).map_err(storage)?;
+        let envelope = records.first().map(|record| Envelope::from_stored(&record.data)).transpose().map_err(storage)?;
+        Ok(envelope.map(|envelope| envelope.published()))
+    }
+
+    /// The offset where a subscription of a topic begins.
+    pub(super) fn offset_of(&self, topic: TopicId, start: Start) -> Result<u64, InspectError> {
+        let (first, next) = self.offsets(topic);
+        Ok(match start {
+            Start::Earliest => first,
+            Start::Latest => next,
+            Start::At(position) => position.offset().clamp(first, next),
+            Start::Since(time) => {
+                // Bisection, as events are published in the order of time; where the clock was stepped back, the first
+                // event from which on none before `time` was found.
+                let (mut low, mut high) = (first, next);
+                while low < high {
+                    let middle = low + (high - low) / 2;
+                    match self.published(topic, middle)? {
+                        Some(published) if published < time => low = middle + 1,
+                        _ => high = middle,
+                    }
+                }
+                low
+            }
+        })
+    }
+
+    pub(super) fn topic_of(&self, number: SubscriptionNumber) -> TopicId {
+        TopicId(self.shared.lock().state.subscriptions[number as usize].about.topic)
     }
 
     /// A value, from memory or from its record.
@@ -78,9 +138,29 @@ impl Inner {
 
 impl Inspect for Inner {
     fn subscriptions(&self) -> Vec<SubscriptionInfo> {
-        let shared = self.shared.lock();
-        let attached = |state: &SubscriptionState| shared.attached.contains_key(&state.about.number);
-        shared.state.subscriptions.iter().map(|state| self.info(state, attached(state))).collect()
+        let (mut infos, waiting) = {
+            let shared = self.shared.lock();
+            let types = shared.state.types();
+            let attached = |state: &SubscriptionState| shared.attached.contains_key(&state.about.number);
+            let infos: Vec<_> = shared.state.known().map(|state| self.info(state, types, attached(state))).collect();
+            let waiting: Vec<_> = shared
+                .state
+                .known()
+                .map(|state| {
+                    let core = shared.attached.get(&state.about.number).and_then(Weak::upgrade);
+                    (TopicId(state.about.topic), state.settled.low(), core)
+                })
+                .collect();
+            (infos, waiting)
+        };
+        // Without the lock: the oldest events are read from the log, and what is handed out is locked before.
+        for (info, (topic, low, core)) in infos.iter_mut().zip(waiting) {
+            if info.lag > 0 {
+                info.oldest = self.published(topic, low).unwrap_or_default();
+            }
+            info.in_flight = core.map_or(0, |core| core.hand.lock().in_flight.len() as u64);
+        }
+        infos
     }
 
     fn unsettled(&self) -> u64 {
@@ -92,8 +172,14 @@ impl Inspect for Inner {
         let next: HashMap<u32, u64> =
             self.log.topics().into_iter().map(|topic| (topic.id.0, topic.next_offset)).collect();
         let served =
-            shared.state.subscriptions.iter().filter(|state| shared.attached.contains_key(&state.about.number));
-        served.map(|state| state.settled.missing_below(next.get(&state.about.topic).copied().unwrap_or(0))).sum()
+            shared.state.known().filter(|state| shared.attached.contains_key(&state.about.number));
+        served
+            .map(|state| {
+                let next = next.get(&state.about.topic).copied().unwrap_or(0);
+                let again = state.redriven.keys().filter(|offset| state.settled.contains(**offset)).count();
+                state.settled.missing_below(next) + again as u64
+            })
+            .sum()
     }
 
     fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>, InspectError> {
@@ -130,6 +216,10 @@ impl Inspect for Inner {
     fn source(&self, id: &str) -> SourceState {
         self.shared.lock().state.source(id)
     }
+
+    fn remembered(&self, subscription: &str) -> Option<Bytes> {
+        self.shared.lock().state.find(subscription)?.remembered.clone()
+    }
 }
 
 /// Completes when a subscription is through with an event.
@@ -140,7 +230,8 @@ pub(super) async fn outcome(inner: Arc<Inner>, event: EventRef, subscription: St
             let shared = &mut *shared;
             let state = shared.state.find(&subscription).ok_or_else(|| Inner::unknown(&subscription))?;
             let about = &state.about;
-            if !takes(&about.types, event.envelope.event_type())
+            let wants = about.filter.as_ref().is_none_or(|filter| filter.matches(&event.envelope));
+            if !(wants && takes(&about.types, event.envelope.event_type()))
                 || inner.topics.name(about.topic).as_deref() != Some(&*event.topic)
             {
                 let (event_type, topic) = (event.envelope.event_type().to_owned(), event.topic.to_string());
@@ -148,9 +239,14 @@ pub(super) async fn outcome(inner: Arc<Inner>, event: EventRef, subscription: St
             }
             let position = event.position;
             if let Some(dead) = state.dead.get(&position.offset()) {
-                Ok((Some(*dead), shared.end))
-            } else if state.settled.contains(position.offset()) {
-                Ok((None, shared.end))
+                Ok((Ok(*dead), shared.end))
+            } else if state.settled.contains(position.offset()) && !state.redriven.contains_key(&position.offset()) {
+                let settled = match state.end_of(position.offset()) {
+                    End::Acked => Settled::Acked,
+                    End::Skipped => Settled::Skipped,
+                    End::Expired => Settled::Expired,
+                };
+                Ok((Err(settled), shared.end))
             } else {
                 let (told, told_later) = oneshot::channel();
                 let waiting = shared.waiting.entry((state.about.number, position.offset())).or_default();
@@ -165,8 +261,10 @@ pub(super) async fn outcome(inner: Arc<Inner>, event: EventRef, subscription: St
             Err(told) => told.await.map_err(|_| InspectError::Closed)?,
             Ok((dead, end)) => {
                 inner.durable(end).await.map_err(InspectError::Storage)?;
-                let Some(dead) = dead else { return Ok(Settled::Acked) };
-                let letter = inner.dead_letter(dead)?;
+                let letter = match dead {
+                    Ok(dead) => inner.dead_letter(dead)?,
+                    Err(settled) => return Ok(settled),
+                };
                 let error = letter.history.last().map_or_else(String::new, |attempt| attempt.error.clone());
                 return Ok(Settled::DeadLettered { error });
             }

@@ -5,7 +5,9 @@
 //! log is the order of the changes.
 
 mod consumer;
+mod control;
 mod dedup;
+mod hand;
 mod inspect;
 mod keyed;
 mod offsets;
@@ -14,10 +16,15 @@ mod records;
 mod retain;
 mod settle;
 mod state;
+mod tail;
 mod topics;
 mod url;
 
-use std::{collections::HashMap, future::poll_fn, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{Arc, Weak},
+};
 
 use futures_util::future::FutureExt as _;
 use oncue_log::{
@@ -28,7 +35,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use self::{
-    consumer::LogConsumer,
+    consumer::{Core, LogConsumer},
     dedup::Dedup,
     records::{Change, Subscription, SubscriptionNumber},
     state::State,
@@ -37,8 +44,8 @@ use self::{
 pub use url::LogUrl;
 
 use super::{
-    BoxFuture, Capabilities, EventRef, Inspect, InspectError, MemberSpec, OpenError, Publish, PublishError, Published,
-    SettleError, Settled, Start, SubscribeError, Subscribed, SubscriptionSpec, Transport,
+    BoxFuture, Capabilities, Control, ControlError, EventRef, Inspect, InspectError, MemberSpec, OpenError, Publish,
+    PublishError, Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail, Transport,
 };
 use crate::{
     clock::Clock,
@@ -72,7 +79,7 @@ struct Shared {
     /// Where everything appended so far ends: what a duplicate waits for.
     end: Lsn,
     /// Subscriptions that a handler of this process serves.
-    attached: HashMap<SubscriptionNumber, ()>,
+    attached: HashMap<SubscriptionNumber, Weak<Core>>,
     /// Who waits for the outcome of an event, by subscription and offset.
     waiting: HashMap<(SubscriptionNumber, u64), Vec<oneshot::Sender<()>>>,
     /// Below the first, all that is wanted was written again; durable at the second.
@@ -82,6 +89,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// Tells those who wait for the outcome of an event that it is known.
+    fn tell(&mut self, outcome: (SubscriptionNumber, u64)) {
+        for told in self.waiting.remove(&outcome).into_iter().flatten() {
+            // A receipt that nobody waits for any more.
+            let _ = told.send(());
+        }
+    }
+
     /// Applies what was just written. It speaks of what is known, so it fits.
     fn applied(&mut self, change: &Change, lsn: Lsn) {
         if let Err(error) = self.state.apply(change, lsn) {
@@ -193,7 +208,7 @@ impl Inner {
         let mut shared = self.shared.lock();
         let shared = &mut *shared;
         let known = shared.state.find(&member.id).map(|state| state.about.clone());
-        let (first, next) = self.offsets(topic.id);
+        let (_, next) = self.offsets(topic.id);
         let about = match known {
             Some(known) if known.topic != topic.id.0 => {
                 let existing = self.topics.name(known.topic).unwrap_or_default();
@@ -203,26 +218,20 @@ impl Inner {
                     wanted: topic.name.to_string(),
                 });
             }
-            Some(known) if shared.attached.contains_key(&known.number) => {
-                return Err(SubscribeError::Busy(member.id.clone()));
-            }
-            Some(known) if known.types == member.types => {
-                shared.attached.insert(known.number, ());
+            Some(known) if known.is_as(member) => {
                 return Ok(Member { number: known.number, created: None, ticket: None });
             }
-            Some(known) => Subscription { types: member.types.clone(), ..known },
-            None => Subscription {
-                number: shared.state.next_number(),
-                id: member.id.clone(),
-                topic: topic.id.0,
-                types: member.types.clone(),
-                from: if member.start == Start::Latest { next } else { first },
-            },
+            Some(known) => Subscription { number: known.number, from: known.from, ..Subscription::of(member, topic.id) },
+            None => {
+                let number = shared.state.next_number();
+                let from = self.offset_of(topic.id, member.start);
+                let from = from.map_err(|error| SubscribeError::Publish(PublishError::Fenced(error.to_string())))?;
+                Subscription { number, from, ..Subscription::of(member, topic.id) }
+            }
         };
         let created = (shared.state.find(&member.id).is_none()).then(|| next - about.from);
         let number = about.number;
         let ticket = self.append_change(shared, &Change::Subscription(about)).map_err(SubscribeError::Publish)?;
-        shared.attached.insert(number, ());
         Ok(Member { number, created, ticket: Some(ticket) })
     }
 
@@ -245,28 +254,64 @@ impl Inner {
     }
 
     async fn subscribe(self: Arc<Self>, spec: SubscriptionSpec) -> Result<Subscribed, SubscribeError> {
-        let mut numbers = Vec::with_capacity(spec.members.len());
-        let mut created = Vec::with_capacity(spec.members.len());
-        let mut end = 0;
         let topic = self.topic(&spec.topic).await?;
-        for member in &spec.members {
-            let attached = self.subscribe_member(&topic, member).inspect_err(|_| self.detach(&numbers))?;
-            numbers.push(attached.number);
-            created.push(attached.created);
-            end = end.max(attached.ticket.map_or(0, |ticket| ticket.end));
+        loop {
+            if let Some(core) = self.served(&spec)? {
+                // Another instance serves it: they share. If that one goes at this moment, this one serves it anew.
+                let Some(consumer) = core.join(false) else { continue };
+                return Ok(Subscribed { consumer: Box::new(consumer), created: vec![None; spec.members.len()] });
+            }
+            let mut numbers = Vec::with_capacity(spec.members.len());
+            let mut created = Vec::with_capacity(spec.members.len());
+            let mut end = 0;
+            for member in &spec.members {
+                let attached = self.subscribe_member(&topic, member)?;
+                numbers.push(attached.number);
+                created.push(attached.created);
+                end = end.max(attached.ticket.map_or(0, |ticket| ticket.end));
+            }
+            let durable = self.durable(end).await;
+            durable.map_err(|reason| SubscribeError::Publish(PublishError::Fenced(reason)))?;
+            let core = Arc::new(Core::new(Arc::clone(&self), topic.clone(), spec.clone(), numbers));
+            if let Some(consumer) = self.attach(&core) {
+                return Ok(Subscribed { consumer: Box::new(consumer), created });
+            }
         }
-        self.durable(end).await.map_err(|reason| {
-            self.detach(&numbers);
-            SubscribeError::Publish(PublishError::Fenced(reason))
-        })?;
-        Ok(Subscribed { consumer: Box::new(LogConsumer::new(self, topic, spec, numbers)), created })
     }
 
-    fn detach(&self, numbers: &[SubscriptionNumber]) {
-        let mut shared = self.shared.lock();
-        for number in numbers {
-            shared.attached.remove(number);
+    /// Who serves these handlers already, as one and with the same options.
+    fn served(&self, spec: &SubscriptionSpec) -> Result<Option<Arc<Core>>, SubscribeError> {
+        let shared = self.shared.lock();
+        let served = spec.members.iter().find_map(|member| {
+            let number = shared.state.find(&member.id)?.about.number;
+            Some((member, shared.attached.get(&number)?.upgrade()?))
+        });
+        match served {
+            Some((_, core)) if core.spec == *spec => Ok(Some(core)),
+            Some((member, _)) => Err(SubscribeError::Busy(member.id.clone())),
+            None => Ok(None),
         }
+    }
+
+    /// Serves its subscriptions by this core, unless somebody came first.
+    fn attach(&self, core: &Arc<Core>) -> Option<LogConsumer> {
+        let consumer = core.join(true);
+        let mut shared = self.shared.lock();
+        let is_taken = |number| shared.attached.get(number).is_some_and(|known| known.strong_count() > 0);
+        if core.numbers.iter().any(is_taken) {
+            drop(shared);
+            return None;
+        }
+        for number in &core.numbers {
+            shared.attached.insert(*number, Arc::downgrade(core));
+        }
+        drop(shared);
+        consumer
+    }
+
+    fn detach(&self, core: &Core) {
+        let mut shared = self.shared.lock();
+        shared.attached.retain(|_, known| !std::ptr::eq(known.as_ptr(), core));
     }
 }
 
@@ -298,6 +343,14 @@ impl Transport for LogTransport {
 
     fn subscribe(&self, spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>> {
         Arc::clone(&self.inner).subscribe(spec).boxed()
+    }
+
+    fn control(&self, subscription: &str, control: Control) -> BoxFuture<'_, Result<(), ControlError>> {
+        control::control(Arc::clone(&self.inner), subscription.to_owned(), control).boxed()
+    }
+
+    fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>> {
+        tail::tail(Arc::clone(&self.inner), topic.to_owned()).boxed()
     }
 
     fn outcome(&self, event: &EventRef, subscription: &str) -> BoxFuture<'_, Result<Settled, InspectError>> {

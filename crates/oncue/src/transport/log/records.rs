@@ -4,16 +4,17 @@
 //! so that a dump is readable and a field can be added.
 
 use bytes::Bytes;
-use oncue_log::Lsn;
+use oncue_log::{Lsn, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::{
     clock::Timestamp,
     event::Envelope,
+    filter::Filter,
     metrics::{Ended, Sample},
     policy::ErrorClass,
-    transport::{FailedAttempt, StateChange},
+    transport::{FailedAttempt, MemberSpec, StateChange},
 };
 
 /// Record kinds; see docs/log-format.md.
@@ -22,12 +23,21 @@ pub(crate) mod kind {
     pub(crate) const RETRY: u8 = 18;
     pub(crate) const DEAD_LETTER: u8 = 19;
     pub(crate) const KEYED: u8 = 20;
+    pub(crate) const EVENT_TYPE: u8 = 21;
     pub(crate) const SUBSCRIPTION: u8 = 22;
     pub(crate) const SOURCE: u8 = 23;
+    pub(crate) const REDRIVE: u8 = 24;
+    pub(crate) const DISCARD: u8 = 25;
+    pub(crate) const RESET: u8 = 26;
+    pub(crate) const REMOVE: u8 = 27;
+    pub(crate) const REMEMBER: u8 = 28;
 }
 
 /// The number of a subscription in its log, from 0.
 pub(crate) type SubscriptionNumber = u32;
+
+/// The number of an event type in its log, from 0.
+pub(crate) type TypeNumber = u32;
 
 /// One change of the state. Written first, then applied; replayed by being applied again.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +46,14 @@ pub(crate) enum Change {
     Retry(Retry),
     DeadLetter(Dead),
     Keyed(Keyed),
+    EventType(EventType),
     Subscription(Subscription),
     Source(Source),
+    Redrive(Redrive),
+    Discard(Discard),
+    Reset(Reset),
+    Remove(Remove),
+    Remember(Remember),
 }
 
 /// A subscription is through with some events.
@@ -51,9 +67,89 @@ pub(crate) struct Settle {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Ack {
     pub(crate) offset: u64,
-    /// Attempts it took; 0: skipped without running.
+    /// The number of the event's type.
+    pub(crate) event_type: TypeNumber,
+    pub(crate) end: End,
+    /// Attempts it took; 0: it was not handled.
     pub(crate) attempts: u32,
     pub(crate) times: Times,
+}
+
+/// How a subscription came through with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Acked,
+    Skipped,
+    Expired,
+}
+
+impl End {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Acked => 0,
+            Self::Skipped => 1,
+            Self::Expired => 2,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Result<Self, Malformed> {
+        match code {
+            0 => Ok(Self::Acked),
+            1 => Ok(Self::Skipped),
+            2 => Ok(Self::Expired),
+            _ => Err(Malformed("an event ended in a way that is not known")),
+        }
+    }
+}
+
+/// An event type gets a number, so that settlements need not name it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EventType {
+    pub(crate) number: TypeNumber,
+    pub(crate) name: String,
+}
+
+/// A dead letter is handled again: a copy of the event, as it is to be handled.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Redrive {
+    pub(crate) about: RedriveAbout,
+    pub(crate) envelope: Envelope,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RedriveAbout {
+    pub(crate) subscription: SubscriptionNumber,
+    pub(crate) partition: u16,
+    pub(crate) offset: u64,
+    /// The dead letter, whose history goes on; nothing if that is gone.
+    pub(crate) history: Vec<FailedAttempt>,
+}
+
+/// A dead letter is given up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Discard {
+    pub(crate) subscription: SubscriptionNumber,
+    pub(crate) offset: u64,
+}
+
+/// A subscription begins anew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reset {
+    pub(crate) subscription: SubscriptionNumber,
+    pub(crate) from: u64,
+}
+
+/// A subscription is forgotten; its number is not used again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Remove {
+    pub(crate) subscription: SubscriptionNumber,
+}
+
+/// What is to be remembered about a subscription.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Remember {
+    pub(crate) subscription: SubscriptionNumber,
+    pub(crate) what: Bytes,
 }
 
 /// The times of an attempt, as response times are made of.
@@ -76,6 +172,7 @@ impl Times {
 pub(crate) struct Retry {
     pub(crate) subscription: SubscriptionNumber,
     pub(crate) offset: u64,
+    pub(crate) event_type: TypeNumber,
     pub(crate) attempts: u32,
     pub(crate) due: Timestamp,
     pub(crate) times: Times,
@@ -102,6 +199,7 @@ pub(crate) struct DeadAbout {
     /// Written before, and again so that its segment can go.
     #[serde(default)]
     pub(crate) copy: bool,
+    pub(crate) event_type: TypeNumber,
     pub(crate) times: Times,
     pub(crate) history: Vec<FailedAttempt>,
 }
@@ -121,8 +219,35 @@ pub(crate) struct Subscription {
     pub(crate) id: String,
     pub(crate) topic: u32,
     pub(crate) types: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) filter: Option<Filter>,
+    #[serde(default)]
+    pub(crate) emits: Vec<String>,
+    #[serde(default)]
+    pub(crate) after: Vec<String>,
     /// The first offset that it wants.
     pub(crate) from: u64,
+}
+
+impl Subscription {
+    /// As a handler asks for it, its number and its beginning to be filled in.
+    pub(crate) fn of(member: &MemberSpec, topic: TopicId) -> Self {
+        Self {
+            number: 0,
+            id: member.id.clone(),
+            topic: topic.0,
+            types: member.types.clone(),
+            filter: member.filter.clone(),
+            emits: member.emits.clone(),
+            after: member.after.clone(),
+            from: 0,
+        }
+    }
+
+    /// Whether it is as a handler asks for it.
+    pub(crate) fn is_as(&self, member: &MemberSpec) -> bool {
+        *self == Self { number: self.number, from: self.from, ..Self::of(member, TopicId(self.topic)) }
+    }
 }
 
 /// A source with state came this far.
@@ -144,6 +269,12 @@ impl Change {
             Self::Keyed(_) => kind::KEYED,
             Self::Subscription(_) => kind::SUBSCRIPTION,
             Self::Source(_) => kind::SOURCE,
+            Self::EventType(_) => kind::EVENT_TYPE,
+            Self::Redrive(_) => kind::REDRIVE,
+            Self::Discard(_) => kind::DISCARD,
+            Self::Reset(_) => kind::RESET,
+            Self::Remove(_) => kind::REMOVE,
+            Self::Remember(_) => kind::REMEMBER,
         }
     }
 
@@ -164,6 +295,18 @@ impl Change {
             }
             Self::Subscription(subscription) => json(out, subscription),
             Self::Source(source) => json(out, source),
+            Self::EventType(event_type) => json(out, event_type),
+            Self::Redrive(redrive) => {
+                json(out, &redrive.about);
+                out.bytes(&redrive.envelope.to_stored());
+            }
+            Self::Discard(discard) => json(out, discard),
+            Self::Reset(reset) => json(out, reset),
+            Self::Remove(remove) => json(out, remove),
+            Self::Remember(remember) => {
+                out.varint(u64::from(remember.subscription));
+                out.bytes(&remember.what);
+            }
         }
     }
 
@@ -175,10 +318,11 @@ impl Change {
             kind::RETRY => Self::Retry(from_json(&mut from)?),
             kind::DEAD_LETTER => {
                 let about = from_json(&mut from)?;
-                let stored = data.slice_ref(from.bytes()?);
-                let envelope =
-                    Envelope::from_stored(&stored).map_err(|_| Malformed("a dead letter's event is not readable"))?;
-                Self::DeadLetter(Dead { about, envelope })
+                Self::DeadLetter(Dead { about, envelope: copied_event(&mut from, data)? })
+            }
+            kind::REDRIVE => {
+                let about = from_json(&mut from)?;
+                Self::Redrive(Redrive { about, envelope: copied_event(&mut from, data)? })
             }
             kind::KEYED => {
                 let subscription = from.small()?;
@@ -193,6 +337,14 @@ impl Change {
             }
             kind::SUBSCRIPTION => Self::Subscription(from_json(&mut from)?),
             kind::SOURCE => Self::Source(from_json(&mut from)?),
+            kind::EVENT_TYPE => Self::EventType(from_json(&mut from)?),
+            kind::DISCARD => Self::Discard(from_json(&mut from)?),
+            kind::RESET => Self::Reset(from_json(&mut from)?),
+            kind::REMOVE => Self::Remove(from_json(&mut from)?),
+            kind::REMEMBER => {
+                let subscription = from.small()?;
+                Self::Remember(Remember { subscription, what: Bytes::copy_from_slice(from.bytes()?) })
+            }
             _ => return Ok(None),
         }))
     }
@@ -206,7 +358,9 @@ impl Settle {
         out.varint(self.entries.len() as u64);
         for ack in &self.entries {
             out.varint(ack.offset);
-            out.varint(u64::from(ack.attempts) << 1 | u64::from(ack.times.generated.is_some()));
+            let generated = u64::from(ack.times.generated.is_some());
+            out.varint(u64::from(ack.attempts) << 3 | u64::from(ack.end.code()) << 1 | generated);
+            out.varint(u64::from(ack.event_type));
             let (ended, read) = (ack.times.ended.as_micros(), ack.times.read.as_micros());
             out.signed(ended.wrapping_sub(base));
             out.signed(ended.wrapping_sub(read));
@@ -220,11 +374,12 @@ impl Settle {
     fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         let subscription = from.small()?;
         let base = from.signed()?;
-        let count = from.count(5)?;
+        let count = from.count(6)?;
         let mut entries = Vec::with_capacity(count);
         for _ in 0..count {
             let offset = from.varint()?;
             let flags = from.varint()?;
+            let event_type = from.small()?;
             let ended = base.wrapping_add(from.signed()?);
             let read = ended.wrapping_sub(from.signed()?);
             let published = read.wrapping_sub(from.signed()?);
@@ -235,7 +390,9 @@ impl Settle {
             };
             entries.push(Ack {
                 offset,
-                attempts: u32::try_from(flags >> 1).map_err(|_| Malformed("too many attempts"))?,
+                event_type,
+                end: End::from_code((flags >> 1 & 3) as u8)?,
+                attempts: u32::try_from(flags >> 3).map_err(|_| Malformed("too many attempts"))?,
                 times: Times {
                     generated,
                     published: Timestamp::from_micros(published),
@@ -246,6 +403,12 @@ impl Settle {
         }
         Ok(Self { subscription, entries })
     }
+}
+
+/// The copy of an event behind what is said about it.
+fn copied_event(from: &mut Reader<'_>, data: &Bytes) -> Result<Envelope, Malformed> {
+    let stored = data.slice_ref(from.bytes()?);
+    Envelope::from_stored(&stored).map_err(|_| Malformed("a copied event is not readable"))
 }
 
 fn json<T: Serialize>(out: &mut Writer, value: &T) {
@@ -294,7 +457,7 @@ mod tests {
             acks in proptest::collection::vec((any::<u64>(), any::<u32>(), any::<[i64; 3]>(), any::<Option<i64>>()), 0..20),
         ) {
             let entries = acks.into_iter().map(|(offset, attempts, [published, read, ended], generated)| Ack {
-                offset, attempts,
+                offset, attempts, event_type: attempts, end: [End::Acked, End::Skipped, End::Expired][offset as usize % 3],
                 times: Times {
                     generated: generated.map(Timestamp::from_micros),
                     published: Timestamp::from_micros(published),
@@ -307,7 +470,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(kind in 17_u8..24, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn arbitrary_bytes_never_panic(kind in 17_u8..29, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = Change::decode(kind, &Bytes::from(bytes));
         }
     }
@@ -325,12 +488,15 @@ mod tests {
         let time = Timestamp::from_micros(4);
         let times = Times { generated: None, published: time, read: time, ended: time };
         let history = vec![failed.clone()];
-        let about = DeadAbout { subscription: 1, partition: 3, offset: 9, hold: true, copy: false, times, history };
+        let about = DeadAbout { subscription: 1, partition: 3, offset: 9, hold: true, copy: false, event_type: 2, times, history };
+        let again = RedriveAbout { subscription: 1, partition: 3, offset: 9, history: vec![failed.clone()] };
         for change in [
+            Change::Redrive(Redrive { about: again, envelope: envelope.clone() }),
             Change::DeadLetter(Dead { about, envelope }),
             Change::Retry(Retry {
                 subscription: 1,
                 offset: 7,
+                event_type: 3,
                 attempts: 2,
                 due: Timestamp::from_micros(99),
                 times,
@@ -339,6 +505,11 @@ mod tests {
             }),
             Change::Keyed(Keyed { subscription: 1, key: "k".into(), change: StateChange::Set(Bytes::new()) }),
             Change::Keyed(Keyed { subscription: 1, key: "k".into(), change: StateChange::Clear }),
+            Change::EventType(EventType { number: 1, name: "a".into() }),
+            Change::Discard(Discard { subscription: 1, offset: 3 }),
+            Change::Reset(Reset { subscription: 1, from: 3 }),
+            Change::Remove(Remove { subscription: 1 }),
+            Change::Remember(Remember { subscription: 1, what: Bytes::from_static(b"{}") }),
             Change::Source(Source { id: "s".into(), place: "line 7".into(), accepted: 5, duplicates: 1 }),
         ] {
             assert_eq!(round_trip(&change), change);

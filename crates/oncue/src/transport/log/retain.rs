@@ -48,7 +48,7 @@ impl Inner {
         let mut lowest = self.log.durable();
         for topic in self.log.topics() {
             let low = |state: &super::state::SubscriptionState| state.settled.low();
-            let of_topic = shared.state.subscriptions.iter().filter(|state| TopicId(state.about.topic) == topic.id);
+            let of_topic = shared.state.known().filter(|state| TopicId(state.about.topic) == topic.id);
             let wanted = of_topic.map(low).min().unwrap_or(topic.first_offset);
             let mut cursor = self.log.cursor(topic.id, wanted.max(topic.first_offset));
             let mut first = Vec::with_capacity(1);
@@ -63,7 +63,7 @@ impl Inner {
     /// Writes what lies below `before` and is still wanted again, as one batch.
     fn rewrite(&self, shared: &mut Shared, before: Lsn) -> Result<(), InspectError> {
         let mut changes = Vec::new();
-        for state in &shared.state.subscriptions {
+        for state in shared.state.known() {
             for (key, stored, _) in state.keyed.iter().filter(|(_, _, lsn)| *lsn < before) {
                 if let Some(value) = self.value(stored)? {
                     let (subscription, key) = (state.about.number, key.to_owned());
@@ -74,6 +74,9 @@ impl Inner {
                 let mut letter = self.dead_record(dead.lsn)?;
                 letter.about.copy = true;
                 changes.push(Change::DeadLetter(letter));
+            }
+            for lsn in state.redriven.values().filter(|lsn| **lsn < before) {
+                changes.push(Change::Redrive(self.redriven(*lsn)?));
             }
         }
         for change in &changes {

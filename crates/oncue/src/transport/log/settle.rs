@@ -7,8 +7,13 @@ use oncue_log::{AppendError, Lsn};
 
 use super::{
     Shared,
-    consumer::{Core, Hand, InFlight},
-    records::{Ack, Change, Dead, DeadAbout, Keyed, Retry, Settle, SubscriptionNumber, Times, failed_attempt},
+    consumer::Core,
+    hand::{ConsumerId, Hand, InFlight, Place},
+    records::{
+        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Retry, Settle, SubscriptionNumber, Times, TypeNumber,
+        failed_attempt,
+    },
+    state::Types,
 };
 use crate::{
     clock::Timestamp,
@@ -35,15 +40,19 @@ struct Afterwards {
     /// Events that every member is through with: their keys go on.
     through: Vec<(Option<u64>, u64)>,
     /// Events to be handed out again.
-    retries: Vec<(Timestamp, u64)>,
+    retries: Vec<(Timestamp, Place)>,
     /// Whose outcome is known now.
     outcomes: Vec<(SubscriptionNumber, u64)>,
 }
 
 /// The attempt to write happens here and now; only a full log, and durability, are waited for.
-pub(super) fn settle(core: &Arc<Core>, batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>> {
+pub(super) fn settle(
+    core: &Arc<Core>,
+    consumer: ConsumerId,
+    batch: Vec<Settlement>,
+) -> BoxFuture<'static, Result<(), SettleError>> {
     let core = Arc::clone(core);
-    let mut tried = core.try_settle(&batch);
+    let mut tried = core.try_settle(consumer, &batch);
     async move {
         let afterwards = loop {
             match tried {
@@ -51,7 +60,7 @@ pub(super) fn settle(core: &Arc<Core>, batch: Vec<Settlement>) -> BoxFuture<'sta
                 Err(AppendError::Full) => core.inner.space().await.map_err(SettleError::Fenced)?,
                 Err(failed) => return Err(error(failed)),
             }
-            tried = core.try_settle(&batch);
+            tried = core.try_settle(consumer, &batch);
         };
         core.inner.durable(afterwards.end).await.map_err(SettleError::Fenced)?;
         core.afterwards(&afterwards);
@@ -61,13 +70,13 @@ pub(super) fn settle(core: &Arc<Core>, batch: Vec<Settlement>) -> BoxFuture<'sta
 }
 
 impl Core {
-    fn try_settle(&self, batch: &[Settlement]) -> Result<Afterwards, AppendError> {
+    fn try_settle(&self, consumer: ConsumerId, batch: &[Settlement]) -> Result<Afterwards, AppendError> {
         let histories = self.histories(batch)?;
         let mut hand = self.hand.lock();
         let mut shared = self.inner.shared.lock();
         let shared = &mut *shared;
         shared.batch.clear();
-        let mut changes = self.changes(&hand, shared, batch, histories)?;
+        let mut changes = self.changes(&hand, shared, (consumer, batch), histories)?;
         for change in &changes {
             shared.scratch.clear();
             change.encode(&mut shared.scratch);
@@ -85,16 +94,16 @@ impl Core {
             }
         }
         for settlement in batch {
-            self.close(&mut hand, shared, settlement, &mut afterwards);
+            self.close(&mut hand, shared, (consumer, settlement), &mut afterwards);
         }
         self.inner.checkpoint_if_due(shared);
         Ok(afterwards)
     }
 
-    /// The settlements that count: of an event in flight, for a member that has not settled it.
-    fn counts(hand: &Hand, settlement: &Settlement) -> bool {
-        let offset = settlement.position.offset();
-        hand.in_flight.get(&offset).is_some_and(|event| event.open.contains(usize::from(settlement.member)))
+    /// The settlements that count: of an event that this consumer was given, for a member that has not settled it.
+    fn counts(hand: &Hand, consumer: ConsumerId, settlement: &Settlement) -> bool {
+        let event = hand.in_flight.get(&settlement.position.offset());
+        event.is_some_and(|event| event.holder == consumer && event.open.contains(usize::from(settlement.member)))
     }
 
     /// What is to be written. Emitted events go into the batch at once.
@@ -102,12 +111,13 @@ impl Core {
         &self,
         hand: &Hand,
         shared: &mut Shared,
-        batch: &[Settlement],
+        (consumer, batch): (ConsumerId, &[Settlement]),
         mut histories: HashMap<(u64, u8), Vec<FailedAttempt>>,
     ) -> Result<Vec<Change>, AppendError> {
         let mut acks: Vec<Vec<Ack>> = vec![Vec::new(); self.numbers.len()];
         let mut changes = Vec::new();
-        for settlement in batch.iter().filter(|settlement| Self::counts(hand, settlement)) {
+        let mut new_types = NewTypes::default();
+        for settlement in batch.iter().filter(|settlement| Self::counts(hand, consumer, settlement)) {
             let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
             let Some(event) = hand.in_flight.get(&offset) else { continue };
             let times = Times {
@@ -116,26 +126,36 @@ impl Core {
                 read: settlement.attempt.read,
                 ended: settlement.attempt.ended,
             };
+            if settlement.action == Action::Release {
+                continue;
+            }
+            let event_type = new_types.number(shared.state.types(), event.envelope.event_type());
+            let mut ack = |end, attempts| acks[member].push(Ack { offset, event_type, end, attempts, times });
             match settlement.action {
                 Action::Release => {}
                 Action::Ack => {
-                    acks[member].push(Ack { offset, attempts: settlement.attempt.number, times });
+                    ack(End::Acked, settlement.attempt.number);
                     self.emit(shared, &settlement.emits)?;
                     if let (Some(change), Some(key)) = (&settlement.state, event.envelope.key()) {
                         let (subscription, key) = (self.numbers[member], key.to_owned());
                         changes.push(Change::Keyed(Keyed { subscription, key, change: change.clone() }));
                     }
                 }
-                Action::Skip => acks[member].push(Ack { offset, attempts: 0, times }),
-                Action::Retry(due) => changes.push(self.retry(shared, settlement, due, times)),
+                Action::Skip => ack(End::Skipped, 0),
+                Action::Expire => ack(End::Expired, 0),
+                Action::Retry(due) => changes.push(self.retry(shared, settlement, due, (event_type, times))),
                 Action::DeadLetter => {
                     let history = histories.remove(&(offset, settlement.member)).unwrap_or_default();
-                    changes.push(self.dead_letter(event, settlement, times, history));
+                    changes.push(self.dead_letter(event, settlement, (event_type, times), history));
                 }
             }
         }
         let settled = acks.into_iter().zip(&self.numbers).filter(|(entries, _)| !entries.is_empty());
         changes.extend(settled.map(|(entries, number)| Change::Settle(Settle { subscription: *number, entries })));
+        if !new_types.0.is_empty() {
+            // A number is given before it is used.
+            changes.splice(0..0, new_types.0.into_iter().map(Change::EventType));
+        }
         Ok(changes)
     }
 
@@ -150,13 +170,14 @@ impl Core {
         Ok(())
     }
 
-    fn retry(&self, shared: &Shared, settlement: &Settlement, due: Timestamp, times: Times) -> Change {
+    fn retry(&self, shared: &Shared, settlement: &Settlement, due: Timestamp, (event_type, times): (TypeNumber, Times)) -> Change {
         let (subscription, offset) = (self.numbers[usize::from(settlement.member)], settlement.position.offset());
         let attempt = settlement.attempt;
         let known = shared.state.subscriptions[subscription as usize].failing.get(&offset);
         Change::Retry(Retry {
             subscription,
             offset,
+            event_type,
             attempts: attempt.number,
             due,
             times,
@@ -169,7 +190,7 @@ impl Core {
         &self,
         event: &InFlight,
         settlement: &Settlement,
-        times: Times,
+        (event_type, times): (TypeNumber, Times),
         mut history: Vec<FailedAttempt>,
     ) -> Change {
         let (attempt, member) = (settlement.attempt, usize::from(settlement.member));
@@ -185,6 +206,7 @@ impl Core {
             offset: settlement.position.offset(),
             hold: self.spec.members[member].on_dead_letter == OnDeadLetter::Hold,
             copy: false,
+            event_type,
             times,
             history,
         };
@@ -192,8 +214,8 @@ impl Core {
     }
 
     /// Notes one settlement; the event's last one decides what becomes of it and of its key.
-    fn close(&self, hand: &mut Hand, shared: &mut Shared, settlement: &Settlement, afterwards: &mut Afterwards) {
-        if !Self::counts(hand, settlement) {
+    fn close(&self, hand: &mut Hand, shared: &mut Shared, (consumer, settlement): (ConsumerId, &Settlement), afterwards: &mut Afterwards) {
+        if !Self::counts(hand, consumer, settlement) {
             if settlement.action != Action::Release {
                 tracing::debug!(position = %settlement.position, "a late or repeated settlement is ignored");
             }
@@ -201,7 +223,8 @@ impl Core {
         }
         let offset = settlement.position.offset();
         let member = usize::from(settlement.member);
-        if matches!(settlement.action, Action::Ack | Action::Skip | Action::DeadLetter) && !shared.waiting.is_empty() {
+        let over = matches!(settlement.action, Action::Ack | Action::Skip | Action::Expire | Action::DeadLetter);
+        if over && !shared.waiting.is_empty() {
             afterwards.outcomes.push((self.numbers[member], offset));
         }
         let Some(event) = hand.in_flight.get_mut(&offset) else { return };
@@ -210,8 +233,8 @@ impl Core {
             return;
         }
         let Some(event) = hand.in_flight.remove(&offset) else { return };
-        let key = event.envelope.key_hash();
-        if self.numbers.len() == 1 && matches!(settlement.action, Action::Ack | Action::Skip) {
+        let (key, place) = (event.envelope.key_hash(), hand.place(offset, &event.envelope));
+        if self.numbers.len() == 1 && matches!(settlement.action, Action::Ack | Action::Skip | Action::Expire) {
             // The common case: the only handler is through with it.
             afterwards.through.push((key, offset));
             return;
@@ -224,11 +247,11 @@ impl Core {
         match standing.retry_at {
             Some(at) => {
                 hand.park(key, offset);
-                afterwards.retries.push((at, offset));
+                afterwards.retries.push((at, place));
             }
             None if standing.held => hand.park(key, offset),
             None if standing.due.is_empty() => afterwards.through.push((key, offset)),
-            None => hand.give_back(key, offset),
+            None => hand.give_back(key, place),
         }
     }
 
@@ -239,8 +262,8 @@ impl Core {
                 hand.landed(*key);
                 hand.unpark(*key, *offset);
             }
-            for (at, offset) in &afterwards.retries {
-                hand.retry_at(*at, *offset);
+            for (at, place) in &afterwards.retries {
+                hand.retry_at(*at, *place);
             }
         }
         self.inner.progress.notify_waiters();
@@ -249,10 +272,7 @@ impl Core {
         }
         let mut shared = self.inner.shared.lock();
         for outcome in &afterwards.outcomes {
-            for told in shared.waiting.remove(outcome).into_iter().flatten() {
-                // A receipt that nobody waits for any more.
-                let _ = told.send(());
-            }
+            shared.tell(*outcome);
         }
     }
 
@@ -262,9 +282,11 @@ impl Core {
         for settlement in batch.iter().filter(|settlement| settlement.action == Action::DeadLetter) {
             let offset = settlement.position.offset();
             let number = self.numbers[usize::from(settlement.member)] as usize;
-            let mut next = {
+            let (mut next, redriven) = {
                 let shared = self.inner.shared.lock();
-                shared.state.subscriptions[number].failing.get(&offset).map(|failing| failing.lsn)
+                let state = &shared.state.subscriptions[number];
+                let last = state.failing.get(&offset).map(|failing| failing.lsn);
+                (last, state.redriven.get(&offset).copied())
             };
             let mut history = Vec::new();
             while let Some(lsn) = next {
@@ -275,8 +297,34 @@ impl Core {
                 next = retry.previous;
             }
             history.reverse();
+            if let Some(lsn) = redriven {
+                // What it died of before.
+                let again = self.inner.redriven(lsn);
+                let again = again.map_err(|error| AppendError::Fenced { reason: error.to_string() })?;
+                history.splice(0..0, again.about.history);
+            }
             histories.insert((offset, settlement.member), history);
         }
         Ok(histories)
+    }
+}
+
+/// Event types that this batch is the first to settle.
+#[derive(Default)]
+struct NewTypes(Vec<EventType>);
+
+impl NewTypes {
+    fn number(&mut self, known: &Types, name: &str) -> TypeNumber {
+        if let Some(number) = known.number(name) {
+            return number;
+        }
+        if let Some(new) = self.0.iter().find(|new| new.name == name) {
+            return new.number;
+        }
+        let mut new = known.next(name);
+        new.number += TypeNumber::try_from(self.0.len()).unwrap_or(0);
+        let number = new.number;
+        self.0.push(new);
+        number
     }
 }

@@ -1,0 +1,146 @@
+//! From handlers to what a transport and a dispatcher are given.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::serve::{Handler, Provided};
+use crate::{
+    config::HandlerConfig,
+    dispatch::Member,
+    error::StartError,
+    graph::{After, Component, Graph, Vertex},
+    handler::{Registration, Retry, StateMap},
+    policy::Policy,
+    transport::{MemberSpec, Members, Order, Ordered, SubscriptionSpec},
+};
+
+/// A handler with what the configuration and the run time say about it.
+pub(super) fn effective(handler: &Handler, settings: &HandlerConfig) -> Registration {
+    let mut registration = handler.code.clone();
+    let options = &mut registration.options;
+    if let Some(retry) = &settings.retry {
+        options.retry = Some(retry.retry());
+    }
+    options.timeout = settings.timeout.or(options.timeout);
+    options.concurrency = settings.concurrency.unwrap_or(options.concurrency);
+    options.ordered = settings.ordered.unwrap_or(options.ordered);
+    options.order = settings.order.unwrap_or(options.order);
+    options.on_dead_letter = settings.on_dead_letter.unwrap_or(options.on_dead_letter);
+    options.paused = settings.paused.unwrap_or(options.paused);
+    if settings.filter.is_some() {
+        options.filter.clone_from(&settings.filter);
+    }
+    registration
+}
+
+/// Everything that is wrong, at once; else the graph of the handlers.
+pub(super) fn check(
+    handlers: &[Registration],
+    states: &StateMap,
+    policies: &HashMap<String, Arc<dyn Policy>>,
+) -> Result<Graph, StartError> {
+    let mut problems: Vec<String> = handlers.iter().flat_map(Registration::problems).collect();
+    for handler in handlers {
+        problems.extend(handler.check(states).err());
+        if let Some(Retry::Named(name)) = &handler.options.retry
+            && !policies.contains_key(name)
+        {
+            let mut known: Vec<&str> = policies.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            problems.push(format!(
+                "{handler}: there is no retry policy `{name}`; known are: {}. Add one with `.policy(\"{name}\", …)`",
+                known.join(", ")
+            ));
+        }
+        for before in handler.after.iter().filter_map(|id| handlers.iter().find(|other| other.id == *id)) {
+            if before.topic != handler.topic {
+                problems.push(format!(
+                    "{handler}: it comes after `{}`, which reads topic `{}`, not `{}`: `after` joins handlers of one topic",
+                    before.id, before.topic, handler.topic
+                ));
+            }
+            if before.options.order != Order::Fifo || before.options.batch.is_some() {
+                problems.push(format!(
+                    "{handler}: it comes after `{}`, which takes batches or has an order of its own: `after` joins \
+                     handlers that take one event at a time, first in first out",
+                    before.id
+                ));
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(StartError::Handlers { problems });
+    }
+    let vertices = handlers.iter().map(|handler| Vertex {
+        id: handler.id.clone(),
+        consumes: handler.types.clone(),
+        emits: handler.emits.clone(),
+    });
+    let after = handlers.iter().flat_map(|handler| {
+        handler.after.iter().map(|first| After { handler: handler.id.clone(), first: first.clone() })
+    });
+    Ok(Graph::new(vertices, after)?)
+}
+
+/// Handlers that are served as one, with the members that each comes after.
+pub(super) struct Joined {
+    handlers: Vec<(Registration, Members)>,
+}
+
+impl Joined {
+    pub(super) fn new(component: &Component, handlers: &[Registration]) -> Self {
+        let mut joined: Vec<(Registration, Members)> = Vec::with_capacity(component.members().len());
+        for place in component.members() {
+            // All that come before, not only the direct ones: one of those may not take the event at all.
+            let after = place.predecessors.iter().fold(place.predecessors, |all, before| {
+                all.union(joined.get(before).map_or(Members::NONE, |(_, after)| *after))
+            });
+            joined.push((handlers[place.vertex].clone(), after));
+        }
+        Self { handlers: joined }
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.handlers.iter().map(|(handler, _)| handler.id.as_str()).collect::<Vec<_>>().join("+")
+    }
+
+    /// What is joined is paused together.
+    pub(super) fn is_paused(&self) -> bool {
+        self.handlers.iter().any(|(handler, _)| handler.options.paused)
+    }
+
+    /// The order of the whole: that of a handler that stands alone, and the strictest within keys.
+    pub(super) fn orders(&self) -> (Order, Ordered) {
+        let order = self.handlers.first().map_or(Order::Fifo, |(handler, _)| handler.options.order);
+        let strict = self.handlers.iter().any(|(handler, _)| handler.options.ordered == Ordered::Strict);
+        (order, if strict { Ordered::Strict } else { Ordered::Relaxed })
+    }
+
+    pub(super) fn spec(&self) -> SubscriptionSpec {
+        let member = |(handler, _): &(Registration, Members)| MemberSpec {
+            id: handler.id.clone(),
+            types: handler.types.clone(),
+            filter: handler.options.filter.clone(),
+            emits: handler.emits.clone(),
+            after: handler.after.clone(),
+            start: handler.options.start,
+            on_dead_letter: handler.options.on_dead_letter,
+        };
+        let (order, ordered) = self.orders();
+        let topic = self.handlers.first().map_or_else(String::new, |(handler, _)| handler.topic.clone());
+        SubscriptionSpec { topic, members: self.handlers.iter().map(member).collect(), order, ordered }
+    }
+
+    pub(super) fn members(&self, provided: &Provided, policies: &HashMap<String, Arc<dyn Policy>>) -> Vec<Member> {
+        let member = |(handler, after): &(Registration, Members)| {
+            let policy = match &handler.options.retry {
+                Some(Retry::Policy(policy)) => Arc::clone(policy),
+                Some(Retry::Named(name)) => {
+                    policies.get(name).map_or_else(|| Arc::clone(&provided.default_policy), Arc::clone)
+                }
+                None => Arc::clone(&provided.default_policy),
+            };
+            Member::new(handler, policy, *after, &provided.states, &provided.clock)
+        };
+        self.handlers.iter().map(member).collect()
+    }
+}

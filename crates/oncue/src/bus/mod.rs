@@ -1,0 +1,149 @@
+//! The running app: publishes events to topics and drives the subscriptions.
+
+mod attach;
+mod control;
+mod dead_letters;
+mod lifecycle;
+mod serve;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tracing::Instrument as _;
+
+pub use dead_letters::DeadLetters;
+pub(crate) use serve::{Handler, Provided, Serving};
+
+use crate::{
+    clock::Clock,
+    dispatch::{DispatchError, Phase},
+    error::Result,
+    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
+    graph::Graph,
+    handler::Registration,
+    receipt::Receipt,
+    transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
+};
+
+/// How long a shutdown lets handlers finish.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
+/// A running app. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus(Arc<Inner>);
+
+struct Inner {
+    serving: Arc<Serving>,
+    failed: watch::Receiver<Option<DispatchError>>,
+}
+
+/// What can be published: a typed event, or an envelope.
+pub trait IntoEvent: Send {
+    /// The envelope, and the topic it goes to.
+    ///
+    /// # Errors
+    /// The value cannot be encoded, or breaks a limit.
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent>;
+}
+
+impl<E: Event> IntoEvent for E {
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
+        Ok((E::TOPIC, Envelope::of(&self)?))
+    }
+}
+
+impl IntoEvent for Envelope {
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
+        Ok((DEFAULT_TOPIC, self))
+    }
+}
+
+impl Bus {
+    pub(crate) fn new(serving: Arc<Serving>) -> Self {
+        let failed = serving.failed();
+        Self(Arc::new(Inner { serving, failed }))
+    }
+
+    /// Publishes one event. When this returns, the event is as durable as the topic promises.
+    ///
+    /// # Errors
+    /// The event is not acceptable, or could not be written; nothing of it is then.
+    pub async fn publish(&self, event: impl IntoEvent) -> Result<Receipt> {
+        let (topic, envelope) = event.into_event()?;
+        self.publish_to(topic, envelope).await
+    }
+
+    /// As [`publish`](Self::publish), to a topic of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_to(&self, topic: &str, envelope: Envelope) -> Result<Receipt> {
+        let mut receipts = self.publish_all(topic, vec![envelope], None).await?;
+        Ok(receipts.pop().ok_or(PublishError::Closed)?)
+    }
+
+    /// Publishes a batch to one topic: on the embedded log all of it or nothing. A source with state gives its place,
+    /// which is written with the events, so that it can go on exactly there.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); the error names the event.
+    pub async fn publish_all(
+        &self,
+        topic: &str,
+        events: Vec<Envelope>,
+        source: Option<SourceMark>,
+    ) -> Result<Vec<Receipt>> {
+        let span = tracing::debug_span!("publish", topic, events = events.len());
+        let batch = Publish { topic: topic.to_owned(), events: events.clone(), source };
+        let published = self.transport().publish(batch).instrument(span).await?;
+        let topic: Arc<str> = topic.into();
+        let receipt = |(envelope, published): (Envelope, Published)| Receipt {
+            bus: self.clone(),
+            event: EventRef { topic: Arc::clone(&topic), position: published.position, envelope },
+            duplicate: published.duplicate,
+        };
+        Ok(events.into_iter().zip(published).map(receipt).collect())
+    }
+
+    /// The transport underneath.
+    #[must_use]
+    pub fn transport(&self) -> &dyn Transport {
+        &*self.0.serving.provided.transport
+    }
+
+    /// What the transport knows: subscriptions, dead letters, keyed states, events.
+    #[must_use]
+    pub fn inspect(&self) -> &dyn Inspect {
+        self.transport().inspect()
+    }
+
+    /// The clock that the app runs by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.serving.provided.clock
+    }
+
+    /// The graph of the handlers, as they are served now.
+    #[must_use]
+    pub fn graph(&self) -> Graph {
+        self.0.serving.shown().graph.clone()
+    }
+
+    /// The handlers that this app serves, as they are served: with what the configuration and the run time say.
+    #[must_use]
+    pub fn handlers(&self) -> Vec<Registration> {
+        self.0.serving.shown().handlers.clone()
+    }
+
+    /// Ids of the handlers that take an event of this topic.
+    #[must_use]
+    pub fn handlers_of(&self, topic: &str, event: &Envelope) -> Vec<String> {
+        self.0.serving.takers(topic, event)
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("transport", &self.transport().url()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,313 @@
+//! The handlers of a running app: what is wanted is compared with what runs, and what differs is stopped and started.
+//!
+//! Every change (a handler more or less, another option, a pause) goes this one way: [`Serving::change`].
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures_util::future::join_all;
+use parking_lot::RwLock;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
+
+use super::attach::{self, Joined};
+use crate::{
+    clock::Clock,
+    config::{Config, HandlerConfig},
+    dispatch::{DispatchError, Dispatcher, Phase},
+    error::StartError,
+    event::{Envelope, takes},
+    graph::Graph,
+    handler::{Registration, StateMap},
+    policy::Policy,
+    transport::{SubscriptionInfo, Transport},
+};
+
+/// What an app gives to its handlers.
+pub(crate) struct Provided {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) clock: Clock,
+    pub(crate) states: Arc<StateMap>,
+    pub(crate) policies: HashMap<String, Arc<dyn Policy>>,
+    pub(crate) default_policy: Arc<dyn Policy>,
+}
+
+/// The handlers of a running app.
+pub(crate) struct Serving {
+    pub(crate) provided: Provided,
+    /// Held while handlers are stopped and started: one change at a time.
+    served: Mutex<Served>,
+    /// What is served, for those who only look.
+    shown: RwLock<Arc<Shown>>,
+    failed: watch::Sender<Option<DispatchError>>,
+}
+
+/// What is served, as it is shown.
+#[derive(Default)]
+pub(crate) struct Shown {
+    pub(crate) graph: Graph,
+    pub(crate) handlers: Vec<Registration>,
+}
+
+/// What is wanted, and what runs.
+#[derive(Default)]
+pub(crate) struct Served {
+    pub(crate) handlers: Vec<Handler>,
+    pub(crate) config: Config,
+    running: Vec<Running>,
+    closed: bool,
+}
+
+/// A handler that the program provides.
+pub(crate) struct Handler {
+    pub(crate) code: Registration,
+    /// What was said at run time; remembered with the subscription.
+    pub(crate) overrides: HandlerConfig,
+    /// Counts up whenever the handler itself is another one.
+    pub(crate) revision: u64,
+}
+
+impl Handler {
+    pub(crate) fn new(code: Registration) -> Self {
+        Self { code, overrides: HandlerConfig::default(), revision: 0 }
+    }
+
+    /// What counts: said at run time, else in the configuration, else in the code.
+    fn settings(&self, config: &Config) -> HandlerConfig {
+        self.overrides.clone().or(config.handler(&self.code.id, self.code.group.as_deref()))
+    }
+}
+
+/// Handlers joined by `after`, being served.
+struct Running {
+    /// Which handlers, with which options: another one is another component.
+    identity: Vec<Identity>,
+    phase: watch::Sender<Phase>,
+    task: JoinHandle<()>,
+}
+
+/// A handler as it is served.
+#[derive(Clone, PartialEq)]
+struct Identity {
+    id: String,
+    revision: u64,
+    settings: HandlerConfig,
+    after: Vec<String>,
+}
+
+impl Serving {
+    pub(crate) fn new(provided: Provided) -> Self {
+        Self {
+            provided,
+            served: Mutex::default(),
+            shown: RwLock::default(),
+            failed: watch::Sender::new(None),
+        }
+    }
+
+    pub(crate) fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown.read())
+    }
+
+    pub(crate) fn failed(&self) -> watch::Receiver<Option<DispatchError>> {
+        self.failed.subscribe()
+    }
+
+    /// Ids of the handlers that take an event of this topic.
+    pub(crate) fn takers(&self, topic: &str, envelope: &Envelope) -> Vec<String> {
+        let wants = |handler: &&Registration| {
+            let filter = handler.options.filter.as_ref();
+            handler.topic == topic
+                && takes(&handler.types, envelope.event_type())
+                && filter.is_none_or(|filter| filter.matches(envelope))
+        };
+        self.shown().handlers.iter().filter(wants).map(|handler| handler.id.clone()).collect()
+    }
+
+    /// Changes what is wanted, and serves that. If it cannot be served, all is as it was.
+    pub(crate) async fn change(&self, change: impl FnOnce(&mut Vec<Handler>, &mut Config)) -> Result<(), StartError> {
+        let mut served = self.served.lock().await;
+        if served.closed {
+            return Err(StartError::Closed);
+        }
+        let Served { handlers, config, .. } = &mut *served;
+        let before: Vec<Handler> = handlers.iter().map(Handler::copy).collect();
+        let config_before = config.clone();
+        change(handlers, config);
+        if let Err(error) = self.serve(&mut served).await {
+            (served.handlers, served.config) = (before, config_before);
+            if let Err(again) = self.serve(&mut served).await {
+                tracing::error!(error = %again, "a change could not be taken back");
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Looks at what is wanted.
+    pub(crate) async fn look<T>(&self, look: impl FnOnce(&Served) -> T) -> T {
+        look(&*self.served.lock().await)
+    }
+
+    /// Stops a handler and those it is joined with, does something, and serves them again.
+    pub(crate) async fn without<T, E: From<StartError>>(
+        &self,
+        id: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut served = self.served.lock().await;
+        let is_of = |running: &Running| running.identity.iter().any(|member| member.id == id);
+        let (stop, keep): (Vec<_>, Vec<_>) = std::mem::take(&mut served.running).into_iter().partition(is_of);
+        served.running = keep;
+        stop_all(stop).await;
+        let done = work.await;
+        self.serve(&mut served).await?;
+        done
+    }
+
+    async fn serve(&self, served: &mut Served) -> Result<(), StartError> {
+        let effective: Vec<Registration> =
+            served.handlers.iter().map(|handler| attach::effective(handler, &handler.settings(&served.config))).collect();
+        let policies = self.policies(&served.config);
+        let graph = attach::check(&effective, &self.provided.states, &policies)?;
+        let wanted: Vec<(Vec<Identity>, Joined)> = graph
+            .components()
+            .iter()
+            .map(|component| {
+                let identity = |vertex: usize| {
+                    let handler = &served.handlers[vertex];
+                    Identity {
+                        id: handler.code.id.clone(),
+                        revision: handler.revision,
+                        settings: handler.settings(&served.config),
+                        after: effective[vertex].after.clone(),
+                    }
+                };
+                let identity = component.members().iter().map(|member| identity(member.vertex)).collect();
+                (identity, Joined::new(component, &effective))
+            })
+            .collect();
+        let runs = |running: &Running| {
+            let same = |(identity, joined): &(Vec<Identity>, Joined)| *identity == running.identity && !joined.is_paused();
+            wanted.iter().any(same)
+        };
+        let (keep, stop): (Vec<_>, Vec<_>) = std::mem::take(&mut served.running).into_iter().partition(runs);
+        served.running = keep;
+        *self.shown.write() = Arc::new(Shown { graph, handlers: effective });
+        stop_all(stop).await;
+        let mut created = Vec::new();
+        for (identity, joined) in wanted {
+            if served.running.iter().all(|running| running.identity != identity)
+                && let Some(started) = self.start(identity, &joined, &policies, &mut created).await?
+            {
+                served.running.push(started);
+            }
+        }
+        self.warn_of_detached(&created);
+        Ok(())
+    }
+
+    fn policies(&self, config: &Config) -> HashMap<String, Arc<dyn Policy>> {
+        let mut policies = self.provided.policies.clone();
+        policies.extend(config.policies.iter().map(|(name, policy)| (name.clone(), policy.policy())));
+        policies
+    }
+
+    /// Attaches handlers to their subscriptions; what is paused keeps its subscription, and nobody reads it.
+    async fn start(
+        &self,
+        identity: Vec<Identity>,
+        joined: &Joined,
+        policies: &HashMap<String, Arc<dyn Policy>>,
+        created: &mut Vec<String>,
+    ) -> Result<Option<Running>, StartError> {
+        let provided = &self.provided;
+        let subscribed = provided.transport.subscribe(joined.spec()).await;
+        let subscribed = subscribed.map_err(|error| StartError::Subscribe { handler: joined.name(), error })?;
+        for (member, earlier) in identity.iter().zip(&subscribed.created) {
+            match earlier {
+                Some(0) => tracing::info!(handler = %member.id, "new subscription"),
+                Some(earlier) => {
+                    tracing::info!(handler = %member.id, "new subscription: {earlier} earlier events will be delivered");
+                }
+                None => continue,
+            }
+            created.push(member.id.clone());
+        }
+        if joined.is_paused() {
+            tracing::warn!(handler = %joined.name(), "paused: its events wait until it is resumed");
+            return Ok(None);
+        }
+        let (phase, watched) = watch::channel(Phase::Run);
+        let members = joined.members(provided, policies);
+        let orders = joined.orders();
+        let mut dispatcher = Dispatcher::new(members, subscribed.consumer, orders, provided.clock.clone(), watched);
+        let failed = self.failed.clone();
+        let task = tokio::spawn(async move {
+            // It is told before the dispatcher goes, and with it its subscriptions: else all would seem settled.
+            if let Err(error) = dispatcher.run().await {
+                tracing::error!(%error, "a subscription stopped");
+                // The first failure is the cause; those after it follow from it.
+                failed.send_if_modified(|known| known.is_none() && known.replace(error).is_none());
+            }
+        });
+        Ok(Some(Running { identity, phase, task }))
+    }
+
+    /// Subscriptions of the transport that no handler of this app serves.
+    pub(crate) fn detached(&self) -> Vec<SubscriptionInfo> {
+        let shown = self.shown();
+        let known = self.provided.transport.inspect().subscriptions();
+        let provided = |info: &SubscriptionInfo| shown.handlers.iter().any(|handler| handler.id == info.id);
+        known.into_iter().filter(|info| !info.attached && !provided(info)).collect()
+    }
+
+    fn warn_of_detached(&self, created: &[String]) {
+        let shown = self.shown();
+        for detached in self.detached() {
+            let renamed = shown.handlers.iter().find(|handler| {
+                created.contains(&handler.id)
+                    && handler.topic == detached.topic
+                    && handler.types.iter().any(|event_type| takes(&detached.types, event_type))
+            });
+            match renamed {
+                Some(new) => tracing::warn!("new `{}`, detached `{}`, which takes the same events: if the function was renamed, `id = \"{}\"` keeps its place", new.id, detached.id, detached.id),
+                None => tracing::warn!(subscription = %detached.id, lag = detached.lag,
+                    "detached: no handler of this app serves it, and its events wait; remove it if it is not needed"),
+            }
+        }
+    }
+
+    /// Stops at once, also what is being stopped slowly.
+    pub(crate) fn interrupt(&self) {
+        self.interrupted.send_replace(true);
+    }
+
+    /// Tells all dispatchers; nothing is served from now on.
+    pub(crate) async fn stop(&self, phase: Phase) {
+        let mut served = self.served.lock().await;
+        served.closed = true;
+        for running in &served.running {
+            running.phase.send_replace(phase);
+        }
+        let tasks = served.running.drain(..).map(|running| running.task);
+        // One that was cancelled has nothing to tell.
+        drop(join_all(tasks).await);
+    }
+}
+
+impl Handler {
+    fn copy(&self) -> Self {
+        Self { code: self.code.clone(), overrides: self.overrides.clone(), revision: self.revision }
+    }
+}
+
+/// Lets what runs finish, and settles it.
+async fn stop_all(stop: Vec<Running>) {
+    let stop = stop.into_iter().map(|running| {
+        running.phase.send_replace(Phase::Drain(std::time::Duration::MAX));
+        running.task
+    });
+    drop(join_all(stop).await);
+}

@@ -1,0 +1,320 @@
+//! What a subscription has handed out, and what waits.
+
+use std::{
+    collections::BTreeSet,
+    task::{Context, Waker},
+};
+
+use oncue_log::{Cursor, Record};
+
+use crate::{
+    clock::Timestamp,
+    event::{Envelope, MAX_PRIORITY},
+    number_map::NumberMap,
+    transport::{Members, Order, Ordered, SubscriptionSpec},
+};
+
+/// Most keys that may wait for a retry, and most events that may wait behind them: past that, nothing new is handed out
+/// until some of them are through.
+const MAX_PARKED_KEYS: usize = 100_000;
+const MAX_WAITING: usize = 1_000_000;
+/// Most events of one key that are handed out at once: a hot key leaves room for the others.
+const MAX_PER_KEY: usize = 32;
+
+/// Which of the instances that share a subscription.
+pub(super) type ConsumerId = u64;
+
+/// See `Envelope::key_hash`.
+pub(super) type KeyHash = u64;
+
+/// Where an event that waits stands: its offset, and its rank among those that are ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    /// Of priorities the highest is 0; else 0.
+    class: u8,
+}
+
+/// What is handed out, and what waits. Locked before `Inner::shared`, never after.
+pub(super) struct Hand {
+    /// Where new events are read.
+    pub(super) cursor: Cursor,
+    /// Where events that waited are read again.
+    pub(super) again: Option<Cursor>,
+    pub(super) records: Vec<Record>,
+    pub(super) in_flight: NumberMap<InFlight>,
+    /// Events to be handed out now: rank, and place in the subscription's order.
+    ready: BTreeSet<(u8, u64)>,
+    /// Events to be handed out at a time.
+    pub(super) due: BTreeSet<(Timestamp, Place)>,
+    order: Order,
+    ordered: Ordered,
+    /// Keys in flight or waiting.
+    keys: NumberMap<Key>,
+    parked_keys: usize,
+    waiting: usize,
+    /// The instances that share the subscription, each with its waker if it waits.
+    consumers: Vec<(ConsumerId, Option<Waker>)>,
+    next_consumer: ConsumerId,
+}
+
+#[derive(Default)]
+struct Key {
+    /// Events handed out and not settled.
+    in_flight: usize,
+    /// The event that is ready and next, where order within the key is strict and rank could turn it round.
+    next: Option<u64>,
+    /// The event that the key waits for: it will be tried again, or holds the key as a dead letter.
+    head: Option<u64>,
+    /// Later events, by place only.
+    waiting: BTreeSet<Place>,
+}
+
+impl Key {
+    /// Whether an event may be handed out now, without passing one of its key.
+    fn lets_pass(&self, offset: u64, at_once: usize, order: Order) -> bool {
+        if let Some(head) = self.head {
+            return head == offset;
+        }
+        let oldest = order == Order::Lifo || self.waiting.first().is_none_or(|waiting| offset < waiting.offset);
+        self.in_flight < at_once && oldest && self.next.is_none_or(|next| next == offset)
+    }
+}
+
+/// An event that is being handled.
+pub(super) struct InFlight {
+    pub(super) envelope: Envelope,
+    pub(super) partition: u16,
+    /// Members whose settlement is yet to come.
+    pub(super) open: Members,
+    /// Who was given it.
+    pub(super) holder: ConsumerId,
+}
+
+impl Hand {
+    pub(super) fn new(cursor: Cursor, spec: &SubscriptionSpec) -> Self {
+        Self {
+            cursor,
+            again: None,
+            records: Vec::new(),
+            in_flight: NumberMap::default(),
+            ready: BTreeSet::new(),
+            due: BTreeSet::new(),
+            order: spec.order,
+            ordered: spec.ordered,
+            keys: NumberMap::default(),
+            parked_keys: 0,
+            waiting: 0,
+            consumers: Vec::new(),
+            next_consumer: 0,
+        }
+    }
+
+    /// Another instance shares the subscription; nothing if the last one has gone.
+    pub(super) fn join(&mut self, first: bool) -> Option<ConsumerId> {
+        if self.consumers.is_empty() && !first {
+            return None;
+        }
+        self.next_consumer += 1;
+        self.consumers.push((self.next_consumer, None));
+        Some(self.next_consumer)
+    }
+
+    /// An instance goes, and leaves what it was given to the others; whether it was the last.
+    pub(super) fn leave(&mut self, consumer: ConsumerId) -> bool {
+        self.consumers.retain(|(known, _)| *known != consumer);
+        let left: Vec<u64> = self
+            .in_flight
+            .iter()
+            .filter(|(_, event)| event.holder == consumer)
+            .map(|(offset, _)| *offset)
+            .collect();
+        for offset in left {
+            if let Some(event) = self.in_flight.remove(&offset) {
+                let (key, place) = (event.envelope.key_hash(), self.place(offset, &event.envelope));
+                self.landed(key);
+                self.give_back(key, place);
+            }
+        }
+        self.consumers.is_empty()
+    }
+
+    /// Whether events are handed out in another order than they came.
+    pub(super) fn is_ranked(&self) -> bool {
+        self.order != Order::Fifo
+    }
+
+    /// Events of one key that may be handed out at once. Instances keep the order within a key each for itself, and a
+    /// rank is kept by what is not handed out yet: then it is one.
+    fn per_key(&self) -> usize {
+        if self.consumers.len() > 1 || self.is_ranked() { 1 } else { MAX_PER_KEY }
+    }
+
+    /// Whether so much waits that nothing new may be read.
+    pub(super) fn is_full(&self) -> bool {
+        self.parked_keys >= MAX_PARKED_KEYS || self.waiting + self.ready.len() + self.due.len() >= MAX_WAITING
+    }
+
+    /// Where an event stands, of those that wait.
+    pub(super) fn place(&self, offset: u64, envelope: &Envelope) -> Place {
+        let class = if self.order == Order::Priority { MAX_PRIORITY - envelope.priority() } else { 0 };
+        Place { offset, class }
+    }
+
+    /// An event is to be handed out now.
+    pub(super) fn make_ready(&mut self, place: Place) {
+        let rank = if self.order == Order::Lifo { !place.offset } else { place.offset };
+        self.ready.insert((place.class, rank));
+    }
+
+    /// The next event that is to be handed out again, by its offset.
+    pub(super) fn pop_ready(&mut self) -> Option<u64> {
+        let (_, rank) = self.ready.pop_first()?;
+        Some(if self.order == Order::Lifo { !rank } else { rank })
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Takes over what has become due.
+    pub(super) fn take_due(&mut self, now: Timestamp) {
+        while let Some((due, place)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
+            self.due.remove(&(due, place));
+            self.make_ready(place);
+        }
+    }
+
+    /// Whether an event may be handed out; if not, it waits for its key.
+    pub(super) fn may_pass(&mut self, key: Option<KeyHash>, place: Place) -> bool {
+        let (at_once, order) = (self.per_key(), self.order);
+        let Some(key) = key else { return true };
+        let state = self.keys.entry(key).or_default();
+        if state.lets_pass(place.offset, at_once, order) {
+            return true;
+        }
+        self.waiting += usize::from(state.waiting.insert(place));
+        false
+    }
+
+    /// A new event takes its place among those that are ready, or waits for its key.
+    pub(super) fn rank(&mut self, key: Option<KeyHash>, place: Place) {
+        if self.may_pass(key, place) {
+            self.reserve(key, place);
+            self.make_ready(place);
+        }
+    }
+
+    /// With strict order, the key's later events are not ready while this one is: their rank could be higher.
+    fn reserve(&mut self, key: Option<KeyHash>, place: Place) {
+        if self.ordered == Ordered::Strict
+            && self.is_ranked()
+            && let Some(state) = key.and_then(|key| self.keys.get_mut(&key))
+        {
+            state.next = Some(place.offset);
+        }
+    }
+
+    /// An event is handed out.
+    pub(super) fn hand_out(&mut self, offset: u64, event: InFlight) {
+        if let Some(state) = event.envelope.key_hash().and_then(|key| self.keys.get_mut(&key)) {
+            state.in_flight += 1;
+            state.next = None;
+        }
+        self.in_flight.insert(offset, event);
+    }
+
+    /// Later events of the key wait for the one at `offset`, where order is strict.
+    pub(super) fn park(&mut self, key: Option<KeyHash>, offset: u64) {
+        let Some(key) = key.filter(|_| self.ordered == Ordered::Strict) else { return };
+        let state = self.keys.entry(key).or_default();
+        if state.head.is_none() {
+            state.head = Some(offset);
+            self.parked_keys += 1;
+        }
+    }
+
+    /// The event at `offset` is through: if its key waited for it, the key goes on.
+    pub(super) fn unpark(&mut self, key: Option<KeyHash>, offset: u64) {
+        let Some(key) = key else { return };
+        if let Some(state) = self.keys.get_mut(&key)
+            && state.head == Some(offset)
+        {
+            state.head = None;
+            self.parked_keys -= 1;
+        }
+        self.let_go_on(key);
+    }
+
+    /// An event of the key is no longer in flight.
+    pub(super) fn landed(&mut self, key: Option<KeyHash>) {
+        if let Some(state) = key.and_then(|key| self.keys.get_mut(&key)) {
+            state.in_flight = state.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Makes ready what waits in a key and need not wait any more; forgets a key with nothing left.
+    fn let_go_on(&mut self, key: KeyHash) {
+        let at_once = self.per_key();
+        let Some(state) = self.keys.get_mut(&key) else { return };
+        if state.head.is_some() || state.next.is_some() {
+            return;
+        }
+        if state.in_flight == 0 && state.waiting.is_empty() {
+            self.keys.remove(&key);
+            return;
+        }
+        // In halves: one wake for many events.
+        if state.waiting.is_empty() || state.in_flight > at_once / 2 {
+            return;
+        }
+        let newest_first = self.order == Order::Lifo;
+        let next = |waiting: &mut BTreeSet<Place>| if newest_first { waiting.pop_last() } else { waiting.pop_first() };
+        let more: Vec<Place> = (state.in_flight..at_once).map_while(|_| next(&mut state.waiting)).collect();
+        self.waiting -= more.len();
+        for place in more {
+            self.reserve(Some(key), place);
+            self.make_ready(place);
+        }
+        self.wake();
+    }
+
+    /// An event was given back unhandled.
+    pub(super) fn give_back(&mut self, key: Option<KeyHash>, place: Place) {
+        match key.and_then(|key| self.keys.get_mut(&key)) {
+            Some(state) if state.head.is_some_and(|head| head != place.offset) => {
+                self.waiting += usize::from(state.waiting.insert(place));
+            }
+            _ => {
+                self.reserve(key, place);
+                self.make_ready(place);
+            }
+        }
+        self.wake();
+    }
+
+    /// An event is to be handed out again at a time.
+    pub(super) fn retry_at(&mut self, at: Timestamp, place: Place) {
+        self.due.insert((at, place));
+        self.wake();
+    }
+
+    /// An event is to be handed out again now.
+    pub(super) fn again(&mut self, place: Place) {
+        self.make_ready(place);
+        self.wake();
+    }
+
+    /// Who is to be woken when there is something to hand out.
+    pub(super) fn wait(&mut self, consumer: ConsumerId, cx: &Context<'_>) {
+        if let Some((_, waker)) = self.consumers.iter_mut().find(|(known, _)| *known == consumer) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    pub(super) fn wake(&mut self) {
+        for waker in self.consumers.iter_mut().filter_map(|(_, waker)| waker.take()) {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What the log says of one subscription.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use oncue_log::Lsn;
+
+use super::super::{
+    keyed::KeyedStates,
+    offsets::OffsetSet,
+    records::{Ack, End, Subscription, TypeNumber},
+};
+use crate::{
+    clock::Timestamp,
+    codec::{Malformed, Reader, Writer},
+    metrics::{Ended, HandlerStats, Sample},
+};
+
+/// Events that were passed by unhandled (skipped or expired) that are told apart from handled ones: the newest.
+const MAX_UNHANDLED: usize = 10_000;
+
+/// Event types whose times are kept apart; those beyond share the last.
+const MAX_TYPES: usize = 256;
+
+/// One handler's durable registration.
+pub(crate) struct SubscriptionState {
+    pub(crate) about: Subscription,
+    /// It was removed; only its number is left.
+    pub(crate) removed: bool,
+    /// Offsets that it is through with, or does not want.
+    pub(crate) settled: OffsetSet,
+    /// Events that failed and will be tried again.
+    pub(crate) failing: BTreeMap<u64, Failing>,
+    /// Dead letters, by offset.
+    pub(crate) dead: BTreeMap<u64, DeadEntry>,
+    /// Dead letters that are handled again, by offset: the record that holds the event.
+    pub(crate) redriven: BTreeMap<u64, Lsn>,
+    /// The newest events that were passed by unhandled.
+    unhandled: BTreeSet<(u64, bool)>,
+    pub(crate) keyed: KeyedStates,
+    pub(crate) stats: HandlerStats,
+    pub(crate) by_type: BTreeMap<TypeNumber, HandlerStats>,
+    /// What is to be remembered about it.
+    pub(crate) remembered: Option<Bytes>,
+}
+
+/// An event that failed and will be tried again: constant in size, the history is a chain of records in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failing {
+    pub(crate) attempts: u32,
+    pub(crate) due: Timestamp,
+    /// The record of the last attempt.
+    pub(crate) lsn: Lsn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeadEntry {
+    /// The dead letter's record.
+    pub(crate) lsn: Lsn,
+    /// Later events of its key wait.
+    pub(crate) hold: bool,
+}
+
+impl SubscriptionState {
+    pub(super) fn new(about: Subscription) -> Self {
+        Self {
+            removed: false,
+            settled: OffsetSet::up_to(about.from),
+            failing: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            redriven: BTreeMap::new(),
+            unhandled: BTreeSet::new(),
+            keyed: KeyedStates::default(),
+            stats: HandlerStats::default(),
+            by_type: BTreeMap::new(),
+            remembered: None,
+            about,
+        }
+    }
+
+    pub(super) fn ack(&mut self, ack: &Ack) {
+        let again = self.redriven.remove(&ack.offset).is_some();
+        if !self.settled.insert(ack.offset) && !again {
+            return;
+        }
+        self.failing.remove(&ack.offset);
+        match ack.end {
+            End::Acked => self.record(ack.event_type, &ack.times.sample(Ended::Acked)),
+            End::Skipped => self.unhandled(ack.offset, false),
+            End::Expired => {
+                self.unhandled(ack.offset, true);
+                self.stats.expired = self.stats.expired.saturating_add(1);
+            }
+        }
+    }
+
+    /// An event's time to live is over, or it is of no interest: it is passed by. Nothing is written of it: after a
+    /// crash the same is found again.
+    pub(crate) fn expire(&mut self, offset: u64) {
+        self.redriven.remove(&offset);
+        self.failing.remove(&offset);
+        self.settled.insert(offset);
+        self.unhandled(offset, true);
+        self.stats.expired = self.stats.expired.saturating_add(1);
+    }
+
+    pub(super) fn record(&mut self, event_type: TypeNumber, sample: &Sample) {
+        self.stats.record(sample);
+        let known = self.by_type.contains_key(&event_type);
+        let shared = if known || self.by_type.len() < MAX_TYPES { event_type } else { TypeNumber::MAX };
+        self.by_type.entry(shared).or_default().record(sample);
+    }
+
+    fn unhandled(&mut self, offset: u64, expired: bool) {
+        self.unhandled.insert((offset, expired));
+        if self.unhandled.len() > MAX_UNHANDLED {
+            self.unhandled.pop_first();
+        }
+    }
+
+    /// How it came through with an event that is settled and no dead letter.
+    pub(crate) fn end_of(&self, offset: u64) -> End {
+        match self.unhandled.range((offset, false)..=(offset, true)).next() {
+            None => End::Acked,
+            Some((_, false)) => End::Skipped,
+            Some((_, true)) => End::Expired,
+        }
+    }
+
+    pub(super) fn reset(&mut self, from: u64) {
+        self.about.from = from;
+        self.settled = OffsetSet::up_to(from);
+        self.failing.clear();
+        self.dead.clear();
+        self.redriven.clear();
+        self.unhandled.clear();
+    }
+
+    pub(super) fn remove(&mut self) {
+        *self = Self { removed: true, ..Self::new(self.about.clone()) };
+        self.about.types.clear();
+        self.about.filter = None;
+        // Nothing of it holds anything back.
+        self.settled = OffsetSet::up_to(u64::MAX);
+    }
+
+    pub(super) fn encode(&self, out: &mut Writer) {
+        out.u8(u8::from(self.removed));
+        // Its describing part is JSON, as in its record.
+        out.bytes(&serde_json::to_vec(&self.about).unwrap_or_default());
+        self.settled.encode(out);
+        out.varint(self.failing.len() as u64);
+        for (offset, failing) in &self.failing {
+            out.varint(*offset);
+            out.varint(u64::from(failing.attempts));
+            out.signed(failing.due.as_micros());
+            out.varint(failing.lsn);
+        }
+        out.varint(self.dead.len() as u64);
+        for (offset, dead) in &self.dead {
+            out.varint(*offset);
+            out.varint(dead.lsn);
+            out.u8(u8::from(dead.hold));
+        }
+        out.varint(self.redriven.len() as u64);
+        for (offset, lsn) in &self.redriven {
+            out.varint(*offset);
+            out.varint(*lsn);
+        }
+        out.varint(self.unhandled.len() as u64);
+        for (offset, expired) in &self.unhandled {
+            out.varint(*offset);
+            out.u8(u8::from(*expired));
+        }
+        self.keyed.encode(out);
+        self.stats.encode(out);
+        out.varint(self.by_type.len() as u64);
+        for (event_type, stats) in &self.by_type {
+            out.varint(u64::from(*event_type));
+            stats.encode(out);
+        }
+        out.u8(u8::from(self.remembered.is_some()));
+        if let Some(remembered) = &self.remembered {
+            out.bytes(remembered);
+        }
+    }
+
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let removed = from.u8()? != 0;
+        let about = serde_json::from_slice(from.bytes()?).map_err(|_| Malformed("a subscription is not readable"))?;
+        let mut state = Self { removed, ..Self::new(about) };
+        state.settled = OffsetSet::decode(from)?;
+        for _ in 0..from.count(4)? {
+            let offset = from.varint()?;
+            let attempts = from.small()?;
+            let due = Timestamp::from_micros(from.signed()?);
+            state.failing.insert(offset, Failing { attempts, due, lsn: from.varint()? });
+        }
+        for _ in 0..from.count(3)? {
+            let offset = from.varint()?;
+            state.dead.insert(offset, DeadEntry { lsn: from.varint()?, hold: from.u8()? != 0 });
+        }
+        for _ in 0..from.count(2)? {
+            state.redriven.insert(from.varint()?, from.varint()?);
+        }
+        for _ in 0..from.count(2)? {
+            state.unhandled.insert((from.varint()?, from.u8()? != 0));
+        }
+        state.keyed = KeyedStates::decode(from)?;
+        state.stats = HandlerStats::decode(from)?;
+        for _ in 0..from.count(2)? {
+            state.by_type.insert(from.small()?, HandlerStats::decode(from)?);
+        }
+        if from.u8()? != 0 {
+            state.remembered = Some(Bytes::copy_from_slice(from.bytes()?));
+        }
+        Ok(state)
+    }
+}
