@@ -58,7 +58,7 @@ pub use registration::{IntoRegistration, Registration};
 pub use returns::{Classify, IntoOutcome};
 
 use crate::policy::ErrorClass;
-pub use crate::transport::{OnDeadLetter, Ordered, Start};
+pub use crate::transport::{OnDeadLetter, Order, Ordered, Start};
 
 /// What a handler made of an event. What it emitted and what it wrote to its state is in the invocation's [`Effects`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ pub use error::{ConsumeError, InspectError, OpenError, PublishError, SettleError
 pub use log::{LogTransport, LogUrl};
 pub use position::Position;
 pub use settle::{Action, Attempt, Delivered, Settlement, StateChange};
-pub use subscription::{MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Ordered, Start, SubscriptionSpec};
+pub use subscription::{MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Order, Ordered, Start, SubscriptionSpec};
 
 use crate::{clock::Timestamp, event::Envelope, metrics::HandlerStats, policy::ErrorClass};
 

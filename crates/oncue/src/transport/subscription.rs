@@ -27,6 +27,19 @@ pub enum Ordered {
     Relaxed,
 }
 
+/// Which of the waiting events a handler is given first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The one that has waited longest: a queue.
+    #[default]
+    Fifo,
+    /// The newest: a stack. Needs [`Ordered::Relaxed`], as it turns the order within a key around.
+    Lifo,
+    /// The one of the highest priority; among equals, the one that has waited longest.
+    Priority,
+}
+
 /// What a dead letter does to later events of its key, and to the handlers `after` the one that gave up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
