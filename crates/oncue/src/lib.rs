@@ -24,13 +24,14 @@
 //! ```
 //!
 //! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`policy`], [`metrics`],
-//! [`transport`], [`mod@handler`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
+//! [`transport`], [`mod@handler`], [`config`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
 
 // Lets the macros name `::oncue` inside this crate too.
 #[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
 extern crate self as oncue;
 
 pub mod clock;
+pub mod config;
 pub mod event;
 pub mod filter;
 pub mod graph;

@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["metrics"],
     &["transport"],
     &["handler"],
+    &["config"],
     &["graph"],
     &["middleware"],
     &["source"],
@@ -21,7 +22,6 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     // A receipt asks the bus what became of its event.
     &["bus", "receipt"],
-    &["config"],
     &["app"],
     &["testing"],
     &["prelude"],
