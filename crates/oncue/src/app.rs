@@ -1,19 +1,28 @@
 //! Putting an app together: a transport, values, handlers.
 
-use std::{collections::HashMap, sync::Arc};
-
-use tokio::sync::watch;
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
-    bus::{Bus, Running},
+    bus::{Bus, Handler, Provided, Serving},
     clock::Clock,
-    dispatch::{Dispatcher, Member, Phase},
+    config::{self, Config, ConfigError, Known, Problem, Severity},
     error::{Result, StartError},
-    graph::{After, Graph, Vertex},
-    handler::{IntoRegistration, Registration, Retry, StateMap},
+    handler::{IntoRegistration, Layer, Registration, StateMap},
     policy::{Policy, exponential},
-    transport::{self, MemberSpec, Members, Ordered, SubscriptionSpec, Transport},
+    transport::{self, Transport},
 };
+
+mod group;
+
+pub use group::Group;
+
+/// How often a configuration file is looked at.
+const CONFIG_EVERY: Duration = Duration::from_secs(1);
 
 /// An app before it starts.
 ///
@@ -44,6 +53,8 @@ pub struct App {
     clock: Clock,
     states: StateMap,
     handlers: Vec<Registration>,
+    layers: Vec<Arc<dyn Layer>>,
+    config: Option<PathBuf>,
     policies: HashMap<String, Arc<dyn Policy>>,
     default_policy: Arc<dyn Policy>,
 }
@@ -72,6 +83,8 @@ impl App {
             clock,
             states: StateMap::default(),
             handlers: Vec::new(),
+            layers: Vec::new(),
+            config: None,
             policies: HashMap::new(),
             default_policy: Arc::new(exponential()),
         }
@@ -87,6 +100,26 @@ impl App {
     #[track_caller]
     pub fn on<M>(mut self, handler: impl IntoRegistration<M>) -> Self {
         self.handlers.push(handler.into_registration());
+        self
+    }
+
+    /// Adds the handlers of a group.
+    pub fn group(mut self, group: Group) -> Self {
+        self.handlers.extend(group.into_registrations());
+        self
+    }
+
+    /// Puts a layer around the calls of every handler, outside of the layers of groups and handlers, and inside of those
+    /// that the app has already.
+    pub fn layer(mut self, layer: impl Layer) -> Self {
+        self.layers.push(Arc::new(layer));
+        self
+    }
+
+    /// Reads options of the handlers from a file ([`config`](crate::config)), now and whenever it changes. A file that
+    /// cannot be used leaves all as it is, and says so in the log; at the start it is an error.
+    pub fn config(mut self, file: impl AsRef<Path>) -> Self {
+        self.config = Some(file.as_ref().to_owned());
         self
     }
 
@@ -107,124 +140,65 @@ impl App {
     /// # Errors
     /// A handler cannot be served: every problem at once, each with its handler, its place and the fix.
     pub async fn start(self) -> Result<Bus> {
-        let graph = self.check()?;
-        let Self { transport, clock, states, mut handlers, policies, default_policy } = self;
-        let states = Arc::new(states);
-        let (phase, watched) = watch::channel(Phase::Run);
-        let info = handlers.iter().map(|handler| (handler.id.clone(), handler.topic.clone(), handler.types.clone()));
-        let mut running = Running::new(info.collect());
-        let components: Vec<_> = graph.components().to_vec();
-        let mut by_vertex: Vec<Option<Registration>> = handlers.drain(..).map(Some).collect();
-        for component in components {
-            let mut members: Vec<Member> = Vec::new();
-            let mut specs = Vec::new();
-            let (mut topic, mut ordered) = (String::new(), Ordered::Relaxed);
-            for place in component.members() {
-                let Some(handler) = by_vertex.get_mut(place.vertex).and_then(Option::take) else { continue };
-                let policy = match &handler.options.retry {
-                    Some(Retry::Policy(policy)) => Arc::clone(policy),
-                    Some(Retry::Named(name)) => {
-                        policies.get(name).map_or_else(|| Arc::clone(&default_policy), Arc::clone)
-                    }
-                    None => Arc::clone(&default_policy),
-                };
-                topic.clone_from(&handler.topic);
-                // Handlers that share what they read share the strictest order among them.
-                if handler.options.ordered == Ordered::Strict {
-                    ordered = Ordered::Strict;
-                }
-                specs.push(MemberSpec {
-                    id: handler.id.clone(),
-                    types: handler.types.clone(),
-                    start: handler.options.start,
-                    on_dead_letter: handler.options.on_dead_letter,
-                });
-                // All that come before, not only the direct ones: one of those may not take the event at all.
-                let after = place.predecessors.iter().fold(place.predecessors, |all, before| {
-                    all.union(members.get(before).map_or(Members::NONE, |member| member.after))
-                });
-                members.push(member(handler, policy, after));
-            }
-            let names = specs.iter().map(|spec| spec.id.clone()).collect::<Vec<_>>();
-            let spec = SubscriptionSpec { topic, members: specs, ordered };
-            let subscribed = transport.subscribe(spec).await;
-            let subscribed = subscribed.map_err(|error| StartError::Subscribe { handler: names.join("+"), error })?;
-            for (name, earlier) in names.iter().zip(&subscribed.created) {
-                match earlier {
-                    Some(0) => tracing::info!(handler = %name, "new subscription"),
-                    Some(earlier) => {
-                        tracing::info!(handler = %name, "new subscription: {earlier} earlier events will be delivered");
-                    }
-                    None => {}
-                }
-            }
-            let dispatcher = Dispatcher::new(
-                members,
-                subscribed.consumer,
-                ordered,
-                clock.clone(),
-                Arc::clone(&states),
-                watched.clone(),
-            );
-            running.spawn(dispatcher);
+        let known = self.known();
+        let Self { transport, clock, states, mut handlers, layers, config, policies, default_policy } = self;
+        for handler in &mut handlers {
+            handler.layers.splice(0..0, layers.iter().cloned());
         }
-        for detached in transport.inspect().subscriptions().iter().filter(|known| !known.attached) {
-            tracing::warn!(subscription = %detached.id, lag = detached.lag,
-                "detached: no handler of this app serves it, and its events wait; a renamed function keeps its place with `id = \"…\"`");
+        let first = match &config {
+            Some(file) => Some(usable(read(file.clone()).await?, &known).map_err(StartError::Config)?),
+            None => None,
+        };
+        let provided = Provided { transport, clock, states: Arc::new(states), policies, default_policy };
+        let serving = Arc::new(Serving::new(provided));
+        let mut handlers: Vec<Handler> = handlers.into_iter().map(Handler::new).collect();
+        handlers.iter_mut().for_each(|handler| handler.recall(&serving));
+        serving
+            .change(|served, config| {
+                *served = handlers;
+                *config = first.clone().unwrap_or_default();
+            })
+            .await?;
+        let bus = Bus::new(serving);
+        if let (Some(file), Some(first)) = (config, first) {
+            let watch = config::watch(file, bus.clock().clone(), CONFIG_EVERY);
+            bus.follow(watch, first, move |config| usable(config, &known));
         }
-        Ok(Bus::new(transport, clock, graph, phase, running))
+        Ok(bus)
     }
 
-    /// Everything that is wrong, at once; else the graph of the handlers.
-    fn check(&self) -> Result<Graph, StartError> {
-        let mut problems: Vec<String> = self.handlers.iter().flat_map(Registration::problems).collect();
-        for handler in &self.handlers {
-            problems.extend(handler.check(&self.states).err());
-            if let Some(Retry::Named(name)) = &handler.options.retry
-                && !self.policies.contains_key(name)
-            {
-                let mut known: Vec<&str> = self.policies.keys().map(String::as_str).collect();
-                known.sort_unstable();
-                problems.push(format!(
-                    "{handler}: there is no retry policy `{name}`; known are: {}. Add one with `.policy(\"{name}\", …)`",
-                    known.join(", ")
-                ));
-            }
-            for before in handler.after.iter().filter_map(|id| self.handlers.iter().find(|other| other.id == *id)) {
-                if before.topic != handler.topic {
-                    problems.push(format!(
-                        "{handler}: it comes after `{}`, which reads topic `{}`, not `{}`: `after` joins handlers of one topic",
-                        before.id, before.topic, handler.topic
-                    ));
-                }
-            }
+    fn known(&self) -> Provides {
+        Provides {
+            policies: self.policies.keys().cloned().collect(),
+            handlers: self.handlers.iter().map(|handler| handler.id.clone()).collect(),
+            groups: self.handlers.iter().filter_map(|handler| handler.group.clone()).collect(),
         }
-        if !problems.is_empty() {
-            return Err(StartError::Handlers { problems });
-        }
-        let vertices = self.handlers.iter().map(|handler| Vertex {
-            id: handler.id.clone(),
-            consumes: handler.types.clone(),
-            emits: handler.emits.clone(),
-        });
-        let after = self.handlers.iter().flat_map(|handler| {
-            handler.after.iter().map(|first| After { handler: handler.id.clone(), first: first.clone() })
-        });
-        Ok(Graph::new(vertices, after)?)
     }
 }
 
-fn member(handler: Registration, policy: Arc<dyn Policy>, after: Members) -> Member {
-    Member {
-        id: handler.id.into(),
-        policy,
-        concurrency: handler.options.concurrency,
-        timeout: handler.options.timeout,
-        keyed: handler.keyed,
-        on_dead_letter: handler.options.on_dead_letter,
-        handler: Arc::from(handler.handler),
-        after,
-        running: 0,
-        queue: std::collections::VecDeque::new(),
+/// What a configuration file may speak of.
+struct Provides {
+    policies: BTreeSet<String>,
+    handlers: BTreeSet<String>,
+    groups: BTreeSet<String>,
+}
+
+async fn read(file: PathBuf) -> Result<Config, StartError> {
+    let read = tokio::task::spawn_blocking(move || Config::read(file)).await;
+    Ok(read.unwrap_or(Ok(Config::default()))?)
+}
+
+/// A configuration, if nothing is wrong with it for these handlers; warnings are logged.
+fn usable(config: Config, provides: &Provides) -> Result<Config, ConfigError> {
+    let known = Known {
+        policies: provides.policies.iter().map(String::as_str).collect(),
+        handlers: provides.handlers.iter().map(String::as_str).collect(),
+        groups: provides.groups.iter().map(String::as_str).collect(),
+    };
+    let (errors, warnings): (Vec<Problem>, Vec<Problem>) =
+        config.check(&known).into_iter().partition(|problem| problem.severity == Severity::Error);
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
+    if errors.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { problems: errors }) }
 }

@@ -48,8 +48,8 @@ mod error;
 mod number_map;
 mod receipt;
 
-pub use app::App;
-pub use bus::{Bus, DEFAULT_GRACE, IntoEvent};
+pub use app::{App, Group};
+pub use bus::{Bus, DEFAULT_GRACE, DeadLetters, IntoEvent};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use dispatch::DispatchError;
 pub use error::{Error, Result, StartError};
@@ -71,7 +71,7 @@ pub mod prelude {
     pub use crate::{
         App, Bus, Envelope, Event, EventOutcome, Receipt,
         handler::{
-            Delivery, Handle, HandlerError, HandlerExt as _, IntoRegistration as _, Outcome,
+            Batch, Delivery, Handle, HandlerError, HandlerExt as _, IntoRegistration as _, Outcome,
             extract::{Context, Headers, Keyed, State},
         },
         policy,

@@ -8,15 +8,26 @@ use crate::{
     dispatch::Member,
     error::StartError,
     graph::{After, Component, Graph, Vertex},
-    handler::{Registration, Retry, StateMap},
+    handler::{HandlerOptions, Registration, Retry, StateMap},
     policy::Policy,
     transport::{MemberSpec, Members, Order, Ordered, SubscriptionSpec},
 };
 
-/// A handler with what the configuration and the run time say about it.
-pub(super) fn effective(handler: &Handler, settings: &HandlerConfig) -> Registration {
+/// A handler with what the configuration and the run time say about it; `defaults` is for what neither they nor the code
+/// say.
+pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &HandlerConfig) -> Registration {
     let mut registration = handler.code.clone();
-    let options = &mut registration.options;
+    let (options, unsaid) = (&mut registration.options, HandlerOptions::default());
+    let settings = settings.clone().or(HandlerConfig {
+        retry: defaults.retry.clone().filter(|_| options.retry.is_none()),
+        timeout: defaults.timeout.filter(|_| options.timeout.is_none()),
+        concurrency: defaults.concurrency.filter(|_| options.concurrency == unsaid.concurrency),
+        ordered: defaults.ordered.filter(|_| options.ordered == unsaid.ordered),
+        order: defaults.order.filter(|_| options.order == unsaid.order),
+        on_dead_letter: defaults.on_dead_letter.filter(|_| options.on_dead_letter == unsaid.on_dead_letter),
+        paused: defaults.paused.filter(|_| !options.paused),
+        filter: defaults.filter.clone().filter(|_| options.filter.is_none()),
+    });
     if let Some(retry) = &settings.retry {
         options.retry = Some(retry.retry());
     }

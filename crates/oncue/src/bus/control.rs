@@ -16,7 +16,7 @@ impl Bus {
     /// # Errors
     /// It cannot be served: its id is taken, a value is missing, …; then nothing has changed.
     #[track_caller]
-    pub fn subscribe<M>(&self, handler: impl IntoRegistration<M>) -> impl Future<Output = Result<()>> + Send + use<M, Self> {
+    pub fn subscribe<M>(&self, handler: impl IntoRegistration<M>) -> impl Future<Output = Result<()>> + Send {
         let (serving, handler) = (self.0.serving.clone(), handler.into_registration());
         async move {
             let mut handler = Handler::new(handler);

@@ -16,8 +16,9 @@ pub(crate) use serve::{Handler, Provided, Serving};
 
 use crate::{
     clock::Clock,
-    dispatch::{DispatchError, Phase},
-    error::Result,
+    config::{self, Config, ConfigError},
+    dispatch::DispatchError,
+    error::{Result, StartError},
     event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
     graph::Graph,
     handler::Registration,
@@ -62,6 +63,30 @@ impl Bus {
     pub(crate) fn new(serving: Arc<Serving>) -> Self {
         let failed = serving.failed();
         Self(Arc::new(Inner { serving, failed }))
+    }
+
+    /// Takes over what a configuration file says, whenever that changes. What cannot be used changes nothing.
+    pub(crate) fn follow(&self, mut watch: config::Watch, mut known: Config, usable: impl Fn(Config) -> Result<Config, ConfigError> + Send + 'static) {
+        let serving = Arc::downgrade(&self.0.serving);
+        let task = tokio::spawn(async move {
+            loop {
+                let changed = watch.changed().await.and_then(&usable);
+                let Some(serving) = serving.upgrade() else { return };
+                match changed {
+                    Ok(config) if config == known => {}
+                    Ok(config) => match serving.change(|_, served| served.clone_from(&config)).await {
+                        Ok(()) => {
+                            tracing::info!("the configuration file changed: its options count now");
+                            known = config;
+                        }
+                        Err(StartError::Closed) => return,
+                        Err(error) => tracing::error!(%error, "the configuration file cannot be used: the options from before stay"),
+                    },
+                    Err(error) => tracing::error!(%error, "the configuration file cannot be used: the options from before stay"),
+                }
+            }
+        });
+        self.0.serving.owns(task);
     }
 
     /// Publishes one event. When this returns, the event is as durable as the topic promises.

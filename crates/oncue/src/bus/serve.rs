@@ -41,6 +41,10 @@ pub(crate) struct Serving {
     /// What is served, for those who only look.
     shown: RwLock<Arc<Shown>>,
     failed: watch::Sender<Option<DispatchError>>,
+    /// Tasks beside the dispatchers, which end with them.
+    owned: parking_lot::Mutex<Vec<AbortOnDrop>>,
+    /// Dispatchers that a shutdown waits for.
+    stopping: parking_lot::Mutex<Vec<watch::Sender<Phase>>>,
 }
 
 /// What is served, as it is shown.
@@ -68,6 +72,12 @@ pub(crate) struct Handler {
     pub(crate) revision: u64,
 }
 
+impl Served {
+    fn effective(&self, handler: &Handler) -> Registration {
+        attach::effective(handler, &handler.settings(&self.config), &self.config.defaults)
+    }
+}
+
 impl Handler {
     pub(crate) fn new(code: Registration) -> Self {
         Self { code, overrides: HandlerConfig::default(), revision: 0 }
@@ -84,7 +94,7 @@ struct Running {
     /// Which handlers, with which options: another one is another component.
     identity: Vec<Identity>,
     phase: watch::Sender<Phase>,
-    task: JoinHandle<()>,
+    task: AbortOnDrop,
 }
 
 /// A handler as it is served.
@@ -103,6 +113,8 @@ impl Serving {
             served: Mutex::default(),
             shown: RwLock::default(),
             failed: watch::Sender::new(None),
+            owned: parking_lot::Mutex::default(),
+            stopping: parking_lot::Mutex::default(),
         }
     }
 
@@ -168,7 +180,7 @@ impl Serving {
 
     async fn serve(&self, served: &mut Served) -> Result<(), StartError> {
         let effective: Vec<Registration> =
-            served.handlers.iter().map(|handler| attach::effective(handler, &handler.settings(&served.config))).collect();
+            served.handlers.iter().map(|handler| served.effective(handler)).collect();
         let policies = self.policies(&served.config);
         let graph = attach::check(&effective, &self.provided.states, &policies)?;
         let wanted: Vec<(Vec<Identity>, Joined)> = graph
@@ -180,7 +192,7 @@ impl Serving {
                     Identity {
                         id: handler.code.id.clone(),
                         revision: handler.revision,
-                        settings: handler.settings(&served.config),
+                        settings: handler.settings(&served.config).or(served.config.defaults.clone()),
                         after: effective[vertex].after.clone(),
                     }
                 };
@@ -252,7 +264,7 @@ impl Serving {
                 failed.send_if_modified(|known| known.is_none() && known.replace(error).is_none());
             }
         });
-        Ok(Some(Running { identity, phase, task }))
+        Ok(Some(Running { identity, phase, task: AbortOnDrop(task) }))
     }
 
     /// Subscriptions of the transport that no handler of this app serves.
@@ -279,21 +291,28 @@ impl Serving {
         }
     }
 
+    /// Ends a task when the app is shut down.
+    pub(crate) fn owns(&self, task: JoinHandle<()>) {
+        self.owned.lock().push(AbortOnDrop(task));
+    }
+
     /// Stops at once, also what is being stopped slowly.
     pub(crate) fn interrupt(&self) {
-        self.interrupted.send_replace(true);
+        for phase in self.stopping.lock().iter() {
+            phase.send_replace(Phase::Stop);
+        }
     }
 
     /// Tells all dispatchers; nothing is served from now on.
     pub(crate) async fn stop(&self, phase: Phase) {
         let mut served = self.served.lock().await;
         served.closed = true;
+        self.owned.lock().clear();
         for running in &served.running {
             running.phase.send_replace(phase);
         }
-        let tasks = served.running.drain(..).map(|running| running.task);
-        // One that was cancelled has nothing to tell.
-        drop(join_all(tasks).await);
+        self.stopping.lock().extend(served.running.iter().map(|running| running.phase.clone()));
+        join_all(served.running.drain(..).map(|running| running.task.join())).await;
     }
 }
 
@@ -303,11 +322,30 @@ impl Handler {
     }
 }
 
+/// A task that ends with the app.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    async fn join(mut self) {
+        if let Err(error) = (&mut self.0).await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "a dispatcher broke: this is a defect of Oncue");
+        }
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Lets what runs finish, and settles it.
 async fn stop_all(stop: Vec<Running>) {
     let stop = stop.into_iter().map(|running| {
         running.phase.send_replace(Phase::Drain(std::time::Duration::MAX));
-        running.task
+        running.task.join()
     });
-    drop(join_all(stop).await);
+    join_all(stop).await;
 }

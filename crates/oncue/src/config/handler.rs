@@ -10,11 +10,10 @@ use super::{
     problem::{Findings, KeyPath},
     reader::{self, Table},
 };
-use crate::handler::{OnDeadLetter, Order, Ordered, Retry};
-
-// The place of the filter's type: its `Deserialize` reads the value of `filter`, and its error becomes a problem there.
-/// Which events a handler takes, in the dialects of `CloudEvents` Subscriptions.
-pub type FilterConfig = Value;
+use crate::{
+    filter::Filter,
+    handler::{OnDeadLetter, Order, Ordered, Retry},
+};
 
 /// How a handler is served, as far as it is said here; what is not said is left to who comes after (see
 /// [`or`](Self::or)).
@@ -57,7 +56,7 @@ pub struct HandlerConfig {
     pub paused: Option<bool>,
     /// Which events it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub filter: Option<FilterConfig>,
+    pub filter: Option<Filter>,
 }
 
 /// A retry policy: by name, or said in place.

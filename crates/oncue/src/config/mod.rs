@@ -47,7 +47,7 @@ use std::{
 
 use serde::Serialize;
 
-pub use handler::{FilterConfig, HandlerConfig, RetryConfig};
+pub use handler::{HandlerConfig, RetryConfig};
 pub use policy::{PolicyConfig, PolicyLimits};
 pub use problem::{ConfigError, Place, Problem, Severity};
 pub use watch::{Watch, watch};
@@ -179,12 +179,13 @@ impl Config {
         }
     }
 
-    /// What the file says of a handler: its own section, then the one of its group, then the defaults.
+    /// What the file says of a handler: its own section, then the one of its group. The defaults are for what neither that
+    /// nor the code says.
     #[must_use]
     pub fn handler(&self, id: &str, group: Option<&str>) -> HandlerConfig {
         let own = self.handlers.get(id).cloned().unwrap_or_default();
         let group = group.and_then(|group| self.groups.get(group)).cloned().unwrap_or_default();
-        own.or(group).or(self.defaults.clone())
+        own.or(group)
     }
 
     /// What does not fit the program, in the order of the file: names of retry policies that neither the file nor the
