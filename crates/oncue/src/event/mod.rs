@@ -14,7 +14,8 @@ use thiserror::Error;
 
 pub use cloudevents::CloudEventError;
 pub use envelope::{
-    DEFAULT_SOURCE, Envelope, EnvelopeBuilder, EnvelopeError, MAX_ATTRIBUTES_BYTES, MAX_DATA_BYTES, MAX_HOPS,
+    DEFAULT_PRIORITY, DEFAULT_SOURCE, Envelope, EnvelopeBuilder, EnvelopeError, MAX_ATTRIBUTES_BYTES, MAX_DATA_BYTES,
+    MAX_HOPS, MAX_PRIORITY,
 };
 pub use id::derived as derived_id;
 pub use key::{murmur2, partition_of};

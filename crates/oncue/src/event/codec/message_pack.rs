@@ -22,7 +22,10 @@ impl<T: Payload> Codec<T> for MessagePack {
     const CONTENT_TYPE: &'static str = "application/vnd.msgpack";
 
     fn encode(event_type: &str, value: &T) -> Result<Bytes, CodecError> {
-        rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|error| CodecError::new::<T>(event_type, &error))
+        // As much as serde_json begins with.
+        let mut data = Vec::with_capacity(128);
+        rmp_serde::encode::write_named(&mut data, value).map_err(|error| CodecError::new::<T>(event_type, &error))?;
+        Ok(data.into())
     }
 
     fn decode(event_type: &str, data: &[u8]) -> Result<T, CodecError> {
