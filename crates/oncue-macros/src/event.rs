@@ -7,7 +7,10 @@ use syn::{
     spanned::Spanned as _,
 };
 
-use crate::options::{Options, check_event_type};
+use crate::{
+    coding::Coding,
+    options::{Options, check_event_type},
+};
 
 pub(crate) fn derive(input: TokenStream) -> Result<TokenStream> {
     let input: DeriveInput = syn::parse2(input)?;
@@ -46,24 +49,12 @@ fn of_struct(name: &Ident, fields: &Fields, mut options: Options) -> Result<Toke
     let event_type = event_type.text()?;
     check_event_type(&event_type)?;
     let key = options.take("key").map(|option| option.expr()).transpose()?.map(|key| key_fn(&key)).transpose()?;
-    options.finish(&["type", "key", "topic", "schema"])?;
-    let (encode, decode) = if matches!(fields, Fields::Unit) {
-        (
-            quote!(::core::result::Result::Ok(::oncue::__private::Bytes::new())),
-            quote!({
-                let _ = (event_type, data);
-                ::core::result::Result::Ok(Self)
-            }),
-        )
-    } else {
-        // At the name of the type: a missing `Serialize` is reported there.
-        (
-            quote_spanned!(name.span()=> <#name as ::oncue::__private::Payload>::write(self, #event_type)),
-            quote_spanned!(name.span()=> <#name as ::oncue::__private::Payload>::read(event_type, data)),
-        )
-    };
+    let coding = Coding::of(name, fields, &event_type, &mut options)?;
+    options.finish(&["type", "key", "topic", "schema", "codec", "content_type"])?;
+    let Coding { content_type, encode, decode } = coding;
     Ok(quote! {
         const TYPES: &'static [&'static str] = &[#event_type];
+        #content_type
 
         fn event_type(&self) -> &'static str {
             #event_type
@@ -142,9 +133,12 @@ impl<'a> EventVariant<'a> {
     fn of(variant: &'a Variant) -> Result<Self> {
         let mut options = Options::of(&variant.attrs, "event")?;
         let event_type = options.take("type").map(|option| option.text()).transpose()?;
-        if let Some(key) = options.take("key") {
-            let message = "a variant has no key of its own: it is the key of the event that it wraps";
-            return Err(Error::new(key.name.span(), message));
+        for option in ["key", "codec", "content_type"] {
+            if let Some(option) = options.take(option) {
+                let name = &option.name;
+                let message = format!("a variant has no `{name}` of its own: it is that of the event that it wraps");
+                return Err(Error::new(name.span(), message));
+            }
         }
         options.finish(&["type"])?;
         let inner = match &variant.fields {
@@ -175,7 +169,8 @@ impl<'a> EventVariant<'a> {
 }
 
 fn of_enum(name: &Ident, data: &DataEnum, mut options: Options) -> Result<TokenStream> {
-    for (option, instead) in [("type", "each variant"), ("key", "the struct in each variant")] {
+    let inner = "the struct in each variant";
+    for (option, instead) in [("type", "each variant"), ("key", inner), ("codec", inner), ("content_type", inner)] {
         if let Some(option) = options.take(option) {
             let message = format!("`{}` of an event enum stands on {instead}", option.name);
             return Err(Error::new(option.name.span(), message));
@@ -220,8 +215,10 @@ fn enum_body(variants: &[EventVariant<'_>]) -> TokenStream {
         };
         quote!(if event_type == const { #event_type } { return #value; })
     });
+    let content_types = content_types(variants, &types);
     quote! {
         const TYPES: &'static [&'static str] = &[#(#types),*];
+        #content_types
 
         fn event_type(&self) -> &'static str {
             match self { #(Self::#names { .. } => const { #types }),* }
@@ -241,4 +238,24 @@ fn enum_body(variants: &[EventVariant<'_>]) -> TokenStream {
             ::core::result::Result::Err(::oncue::__private::unknown_type::<Self>(event_type))
         }
     }
+}
+
+/// Each event's own; the enum's is that of the first one that it wraps.
+fn content_types(variants: &[EventVariant<'_>], types: &[TokenStream]) -> Option<TokenStream> {
+    let first = variants.iter().find_map(|variant| variant.inner)?;
+    let first = quote_spanned!(first.span()=> <#first as ::oncue::event::Event>::CONTENT_TYPE);
+    let each = variants.iter().zip(types).filter_map(|(variant, event_type)| {
+        let inner = variant.inner?;
+        let content_type =
+            quote_spanned!(inner.span()=> <#inner as ::oncue::event::Event>::content_type_of(event_type));
+        Some(quote!(if event_type == const { #event_type } { return #content_type; }))
+    });
+    Some(quote! {
+        const CONTENT_TYPE: &'static str = #first;
+
+        fn content_type_of(event_type: &str) -> &'static str {
+            #(#each)*
+            Self::CONTENT_TYPE
+        }
+    })
 }

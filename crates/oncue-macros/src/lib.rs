@@ -1,5 +1,6 @@
 //! The macros of Oncue: `#[derive(Event)]` and `#[handler]`. Use them through the crate `oncue`, which re-exports them.
 
+mod coding;
 mod event;
 mod handler;
 mod options;
@@ -15,12 +16,16 @@ use proc_macro::TokenStream;
 ///   `key = self.customer.id()`). Anything that implements `Display`.
 /// - `topic = "orders"`: the topic that such events are published to, if not the default one.
 /// - `schema = "https://…"`: the `dataschema` attribute.
+/// - `codec = MessagePack`: how a value becomes bytes, a type that implements `oncue::event::codec::Codec`; JSON if not
+///   given. `codec = raw` on a struct around one `Bytes`, `Vec<u8>` or `String` (`struct ImageStored(Bytes)`): the data is
+///   the field as it is, and no serde is needed.
+/// - `content_type = "image/png"`: the `datacontenttype` attribute, if not the codec's own.
 ///
 /// A struct without fields is its type alone: its data is empty.
 ///
 /// On an enum, each variant is a type of its own: a unit variant with `#[event(type = "…")]` (no data), or a newtype
-/// variant around an event (`Created(OrderCreated)`): the data on the wire is that of the inner event, and so are its key
-/// and its type, unless the variant has a `type` of its own. `topic` and `schema` stand on the enum.
+/// variant around an event (`Created(OrderCreated)`): the data on the wire is that of the inner event, and so are its key,
+/// its codec and its type, unless the variant has a `type` of its own. `topic` and `schema` stand on the enum.
 ///
 /// ```ignore
 /// #[derive(Event, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::{Envelope, EnvelopeBuilder, EnvelopeError};
+use super::{Envelope, EnvelopeBuilder, EnvelopeError, codec::is_json};
 use crate::clock::Timestamp;
 
 /// Why bytes are no `CloudEvent`.
@@ -209,11 +209,6 @@ fn attribute_text(name: &str, value: &RawValue) -> Result<String, CloudEventErro
         Some(b'n') => Ok(String::new()),
         _ => Ok(raw.to_owned()),
     }
-}
-
-fn is_json(content_type: &str) -> bool {
-    let media = content_type.split(';').next().unwrap_or_default().trim();
-    media.eq_ignore_ascii_case("application/json") || media.ends_with("+json") || media.ends_with("/json")
 }
 
 fn json_string(text: &str) -> String {

@@ -14,7 +14,7 @@ mod schedule;
 
 pub use builder::EnvelopeBuilder;
 pub use edition::EDITION;
-pub use schedule::MAX_PRIORITY;
+pub use schedule::{DEFAULT_PRIORITY, MAX_PRIORITY};
 
 /// Most bytes of an event's data (payload).
 pub const MAX_DATA_BYTES: usize = 8 * 1024 * 1024;
@@ -80,6 +80,16 @@ pub enum EnvelopeError {
     /// An extension's name is not lower-case letters and digits.
     #[error("`{0}` is no attribute name: CloudEvents allows lower-case letters and digits, at most 20")]
     Name(String),
+    /// An extension that Oncue acts on has a value that it cannot act on.
+    #[error("attribute `{name}` is {value:?}: it takes {allowed}")]
+    Attribute {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+        /// What it takes.
+        allowed: &'static str,
+    },
     /// The attributes are too large together.
     #[error("attributes of {bytes} bytes: the limit is {MAX_ATTRIBUTES_BYTES} (MAX_ATTRIBUTES_BYTES)")]
     AttributesTooLarge {
@@ -390,7 +400,7 @@ mod tests {
             id in "[a-z0-9]{1,40}",
             subject in proptest::option::of("[^\\x00-\\x1f\\x7f]{1,60}"),
             key in proptest::option::of("[^\\x00-\\x1f\\x7f]{1,60}"),
-            extensions in proptest::collection::vec(("[a-z0-9]{1,20}", "[^\\x00-\\x1f\\x7f]{0,30}"), 0..4),
+            extensions in proptest::collection::vec(("x[a-z0-9]{0,19}", "[^\\x00-\\x1f\\x7f]{0,30}"), 0..4),
             time in proptest::option::of(any::<i64>()),
             published in any::<i64>(),
             data in proptest::collection::vec(any::<u8>(), 0..200),

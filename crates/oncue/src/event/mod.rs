@@ -1,5 +1,7 @@
 //! Events: typed in your code, an [`Envelope`] on the way.
 
+pub mod codec;
+
 mod cloudevents;
 mod envelope;
 mod id;
@@ -12,7 +14,8 @@ use thiserror::Error;
 
 pub use cloudevents::CloudEventError;
 pub use envelope::{
-    DEFAULT_SOURCE, EDITION, Envelope, EnvelopeBuilder, EnvelopeError, MAX_ATTRIBUTES_BYTES, MAX_DATA_BYTES, MAX_HOPS, MAX_PRIORITY,
+    DEFAULT_PRIORITY, DEFAULT_SOURCE, EDITION, Envelope, EnvelopeBuilder, EnvelopeError, MAX_ATTRIBUTES_BYTES,
+    MAX_DATA_BYTES, MAX_HOPS, MAX_PRIORITY,
 };
 pub use id::derived as derived_id;
 pub use key::{murmur2, partition_of};
@@ -48,8 +51,17 @@ pub trait Event: Sized + Send + Sync + 'static {
     const TOPIC: &'static str = DEFAULT_TOPIC;
     /// `CloudEvents` `dataschema` of such events, if they name one.
     const SCHEMA: Option<&'static str> = None;
-    /// The content type of [`encode`](Self::encode)d data.
+    /// The content type of [`encode`](Self::encode)d data. Events of an enum may differ: see
+    /// [`content_type_of`](Self::content_type_of).
     const CONTENT_TYPE: &'static str = "application/json";
+
+    /// The content type of data of one event type: what [`encode`](Self::encode) writes and [`decode`](Self::decode)
+    /// reads.
+    #[must_use]
+    fn content_type_of(event_type: &str) -> &'static str {
+        let _ = event_type;
+        Self::CONTENT_TYPE
+    }
 
     /// The event type of this value, one of [`TYPES`](Self::TYPES).
     fn event_type(&self) -> &'static str;
@@ -65,7 +77,8 @@ pub trait Event: Sized + Send + Sync + 'static {
     /// The value cannot be written in this content type.
     fn encode(&self) -> Result<Bytes, CodecError>;
 
-    /// The value of a payload of this event type.
+    /// The value of a payload of this event type. It sees the bytes alone: [`Envelope::decode`] compares the content type
+    /// first.
     ///
     /// # Errors
     /// The payload does not fit the type.
@@ -106,7 +119,8 @@ impl Envelope {
     /// # Errors
     /// The value cannot be encoded.
     pub fn builder_of<E: Event>(event: &E) -> Result<EnvelopeBuilder, InvalidEvent> {
-        let builder = Self::builder(event.event_type()).content_type(E::CONTENT_TYPE).data(event.encode()?);
+        let event_type = event.event_type();
+        let builder = Self::builder(event_type).content_type(E::content_type_of(event_type)).data(event.encode()?);
         let builder = match event.key() {
             Some(key) => builder.key(key),
             None => builder,
@@ -120,9 +134,19 @@ impl Envelope {
     /// The typed event in this envelope.
     ///
     /// # Errors
-    /// The payload does not fit `E`.
+    /// The payload is of a content type that `E` does not read, or does not fit `E`. An event without content type, or
+    /// without data, is taken for what `E` reads.
     pub fn decode<E: Event>(&self) -> Result<E, CodecError> {
-        E::decode(self.event_type(), self.data())
+        let reads = E::content_type_of(self.event_type());
+        match self.content_type() {
+            Some(given) if !codec::is_read_by(given, reads) && !self.data().is_empty() => {
+                let name = std::any::type_name::<E>();
+                let name = name.rsplit("::").next().unwrap_or(name);
+                let reason = format_args!("content type is {given}, `{name}` reads {reads}");
+                Err(CodecError::new::<E>(self.event_type(), &reason))
+            }
+            _ => E::decode(self.event_type(), self.data()),
+        }
     }
 }
 

@@ -13,35 +13,12 @@ use super::{
 pub use super::{Invocation, extract::Rejection};
 use crate::event::{CodecError, Event};
 
-/// What an event's data is made of: JSON, through serde.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` derives `Event`, but not serde's `Serialize` and `Deserialize`",
-    label = "an event's data is written and read by serde",
-    note = "derive them too: `#[derive(Event, Serialize, Deserialize)]`"
-)]
-pub trait Payload: Sized {
-    /// Encodes as JSON.
-    ///
-    /// # Errors
-    /// What serde says.
-    fn write(&self, event_type: &str) -> Result<Bytes, CodecError>;
-
-    /// Decodes JSON.
-    ///
-    /// # Errors
-    /// What serde says, with line and column.
-    fn read(event_type: &str, data: &[u8]) -> Result<Self, CodecError>;
-}
-
-#[diagnostic::do_not_recommend]
-impl<T: serde::Serialize + serde::de::DeserializeOwned> Payload for T {
-    fn write(&self, event_type: &str) -> Result<Bytes, CodecError> {
-        serde_json::to_vec(self).map(Bytes::from).map_err(|error| CodecError::new::<T>(event_type, &error))
-    }
-
-    fn read(event_type: &str, data: &[u8]) -> Result<Self, CodecError> {
-        serde_json::from_slice(data).map_err(|error| CodecError::new::<T>(event_type, &error))
-    }
+/// What a codec says of the data within an event, said of the event.
+///
+/// # Errors
+/// What the codec says.
+pub fn within<E: Event, V>(result: Result<V, CodecError>) -> Result<V, CodecError> {
+    result.map_err(|error| CodecError { type_name: std::any::type_name::<E>(), ..error })
 }
 
 /// The error of an event type that an enum has no variant for.

@@ -131,6 +131,7 @@ impl EnvelopeBuilder {
         if let Some(name) = self.with_control_character() {
             return Err(EnvelopeError::ControlCharacter(name.to_owned()));
         }
+        self.check_schedule()?;
         let bytes = self.text_bytes();
         if bytes > MAX_ATTRIBUTES_BYTES {
             return Err(EnvelopeError::AttributesTooLarge { bytes });
