@@ -9,7 +9,7 @@ use std::{
 
 use oncue::{
     Envelope,
-    handler::{Call, HandlerExt as _, Invocation, Outcome, StateMap, extract::Context},
+    handler::{Binding, Call, HandlerExt as _, Invocation, Outcome, extract::Context},
     transport::Position,
 };
 
@@ -37,18 +37,17 @@ async fn handle_with_context(event: Envelope, context: Context) {
 /// What an invocation is made of.
 struct Parts {
     event: Envelope,
-    id: Arc<str>,
-    states: Arc<StateMap>,
+    binding: Arc<Binding>,
 }
 
 impl Parts {
     fn new() -> Result<Self> {
-        Ok(Self { event: events::one()?, id: Arc::from("bench"), states: Arc::default() })
+        let binding = Binding { inline: true, ..Binding::alone("bench") };
+        Ok(Self { event: events::one()?, binding: Arc::new(binding) })
     }
 
     fn invocation(&self) -> Invocation {
-        let (id, states) = (Arc::clone(&self.id), Arc::clone(&self.states));
-        Invocation::new(self.event.clone(), Position::new(0, 7, 0), 1, id, states, None)
+        Invocation::new(Arc::clone(&self.binding), self.event.clone(), Position::new(0, 7, 0), 1, None)
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use oncue::transport::{
-    Capabilities, ConsumeError, Consumer, Delivered, EventRef, Inspect, InspectError, Limit, Publish, PublishError,
-    Published, SettleError, Settled, Settlement, SubscribeError, Subscribed, SubscriptionSpec, Transport,
+    Capabilities, ConsumeError, Consumer, Control, ControlError, Delivered, EventRef, Inspect, InspectError, Limit,
+    Publish, PublishError, Published, SettleError, Settled, Settlement, SubscribeError, Subscribed, SubscriptionSpec,
+    Tail, Transport,
 };
 
 /// What stands between a transport and the bus. Each method lets everything pass unless it is implemented.
@@ -23,6 +24,11 @@ pub trait Tap: Send + Sync + 'static {
     /// What a subscription asks for.
     fn spec(&self, spec: SubscriptionSpec) -> SubscriptionSpec {
         spec
+    }
+
+    /// What is done to a subscription from outside; nothing is done if it gives nothing.
+    fn control(&self, control: Control) -> Option<Control> {
+        Some(control)
     }
 
     /// Completes when the next events may be asked for.
@@ -99,6 +105,17 @@ impl Transport for Tapped {
             Ok(Subscribed { consumer: Box::new(TappedConsumer { inner: consumer, tap }), created })
         }
         .boxed()
+    }
+
+    fn control(&self, subscription: &str, control: Control) -> BoxFuture<'_, Result<(), ControlError>> {
+        match self.tap.control(control) {
+            Some(control) => self.inner.control(subscription, control),
+            None => std::future::ready(Ok(())).boxed(),
+        }
+    }
+
+    fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>> {
+        self.inner.tail(topic)
     }
 
     fn outcome(&self, event: &EventRef, subscription: &str) -> BoxFuture<'_, Result<Settled, InspectError>> {

@@ -8,7 +8,7 @@ use oncue::{
     handler::{HandlerError, HandlerExt as _},
     policy::{self, ErrorClass},
     transport::{
-        Action, Attempt, Limit, MemberSpec, OnDeadLetter, Ordered, Publish, Settlement, Start, SubscriptionInfo,
+        Action, Attempt, Limit, MemberSpec, OnDeadLetter, Publish, Settlement, Start, SubscriptionInfo,
         SubscriptionSpec,
     },
 };
@@ -36,8 +36,9 @@ async fn settled_twice(bench: &Bench) -> Result<(), Failure> {
     transport.publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events, source: None }).await?;
     let id = || "by-hand".to_owned();
     let (types, on_dead_letter) = (Vec::new(), OnDeadLetter::Continue);
-    let member = MemberSpec { id: id(), types, start: Start::Earliest, on_dead_letter };
-    let spec = SubscriptionSpec { topic: DEFAULT_TOPIC.to_owned(), members: vec![member], ordered: Ordered::Strict };
+    let member = MemberSpec { id: id(), types, start: Start::Earliest, on_dead_letter, ..MemberSpec::default() };
+    let spec =
+        SubscriptionSpec { topic: DEFAULT_TOPIC.to_owned(), members: vec![member], ..SubscriptionSpec::default() };
     let mut consumer = transport.subscribe(spec).await?.consumer;
     let mut given = Vec::new();
     while given.len() < 2 {

@@ -13,9 +13,7 @@ use oncue::{
     App, Envelope,
     event::DEFAULT_TOPIC,
     handler::HandlerExt as _,
-    transport::{
-        Consumer, Delivered, MemberSpec, OnDeadLetter, Ordered, SettleError, Settlement, Start, SubscriptionSpec,
-    },
+    transport::{Consumer, Delivered, MemberSpec, OnDeadLetter, SettleError, Settlement, Start, SubscriptionSpec},
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -46,8 +44,9 @@ pub async fn history(bench: &Bench) -> Result<(), Failure> {
         bench.publish(&first, key, 0..numbers).await?;
     }
     let (id, types, on_dead_letter) = ("by-hand".to_owned(), Vec::new(), OnDeadLetter::Continue);
-    let member = MemberSpec { id, types, start: Start::Earliest, on_dead_letter };
-    let spec = SubscriptionSpec { topic: DEFAULT_TOPIC.to_owned(), members: vec![member], ordered: Ordered::Strict };
+    let member = MemberSpec { id, types, start: Start::Earliest, on_dead_letter, ..MemberSpec::default() };
+    let spec =
+        SubscriptionSpec { topic: DEFAULT_TOPIC.to_owned(), members: vec![member], ..SubscriptionSpec::default() };
     let told = transport.subscribe(spec).await?.created;
     ensure_eq!(told, [Some(u64::from(numbers) * keys.len() as u64)], "earlier events that it is told of");
     // Another app on the same transport, as a handler added later is.

@@ -119,7 +119,6 @@ async fn emitted_together(bench: &Bench) -> Result<(), Failure> {
     };
     let mut emitting = emitting.named("emits").types(["small"]).inline();
     emitting.emits.push("large".to_owned());
-    emitting.configure();
     let whole = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&whole);
     let takes = move |event: &Envelope| {

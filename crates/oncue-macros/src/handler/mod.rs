@@ -51,6 +51,10 @@ fn expand_function(options: TokenStream, function: &ItemFn) -> Result<TokenStrea
             "`inline` is for a plain `fn`: an `async fn` always runs where it is called",
         ));
     }
+    if options.batch && (!signature.is_async || signature.by_reference) {
+        let message = "a batch handler is an `async fn` that takes its `Batch<T>` by value";
+        return Err(syn::Error::new(function.sig.ident.span(), message));
+    }
     let meta = meta::meta(&options, &signature, function);
     let (parameters, bindings, returned) = (&signature.parameters, &signature.bindings, &signature.returned);
     let ItemFn { attrs, vis, sig, block, .. } = function;

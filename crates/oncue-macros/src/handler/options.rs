@@ -132,8 +132,9 @@ fn duration(option: Named, zero: &str) -> Result<TokenStream> {
         Some(0) => Err(Error::new(text.span(), format!("`{name} = 0` {zero}"))),
         Some(time) => Ok(quote!(.#name(::core::time::Duration::from_millis(#time)))),
         None => {
-            let message =
-                format!("`{name}` is a number and a unit (`\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"1h\"`), or a `Duration`");
+            let message = format!(
+                "`{name}` is a number and a unit (`\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"1h\"`), or a `Duration`"
+            );
             Err(Error::new(text.span(), message))
         }
     }

@@ -73,11 +73,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// There is none at this position, the edited event breaks a rule, or it could not be recorded.
-    pub async fn edit(
-        &self,
-        position: Position,
-        edit: impl FnOnce(EnvelopeBuilder) -> EnvelopeBuilder,
-    ) -> Result<()> {
+    pub async fn edit(&self, position: Position, edit: impl FnOnce(EnvelopeBuilder) -> EnvelopeBuilder) -> Result<()> {
         let letter = self.get(position)?;
         let edited = edit(letter.envelope.into_builder()).build();
         let edited: Envelope = edited.map_err(|error: EnvelopeError| InvalidEvent::from(error))?;

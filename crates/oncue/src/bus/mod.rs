@@ -66,7 +66,12 @@ impl Bus {
     }
 
     /// Takes over what a configuration file says, whenever that changes. What cannot be used changes nothing.
-    pub(crate) fn follow(&self, mut watch: config::Watch, mut known: Config, usable: impl Fn(Config) -> Result<Config, ConfigError> + Send + 'static) {
+    pub(crate) fn follow(
+        &self,
+        mut watch: config::Watch,
+        mut known: Config,
+        usable: impl Fn(Config) -> Result<Config, ConfigError> + Send + 'static,
+    ) {
         let serving = Arc::downgrade(&self.0.serving);
         let task = tokio::spawn(async move {
             loop {
@@ -80,9 +85,13 @@ impl Bus {
                             known = config;
                         }
                         Err(StartError::Closed) => return,
-                        Err(error) => tracing::error!(%error, "the configuration file cannot be used: the options from before stay"),
+                        Err(error) => {
+                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
+                        }
                     },
-                    Err(error) => tracing::error!(%error, "the configuration file cannot be used: the options from before stay"),
+                    Err(error) => {
+                        tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
+                    }
                 }
             }
         });

@@ -179,8 +179,7 @@ impl Serving {
     }
 
     async fn serve(&self, served: &mut Served) -> Result<(), StartError> {
-        let effective: Vec<Registration> =
-            served.handlers.iter().map(|handler| served.effective(handler)).collect();
+        let effective: Vec<Registration> = served.handlers.iter().map(|handler| served.effective(handler)).collect();
         let policies = self.policies(&served.config);
         let graph = attach::check(&effective, &self.provided.states, &policies)?;
         let wanted: Vec<(Vec<Identity>, Joined)> = graph
@@ -201,7 +200,8 @@ impl Serving {
             })
             .collect();
         let runs = |running: &Running| {
-            let same = |(identity, joined): &(Vec<Identity>, Joined)| *identity == running.identity && !joined.is_paused();
+            let same =
+                |(identity, joined): &(Vec<Identity>, Joined)| *identity == running.identity && !joined.is_paused();
             wanted.iter().any(same)
         };
         let (keep, stop): (Vec<_>, Vec<_>) = std::mem::take(&mut served.running).into_iter().partition(runs);
@@ -284,7 +284,12 @@ impl Serving {
                     && handler.types.iter().any(|event_type| takes(&detached.types, event_type))
             });
             match renamed {
-                Some(new) => tracing::warn!("new `{}`, detached `{}`, which takes the same events: if the function was renamed, `id = \"{}\"` keeps its place", new.id, detached.id, detached.id),
+                Some(new) => tracing::warn!(
+                    "new `{}`, detached `{}`, which takes the same events: if the function was renamed, `id = \"{}\"` keeps its place",
+                    new.id,
+                    detached.id,
+                    detached.id
+                ),
                 None => tracing::warn!(subscription = %detached.id, lag = detached.lag,
                     "detached: no handler of this app serves it, and its events wait; remove it if it is not needed"),
             }

@@ -6,7 +6,10 @@ use proptest::{collection::btree_map, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::handler::{OnDeadLetter, Order, Ordered};
+use crate::{
+    filter::Filter,
+    handler::{OnDeadLetter, Order, Ordered},
+};
 
 const WHOLE: &str = r#"
 [policies.bank]
@@ -67,21 +70,20 @@ fn every_key_is_read() {
         order: Some(Order::Priority),
         on_dead_letter: Some(OnDeadLetter::Continue),
         paused: Some(true),
-        filter: Some(json!({"prefix": {"type": "order."}})),
+        filter: Some(Filter::prefix("type", "order.")),
     };
     assert_eq!(config.handlers["charge"], charge);
     assert_eq!(config.handlers["order.mail"].on_dead_letter, Some(OnDeadLetter::Hold));
 }
 
 #[test]
-fn a_handler_comes_before_its_group_and_that_before_the_defaults() {
+fn a_handler_comes_before_its_group() {
     let config = Config::parse(WHOLE, "oncue.toml").unwrap();
     let concurrency = |id, group| config.handler(id, group).concurrency;
     assert_eq!(concurrency("charge", Some("billing")), Some(32));
     assert_eq!(concurrency("refund", Some("billing")), Some(4));
-    assert_eq!(concurrency("refund", Some("shipping")), Some(16));
-    assert_eq!(concurrency("refund", None), Some(16));
-    assert_eq!(config.handler("refund", None).retry, Some(RetryConfig::Named("bank".to_owned())));
+    assert_eq!(concurrency("refund", Some("shipping")), None);
+    assert_eq!(config.defaults.retry, Some(RetryConfig::Named("bank".to_owned())));
     assert_eq!(Config::default().handler("charge", None), HandlerConfig::default());
 }
 
@@ -269,14 +271,13 @@ fn policies() -> impl Strategy<Value = PolicyConfig> {
     ]
 }
 
-fn filters() -> impl Strategy<Value = FilterConfig> {
-    let leaf = (select(vec!["exact", "prefix", "suffix"]), "[a-z]{1,8}", any::<String>())
-        .prop_map(|(dialect, attribute, value)| json!({dialect: {attribute: value}}));
-    leaf.prop_recursive(3, 12, 3, |inner| {
+fn filters() -> impl Strategy<Value = Filter> {
+    let leaf = ("[a-z]{1,8}", "[a-z.]{1,8}").prop_map(|(attribute, value)| Filter::prefix(&attribute, value));
+    leaf.prop_recursive(3, 8, 3, |inner| {
         prop_oneof![
-            inner.clone().prop_map(|filter| json!({"not": filter})),
-            (select(vec!["all", "any"]), proptest::collection::vec(inner, 1..3))
-                .prop_map(|(dialect, filters)| json!({dialect: filters})),
+            inner.clone().prop_map(Filter::negate),
+            proptest::collection::vec(inner.clone(), 1..3).prop_map(Filter::all),
+            proptest::collection::vec(inner, 1..3).prop_map(Filter::any),
         ]
     })
 }

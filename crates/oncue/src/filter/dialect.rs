@@ -101,8 +101,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let place = |dialect| Place { above: self.above, step: Step::Dialect(dialect) };
         let expression = match dialect.as_str() {
             "exact" => map.next_value_seed(PairsReader { test: Test::Exact, place: place("exact"), reader: self })?,
-            "prefix" => map.next_value_seed(PairsReader { test: Test::Prefix, place: place("prefix"), reader: self })?,
-            "suffix" => map.next_value_seed(PairsReader { test: Test::Suffix, place: place("suffix"), reader: self })?,
+            "prefix" => {
+                map.next_value_seed(PairsReader { test: Test::Prefix, place: place("prefix"), reader: self })?
+            }
+            "suffix" => {
+                map.next_value_seed(PairsReader { test: Test::Suffix, place: place("suffix"), reader: self })?
+            }
             "all" => Expression::All(map.next_value_seed(ListReader { place: place("all"), reader: self })?),
             "any" => Expression::Any(map.next_value_seed(ListReader { place: place("any"), reader: self })?),
             "not" => {

@@ -177,7 +177,11 @@ impl Invocation {
     /// The effects left so far, taken.
     #[must_use]
     pub fn take_effects(&self) -> Effects {
-        if self.0.touched.load(Ordering::Acquire) { std::mem::take(&mut self.0.effects.lock()) } else { Effects::default() }
+        if self.0.touched.load(Ordering::Acquire) {
+            std::mem::take(&mut self.0.effects.lock())
+        } else {
+            Effects::default()
+        }
     }
 
     /// The attempt may take until `timeout` from now.

@@ -3,8 +3,8 @@
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    BatchLimits, Binding, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome, Layer, Location,
-    OnDeadLetter, Order, Ordered, Retry, Start, StateMap,
+    BatchLimits, Binding, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome, Layer,
+    Location, OnDeadLetter, Order, Ordered, Retry, Start, StateMap,
 };
 use crate::{
     clock::Clock,

@@ -99,7 +99,9 @@ pub enum ControlError {
     #[error("there is no subscription `{0}`")]
     UnknownSubscription(String),
     /// No dead letter of it stands there.
-    #[error("subscription `{subscription}` has no dead letter at {position}: list them, one may have been resolved meanwhile")]
+    #[error(
+        "subscription `{subscription}` has no dead letter at {position}: list them, one may have been resolved meanwhile"
+    )]
     NoDeadLetter {
         /// The subscription.
         subscription: String,

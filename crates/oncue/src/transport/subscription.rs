@@ -63,7 +63,7 @@ pub enum OnDeadLetter {
 }
 
 /// One handler's durable registration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberSpec {
     /// The id that its position is kept under.
     pub id: String,
@@ -91,7 +91,7 @@ impl MemberSpec {
 
 /// A subscription: one handler, or several that `after` edges join. They share what is read, and each keeps a position
 /// of its own, so that joining or parting handlers loses nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscriptionSpec {
     /// The topic.
     pub topic: String,

@@ -14,6 +14,7 @@ use std::{any::Any, sync::Arc};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use oncue::{
+    Clock,
     handler::{Call, Effects, IntoRegistration, Invocation, Outcome, Registration, StateMap},
     prelude::*,
     transport::Position,
@@ -71,9 +72,8 @@ impl Caller {
 
     fn call_envelope(self, envelope: Envelope) -> (Outcome, Effects) {
         self.registration.check(&self.states).unwrap();
-        let subscription = Arc::from(self.registration.id.as_str());
-        let position = Position::new(3, 7, 0);
-        let invocation = Invocation::new(envelope, position, 2, subscription, Arc::new(self.states), self.keyed);
+        let binding = Arc::new(self.registration.binding(&Arc::new(self.states), &Clock::system()));
+        let invocation = Invocation::new(binding, envelope, Position::new(3, 7, 0), 2, self.keyed);
         let outcome = match self.registration.handler.call(&invocation) {
             Call::Done(outcome) => outcome,
             Call::Future(future) => future.now_or_never().expect("none of these waits"),

@@ -107,6 +107,7 @@ fn best<'a>(comparisons: &[Comparison<'a>]) -> Rank<'a> {
 fn in_order(mut comparisons: Vec<Comparison<'_>>) -> Option<Vec<Comparison<'_>>> {
     comparisons.sort_by_key(|comparison| (rank(comparison), comparison.passes, comparison.wanted));
     comparisons.dedup_by_key(|comparison| (rank(comparison), comparison.passes, comparison.wanted));
-    let contradict = |pair: &[Comparison<'_>]| pair[0].test == Test::Exact && pair[1].is_step() && rank(&pair[0]) == rank(&pair[1]);
+    let contradict =
+        |pair: &[Comparison<'_>]| pair[0].test == Test::Exact && pair[1].is_step() && rank(&pair[0]) == rank(&pair[1]);
     (!comparisons.windows(2).any(contradict)).then_some(comparisons)
 }

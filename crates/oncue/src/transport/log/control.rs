@@ -29,10 +29,13 @@ pub(super) async fn control(inner: Arc<Inner>, subscription: String, control: Co
         Control::Resolve(letters) => {
             let resolve = |(position, resolution)| inner.resolve(&subscription, number, position, resolution);
             let changes: Vec<_> = letters.into_iter().map(resolve).collect::<Result<_, _>>()?;
-            changes.into_iter().map(|(change, letter)| {
-                resolved.push(letter);
-                change
-            }).collect()
+            changes
+                .into_iter()
+                .map(|(change, letter)| {
+                    resolved.push(letter);
+                    change
+                })
+                .collect()
         }
         Control::Reset(start) => {
             let topic = inner.topic_of(number);
@@ -84,12 +87,8 @@ impl Inner {
             Resolution::Redrive => dead.envelope,
             Resolution::Edit(edited) => edit(&dead.envelope, &edited)?,
         };
-        let about = RedriveAbout {
-            subscription: number,
-            partition: dead.about.partition,
-            offset,
-            history: dead.about.history,
-        };
+        let about =
+            RedriveAbout { subscription: number, partition: dead.about.partition, offset, history: dead.about.history };
         let resolved = Resolved { envelope: envelope.clone(), offset, redriven: true };
         Ok((Change::Redrive(Redrive { about, envelope }), resolved))
     }

@@ -123,12 +123,8 @@ impl Hand {
     /// An instance goes, and leaves what it was given to the others; whether it was the last.
     pub(super) fn leave(&mut self, consumer: ConsumerId) -> bool {
         self.consumers.retain(|(known, _)| *known != consumer);
-        let left: Vec<u64> = self
-            .in_flight
-            .iter()
-            .filter(|(_, event)| event.holder == consumer)
-            .map(|(offset, _)| *offset)
-            .collect();
+        let left: Vec<u64> =
+            self.in_flight.iter().filter(|(_, event)| event.holder == consumer).map(|(offset, _)| *offset).collect();
         for offset in left {
             if let Some(event) = self.in_flight.remove(&offset) {
                 let (key, place) = (event.envelope.key_hash(), self.place(offset, &event.envelope));
@@ -148,6 +144,11 @@ impl Hand {
     /// rank is kept by what is not handed out yet: then it is one.
     fn per_key(&self) -> usize {
         if self.consumers.len() > 1 || self.is_ranked() { 1 } else { MAX_PER_KEY }
+    }
+
+    /// Whether all that is left below `next` waits behind dead letters that hold their keys.
+    pub(super) fn only_holds(&self, next: u64) -> bool {
+        self.cursor.offset() >= next && self.in_flight.is_empty() && self.ready.is_empty() && self.due.is_empty()
     }
 
     /// Whether so much waits that nothing new may be read.

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Inner,
+    consumer::Core,
     keyed::Stored,
     records::{Change, Dead, End, Redrive, SubscriptionNumber},
     state::{DeadEntry, SubscriptionState, Types},
@@ -87,7 +88,8 @@ impl Inner {
         let mut cursor = self.log.cursor(topic, offset);
         let mut records = Vec::with_capacity(1);
         self.log.read(&mut cursor, 1, usize::MAX, &mut records).map_err(storage)?;
-        let envelope = records.first().map(|record| Envelope::from_stored(&record.data)).transpose().map_err(storage)?;
+        let envelope =
+            records.first().map(|record| Envelope::from_stored(&record.data)).transpose().map_err(storage)?;
         Ok(envelope.map(|envelope| envelope.published()))
     }
 
@@ -164,22 +166,28 @@ impl Inspect for Inner {
     }
 
     fn unsettled(&self) -> u64 {
-        let shared = self.shared.lock();
-        if self.log.durable() < shared.end {
-            // Something is being written: events that were emitted are not counted yet.
-            return 1;
-        }
-        let next: HashMap<u32, u64> =
-            self.log.topics().into_iter().map(|topic| (topic.id.0, topic.next_offset)).collect();
-        let served =
-            shared.state.known().filter(|state| shared.attached.contains_key(&state.about.number));
-        served
-            .map(|state| {
+        let served: Vec<(u64, u64, Option<Arc<Core>>)> = {
+            let shared = self.shared.lock();
+            if self.log.durable() < shared.end {
+                // Something is being written: events that were emitted are not counted yet.
+                return 1;
+            }
+            let next: HashMap<u32, u64> =
+                self.log.topics().into_iter().map(|topic| (topic.id.0, topic.next_offset)).collect();
+            let served = shared.state.known().filter_map(|state| {
+                let core = shared.attached.get(&state.about.number)?.upgrade();
                 let next = next.get(&state.about.topic).copied().unwrap_or(0);
                 let again = state.redriven.keys().filter(|offset| state.settled.contains(**offset)).count();
-                state.settled.missing_below(next) + again as u64
-            })
-            .sum()
+                Some((state.settled.missing_below(next) + again as u64, next, core))
+            });
+            served.collect()
+        };
+        // Without the lock: what is handed out is locked before.
+        let left = |(unsettled, next, core): (u64, u64, Option<Arc<Core>>)| match core {
+            Some(core) if unsettled > 0 && core.hand.lock().only_holds(next) => 0,
+            _ => unsettled,
+        };
+        served.into_iter().map(left).sum()
     }
 
     fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>, InspectError> {

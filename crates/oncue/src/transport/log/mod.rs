@@ -221,7 +221,9 @@ impl Inner {
             Some(known) if known.is_as(member) => {
                 return Ok(Member { number: known.number, created: None, ticket: None });
             }
-            Some(known) => Subscription { number: known.number, from: known.from, ..Subscription::of(member, topic.id) },
+            Some(known) => {
+                Subscription { number: known.number, from: known.from, ..Subscription::of(member, topic.id) }
+            }
             None => {
                 let number = shared.state.next_number();
                 let from = self.offset_of(topic.id, member.start);

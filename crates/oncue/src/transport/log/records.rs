@@ -488,7 +488,16 @@ mod tests {
         let time = Timestamp::from_micros(4);
         let times = Times { generated: None, published: time, read: time, ended: time };
         let history = vec![failed.clone()];
-        let about = DeadAbout { subscription: 1, partition: 3, offset: 9, hold: true, copy: false, event_type: 2, times, history };
+        let about = DeadAbout {
+            subscription: 1,
+            partition: 3,
+            offset: 9,
+            hold: true,
+            copy: false,
+            event_type: 2,
+            times,
+            history,
+        };
         let again = RedriveAbout { subscription: 1, partition: 3, offset: 9, history: vec![failed.clone()] };
         for change in [
             Change::Redrive(Redrive { about: again, envelope: envelope.clone() }),

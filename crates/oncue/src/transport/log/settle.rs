@@ -170,7 +170,13 @@ impl Core {
         Ok(())
     }
 
-    fn retry(&self, shared: &Shared, settlement: &Settlement, due: Timestamp, (event_type, times): (TypeNumber, Times)) -> Change {
+    fn retry(
+        &self,
+        shared: &Shared,
+        settlement: &Settlement,
+        due: Timestamp,
+        (event_type, times): (TypeNumber, Times),
+    ) -> Change {
         let (subscription, offset) = (self.numbers[usize::from(settlement.member)], settlement.position.offset());
         let attempt = settlement.attempt;
         let known = shared.state.subscriptions[subscription as usize].failing.get(&offset);
@@ -214,7 +220,13 @@ impl Core {
     }
 
     /// Notes one settlement; the event's last one decides what becomes of it and of its key.
-    fn close(&self, hand: &mut Hand, shared: &mut Shared, (consumer, settlement): (ConsumerId, &Settlement), afterwards: &mut Afterwards) {
+    fn close(
+        &self,
+        hand: &mut Hand,
+        shared: &mut Shared,
+        (consumer, settlement): (ConsumerId, &Settlement),
+        afterwards: &mut Afterwards,
+    ) {
         if !Self::counts(hand, consumer, settlement) {
             if settlement.action != Action::Release {
                 tracing::debug!(position = %settlement.position, "a late or repeated settlement is ignored");

@@ -159,14 +159,16 @@ fn an_annotated_handler_stays_a_function() {
 
 #[test]
 fn plain_functions_block_unless_inline() {
-    let invocation =
-        Invocation::new(Envelope::of(&order(1)).unwrap(), Position::new(0, 0, 0), 1, "x".into(), Arc::default(), None);
-    assert!(matches!(plain.into_registration().handler.call(&invocation), Call::Blocking(_)));
-    assert!(matches!(plain.inline().handler.call(&invocation), Call::Done(Outcome::Ack)));
+    let call = |registration: Registration| {
+        let binding = Arc::new(registration.binding(&Arc::default(), &Clock::system()));
+        let event = Envelope::of(&order(1)).unwrap();
+        registration.handler.call(&Invocation::new(binding, event, Position::new(0, 0, 0), 1, None))
+    };
+    assert!(matches!(call(plain.into_registration()), Call::Blocking(_)));
+    assert!(matches!(call(plain.inline()), Call::Done(Outcome::Ack)));
     let mut registration = plain.into_registration();
     registration.options.inline = true;
-    registration.configure();
-    assert!(matches!(registration.handler.call(&invocation), Call::Done(Outcome::Ack)));
+    assert!(matches!(call(registration), Call::Done(Outcome::Ack)));
 }
 
 #[handler]
@@ -181,7 +183,7 @@ async fn waits(order: &OrderCreated, mut seen: Keyed<Vec<String>>) -> OrderPaid 
 #[test]
 fn a_handler_that_waits_keeps_the_event_it_borrows() {
     let envelope = Envelope::of(&order(1)).unwrap();
-    let invocation = Invocation::new(envelope, Position::new(0, 0, 0), 1, "waits".into(), Arc::default(), None);
+    let invocation = Invocation::for_test(envelope);
     let Call::Future(future) = waits.into_registration().handler.call(&invocation) else { panic!("it is async") };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(runtime.block_on(future), Outcome::Ack);

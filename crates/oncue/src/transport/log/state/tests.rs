@@ -11,7 +11,16 @@ fn times() -> Times {
 
 fn subscription(number: u32, id: &str) -> Change {
     let types = vec!["a".to_owned()];
-    Change::Subscription(Subscription { number, id: id.to_owned(), topic: 1, types, filter: None, emits: Vec::new(), after: Vec::new(), from: 3 })
+    Change::Subscription(Subscription {
+        number,
+        id: id.to_owned(),
+        topic: 1,
+        types,
+        filter: None,
+        emits: Vec::new(),
+        after: Vec::new(),
+        from: 3,
+    })
 }
 
 fn ack(subscription: u32, offset: u64) -> Change {
