@@ -159,8 +159,14 @@ async fn acked_out_of_order(directory: &Path, seconds: f64) -> Result<f64> {
         types: vec![events::TYPE.to_owned()],
         start: Start::Earliest,
         on_dead_letter: OnDeadLetter::Continue,
+        ..MemberSpec::default()
     };
-    let spec = SubscriptionSpec { topic: events::TOPIC.to_owned(), members: vec![member], ordered: Ordered::Relaxed };
+    let spec = SubscriptionSpec {
+        topic: events::TOPIC.to_owned(),
+        members: vec![member],
+        ordered: Ordered::Relaxed,
+        ..SubscriptionSpec::default()
+    };
     let consumer = bus.transport().subscribe(spec).await?.consumer;
     let load = Load::new(seconds, PUBLISHERS)?;
     let watch = Stopwatch::start();
