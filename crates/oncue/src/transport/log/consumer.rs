@@ -245,6 +245,7 @@ impl Core {
         // Taken before reading: what becomes durable meanwhile wakes us at once.
         let durable = self.inner.log.durable();
         let mut hand = self.hand.lock();
+        self.go_on(&mut hand);
         let more = self.hand_out(consumer, &mut hand, limit, out)?;
         if !out.is_empty() {
             return Poll::Ready(Ok(()));

@@ -1,12 +1,13 @@
 //! What a subscription has handed out, and what waits.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     task::{Context, Waker},
 };
 
-use oncue_log::{Cursor, Record};
+use oncue_log::{Cursor, Lsn, Record};
 
+use super::records::SubscriptionNumber;
 use crate::{
     clock::Timestamp,
     event::{Envelope, MAX_PRIORITY},
@@ -35,6 +36,18 @@ pub(super) struct Place {
     class: u8,
 }
 
+/// What happens once a settle batch is durable.
+#[derive(Default)]
+pub(super) struct Afterwards {
+    pub(super) end: Lsn,
+    /// Events that every member is through with: their keys go on.
+    pub(super) through: Vec<(Option<KeyHash>, u64)>,
+    /// Events to be handed out again.
+    pub(super) retries: Vec<(Timestamp, Place)>,
+    /// Whose outcome is known then.
+    pub(super) outcomes: Vec<(SubscriptionNumber, u64)>,
+}
+
 /// What is handed out, and what waits. Locked before `Inner::shared`, never after.
 pub(super) struct Hand {
     /// Where new events are read.
@@ -47,6 +60,8 @@ pub(super) struct Hand {
     ready: BTreeSet<(u8, u64)>,
     /// Events to be handed out at a time.
     pub(super) due: BTreeSet<(Timestamp, Place)>,
+    /// Settle batches that are being written.
+    pub(super) settling: VecDeque<Afterwards>,
     order: Order,
     ordered: Ordered,
     /// Keys in flight or waiting.
@@ -100,6 +115,7 @@ impl Hand {
             in_flight: NumberMap::default(),
             ready: BTreeSet::new(),
             due: BTreeSet::new(),
+            settling: VecDeque::new(),
             order: spec.order,
             ordered: spec.ordered,
             keys: NumberMap::default(),
@@ -148,7 +164,9 @@ impl Hand {
 
     /// Whether all that is left below `next` waits behind dead letters that hold their keys.
     pub(super) fn only_holds(&self, next: u64) -> bool {
-        self.cursor.offset() >= next && self.in_flight.is_empty() && self.ready.is_empty() && self.due.is_empty()
+        let moves =
+            !(self.in_flight.is_empty() && self.settling.is_empty() && self.ready.is_empty() && self.due.is_empty());
+        !moves && self.cursor.offset() >= next
     }
 
     /// Whether so much waits that nothing new may be read.
