@@ -7,7 +7,7 @@ use std::{
 
 use oncue_log::{Cursor, Lsn, Record};
 
-use super::records::SubscriptionNumber;
+use super::{feed::Seat, records::SubscriptionNumber};
 use crate::{
     clock::Timestamp,
     event::{Envelope, MAX_PRIORITY},
@@ -50,8 +50,12 @@ pub(super) struct Afterwards {
 
 /// What is handed out, and what waits. Locked before `Inner::shared`, never after.
 pub(super) struct Hand {
-    /// Where new events are read.
+    /// Where new events are read, as long as no feed reads them.
     pub(super) cursor: Cursor,
+    /// What the topic's feed reads for this subscription.
+    pub(super) seat: Option<Seat>,
+    /// Everything below was considered, where a feed reads.
+    pub(super) fed_to: u64,
     /// Where events that waited are read again.
     pub(super) again: Option<Cursor>,
     pub(super) records: Vec<Record>,
@@ -110,6 +114,8 @@ impl Hand {
     pub(super) fn new(cursor: Cursor, spec: &SubscriptionSpec) -> Self {
         Self {
             cursor,
+            seat: None,
+            fed_to: 0,
             again: None,
             records: Vec::new(),
             in_flight: NumberMap::default(),
@@ -166,7 +172,8 @@ impl Hand {
     pub(super) fn only_holds(&self, next: u64) -> bool {
         let moves =
             !(self.in_flight.is_empty() && self.settling.is_empty() && self.ready.is_empty() && self.due.is_empty());
-        !moves && self.cursor.offset() >= next
+        let read_to = if self.seat.is_some() { self.fed_to } else { self.cursor.offset() };
+        !moves && read_to >= next
     }
 
     /// Whether so much waits that nothing new may be read.

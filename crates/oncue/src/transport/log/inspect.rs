@@ -27,6 +27,15 @@ fn storage(error: impl std::fmt::Display) -> InspectError {
 }
 
 impl Inner {
+    /// Lets every subscription take notice of what its feed has passed by.
+    fn catch_up(&self) {
+        if self.feeds.lock().is_empty() {
+            return;
+        }
+        let cores: Vec<Arc<Core>> = self.shared.lock().attached.values().filter_map(Weak::upgrade).collect();
+        cores.iter().for_each(|core| core.catch_up());
+    }
+
     fn unknown(id: &str) -> InspectError {
         InspectError::UnknownSubscription(id.to_owned())
     }
@@ -140,6 +149,7 @@ impl Inner {
 
 impl Inspect for Inner {
     fn subscriptions(&self) -> Vec<SubscriptionInfo> {
+        self.catch_up();
         let (mut infos, waiting) = {
             let shared = self.shared.lock();
             let types = shared.state.types();
@@ -166,6 +176,7 @@ impl Inspect for Inner {
     }
 
     fn unsettled(&self) -> u64 {
+        self.catch_up();
         let served: Vec<(u64, u64, Option<Arc<Core>>)> = {
             let shared = self.shared.lock();
             if self.log.durable() < shared.end {

@@ -7,6 +7,7 @@
 mod consumer;
 mod control;
 mod dedup;
+mod feed;
 mod hand;
 mod inspect;
 mod keyed;
@@ -37,6 +38,7 @@ use tokio::sync::{Notify, oneshot};
 use self::{
     consumer::{Core, LogConsumer},
     dedup::Dedup,
+    feed::{Feed, Seat},
     records::{Change, Subscription, SubscriptionNumber},
     state::State,
     topics::{Topic, Topics},
@@ -68,6 +70,8 @@ pub(crate) struct Inner {
     topics: Topics,
     segment_bytes: u64,
     shared: Mutex<Shared>,
+    /// The common readers of topics with many subscriptions.
+    feeds: Mutex<HashMap<TopicId, Arc<Feed>>>,
     /// Told whenever a subscription settles events or passes them by.
     progress: Notify,
 }
@@ -166,7 +170,8 @@ impl LogTransport {
         state.dedup.forget(clock.now(), url.window);
         let topics = Topics::new(&log, url.partitions);
         let shared = Mutex::new(Shared { state, ..Shared::default() });
-        Ok(Self { inner: Arc::new(Inner { url, log, clock, topics, segment_bytes, shared, progress: Notify::new() }) })
+        let (feeds, progress) = (Mutex::default(), Notify::new());
+        Ok(Self { inner: Arc::new(Inner { url, log, clock, topics, segment_bytes, shared, feeds, progress }) })
     }
 
     /// The log underneath: for tools and reports.
@@ -235,6 +240,25 @@ impl Inner {
         let number = about.number;
         let ticket = self.append_change(shared, &Change::Subscription(about)).map_err(SubscribeError::Publish)?;
         Ok(Member { number, created, ticket: Some(ticket) })
+    }
+
+    /// A place among those that the topic's feed reads for, if the topic has one, and has come as far.
+    fn seat(self: &Arc<Self>, topic: &Topic, offset: u64, members: &[MemberSpec]) -> Option<Seat> {
+        let served = {
+            let shared = self.shared.lock();
+            let reads =
+                |number: &&SubscriptionNumber| shared.state.subscriptions[**number as usize].about.topic == topic.id.0;
+            shared.attached.keys().filter(reads).take(self.url.feed_from).count()
+        };
+        if served < self.url.feed_from {
+            return None;
+        }
+        let feed = {
+            let mut feeds = self.feeds.lock();
+            let feed = feeds.entry(topic.id).or_insert_with(|| Feed::new(self.log.cursor(topic.id, offset)));
+            Arc::clone(feed)
+        };
+        feed.join(self, topic.id, offset, members)
     }
 
     /// The offsets of the topic's first event and of its next one.
