@@ -12,6 +12,7 @@ use crate::{
     graph::{After, Graph, Vertex},
     handler::{IntoRegistration, Registration, Retry, StateMap},
     policy::{Policy, exponential},
+    source::{self, Source},
     transport::{self, MemberSpec, Members, Ordered, SubscriptionSpec, Transport},
 };
 
@@ -44,6 +45,7 @@ pub struct App {
     clock: Clock,
     states: StateMap,
     handlers: Vec<Registration>,
+    sources: Vec<Box<dyn Source>>,
     policies: HashMap<String, Arc<dyn Policy>>,
     default_policy: Arc<dyn Policy>,
 }
@@ -72,6 +74,7 @@ impl App {
             clock,
             states: StateMap::default(),
             handlers: Vec::new(),
+            sources: Vec::new(),
             policies: HashMap::new(),
             default_policy: Arc::new(exponential()),
         }
@@ -87,6 +90,12 @@ impl App {
     #[track_caller]
     pub fn on<M>(mut self, handler: impl IntoRegistration<M>) -> Self {
         self.handlers.push(handler.into_registration());
+        self
+    }
+
+    /// Adds a source: it is started after every handler, and stopped before them.
+    pub fn source(mut self, source: impl Source) -> Self {
+        self.sources.push(Box::new(source));
         self
     }
 
@@ -108,7 +117,7 @@ impl App {
     /// A handler cannot be served: every problem at once, each with its handler, its place and the fix.
     pub async fn start(self) -> Result<Bus> {
         let graph = self.check()?;
-        let Self { transport, clock, states, mut handlers, policies, default_policy } = self;
+        let Self { transport, clock, states, mut handlers, sources, policies, default_policy } = self;
         let states = Arc::new(states);
         let (phase, watched) = watch::channel(Phase::Run);
         let info = handlers.iter().map(|handler| (handler.id.clone(), handler.topic.clone(), handler.types.clone()));
@@ -172,12 +181,13 @@ impl App {
             tracing::warn!(subscription = %detached.id, lag = detached.lag,
                 "detached: no handler of this app serves it, and its events wait; a renamed function keeps its place with `id = \"…\"`");
         }
-        Ok(Bus::new(transport, clock, graph, phase, running))
+        Ok(Bus::new(transport, clock, graph, phase, running, sources))
     }
 
     /// Everything that is wrong, at once; else the graph of the handlers.
     fn check(&self) -> Result<Graph, StartError> {
         let mut problems: Vec<String> = self.handlers.iter().flat_map(Registration::problems).collect();
+        problems.extend(source::problems(&self.sources));
         for handler in &self.handlers {
             problems.extend(handler.check(&self.states).err());
             if let Some(Retry::Named(name)) = &handler.options.retry

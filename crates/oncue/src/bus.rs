@@ -12,9 +12,10 @@ use crate::{
     clock::Clock,
     dispatch::{DispatchError, Dispatcher, Phase},
     error::Result,
-    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent, takes},
+    event::{Envelope, IntoEvent, takes},
     graph::Graph,
     receipt::Receipt,
+    source::{Outlet, Source, SourceInfo, Sources},
     transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
 };
 
@@ -30,7 +31,8 @@ struct Inner {
     clock: Clock,
     graph: Graph,
     phase: watch::Sender<Phase>,
-    handlers: Vec<HandlerInfo>,
+    handlers: Arc<[HandlerInfo]>,
+    sources: Sources,
     /// Held while shutting down, so that a second call waits for the first.
     dispatchers: Mutex<JoinSet<()>>,
     failed: watch::Receiver<Option<DispatchError>>,
@@ -64,27 +66,6 @@ impl Running {
     }
 }
 
-/// What can be published: a typed event, or an envelope.
-pub trait IntoEvent: Send {
-    /// The envelope, and the topic it goes to.
-    ///
-    /// # Errors
-    /// The value cannot be encoded, or breaks a limit.
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent>;
-}
-
-impl<E: Event> IntoEvent for E {
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
-        Ok((E::TOPIC, Envelope::of(&self)?))
-    }
-}
-
-impl IntoEvent for Envelope {
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
-        Ok((DEFAULT_TOPIC, self))
-    }
-}
-
 impl Bus {
     pub(crate) fn new(
         transport: Arc<dyn Transport>,
@@ -92,10 +73,21 @@ impl Bus {
         graph: Graph,
         phase: watch::Sender<Phase>,
         running: Running,
+        sources: Vec<Box<dyn Source>>,
     ) -> Self {
         let Running { handlers, dispatchers, failed } = running;
         let (dispatchers, failed) = (Mutex::new(dispatchers), failed.subscribe());
-        Self(Arc::new(Inner { transport, clock, graph, phase, handlers, dispatchers, failed }))
+        let handlers: Arc<[HandlerInfo]> = handlers.into();
+        let outlet = Outlet {
+            transport: Arc::clone(&transport),
+            clock: clock.clone(),
+            takers: {
+                let handlers = Arc::clone(&handlers);
+                Arc::new(move |topic, envelope| takers(&handlers, topic, envelope.event_type()))
+            },
+        };
+        let sources = Sources::start(sources, &outlet);
+        Self(Arc::new(Inner { transport, clock, graph, phase, handlers, sources, dispatchers, failed }))
     }
 
     /// Publishes one event. When this returns, the event is as durable as the topic promises.
@@ -166,8 +158,21 @@ impl Bus {
     /// Ids of the handlers that take events of this type from this topic.
     #[must_use]
     pub fn handlers_of(&self, topic: &str, event_type: &str) -> Vec<String> {
-        let wanted = |(_, from, types): &&HandlerInfo| from == topic && takes(types, event_type);
-        self.0.handlers.iter().filter(wanted).map(|(id, ..)| id.clone()).collect()
+        takers(&self.0.handlers, topic, event_type)
+    }
+
+    /// What the sources do, in the order of registration.
+    #[must_use]
+    pub fn sources(&self) -> Vec<SourceInfo> {
+        self.0.sources.list()
+    }
+
+    /// Waits until every source is exhausted, or stopped by a shutdown. A source that follows never is.
+    ///
+    /// # Errors
+    /// A source gave up.
+    pub async fn exhausted(&self) -> Result<()> {
+        Ok(self.0.sources.exhausted().await?)
     }
 
     /// Waits until every handler is through with every event, and with all that these caused. Events that wait for a
@@ -225,7 +230,7 @@ impl Bus {
         self.check()
     }
 
-    /// Stops taking events, lets handlers finish within [`DEFAULT_GRACE`], and closes the transport. What is not
+    /// Stops the sources and then taking events, lets handlers finish within [`DEFAULT_GRACE`], and closes the transport. What is not
     /// finished is delivered again at the next start. Idempotent.
     ///
     /// # Errors
@@ -239,6 +244,7 @@ impl Bus {
     /// # Errors
     /// Closing failed.
     pub async fn shutdown_within(&self, grace: Duration) -> Result<()> {
+        self.0.sources.stop(grace).await;
         self.0.phase.send_if_modified(|phase| {
             let first = *phase == Phase::Run;
             if first {
@@ -251,6 +257,11 @@ impl Bus {
         self.0.transport.close().await?;
         self.check()
     }
+}
+
+fn takers(handlers: &[HandlerInfo], topic: &str, event_type: &str) -> Vec<String> {
+    let wanted = |(_, from, types): &&HandlerInfo| from == topic && takes(types, event_type);
+    handlers.iter().filter(wanted).map(|(id, ..)| id.clone()).collect()
 }
 
 impl fmt::Debug for Bus {

@@ -24,7 +24,7 @@
 //! ```
 //!
 //! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`policy`], [`metrics`],
-//! [`transport`], [`mod@handler`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
+//! [`transport`], [`mod@handler`], [`graph`], [`source`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
 
 // Lets the macros name `::oncue` inside this crate too.
 #[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
@@ -36,6 +36,7 @@ pub mod graph;
 pub mod handler;
 pub mod metrics;
 pub mod policy;
+pub mod source;
 pub mod transport;
 
 mod app;
@@ -47,11 +48,11 @@ mod number_map;
 mod receipt;
 
 pub use app::App;
-pub use bus::{Bus, DEFAULT_GRACE, IntoEvent};
+pub use bus::{Bus, DEFAULT_GRACE};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use dispatch::DispatchError;
 pub use error::{Error, Result, StartError};
-pub use event::{Envelope, Event};
+pub use event::{Envelope, Event, IntoEvent};
 pub use oncue_macros::{Event, handler};
 pub use receipt::{EventOutcome, Receipt};
 
