@@ -15,6 +15,9 @@ use oncue::{
 /// How long a test waits for what is to happen at once: real time, reached only by a failure.
 const WAIT: Duration = Duration::from_secs(30);
 
+/// The same by the clock of the app.
+const A_DAY: Duration = Duration::from_secs(24 * 3_600);
+
 /// 2026-01-01, a Thursday.
 fn new_year() -> Timestamp {
     Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").unwrap()
@@ -58,9 +61,11 @@ async fn advance_until(manual: &ManualClock, what: &str, happened: impl Fn() -> 
     let begin = manual.clock().monotonic();
     loop {
         until(what, || happened() || manual.until_next().is_some()).await;
+        let passed = manual.clock().monotonic() - begin;
         if happened() {
-            return manual.clock().monotonic() - begin;
+            return passed;
         }
+        assert!(passed < A_DAY, "not within a day: {what}");
         manual.advance(Duration::from_secs(1));
     }
 }
