@@ -230,8 +230,8 @@ impl Bus {
         self.check()
     }
 
-    /// Stops the sources and then taking events, lets handlers finish within [`DEFAULT_GRACE`], and closes the transport. What is not
-    /// finished is delivered again at the next start. Idempotent.
+    /// Stops the sources, then taking events; lets handlers finish within [`DEFAULT_GRACE`], and closes the transport.
+    /// What is not finished is delivered again at the next start. Idempotent.
     ///
     /// # Errors
     /// Closing failed.
