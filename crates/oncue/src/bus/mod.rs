@@ -19,10 +19,11 @@ use crate::{
     config::{self, Config, ConfigError},
     dispatch::DispatchError,
     error::{Result, StartError},
-    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
+    event::{Envelope, IntoEvent},
     graph::Graph,
     handler::Registration,
     receipt::Receipt,
+    source::{Outlet, Source, SourceInfo, Sources},
     transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
 };
 
@@ -35,34 +36,21 @@ pub struct Bus(Arc<Inner>);
 
 struct Inner {
     serving: Arc<Serving>,
+    sources: Sources,
     failed: watch::Receiver<Option<DispatchError>>,
 }
 
-/// What can be published: a typed event, or an envelope.
-pub trait IntoEvent: Send {
-    /// The envelope, and the topic it goes to.
-    ///
-    /// # Errors
-    /// The value cannot be encoded, or breaks a limit.
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent>;
-}
-
-impl<E: Event> IntoEvent for E {
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
-        Ok((E::TOPIC, Envelope::of(&self)?))
-    }
-}
-
-impl IntoEvent for Envelope {
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
-        Ok((DEFAULT_TOPIC, self))
-    }
-}
-
 impl Bus {
-    pub(crate) fn new(serving: Arc<Serving>) -> Self {
+    pub(crate) fn new(serving: Arc<Serving>, sources: Vec<Box<dyn Source>>) -> Self {
+        let takers = Arc::clone(&serving);
+        let outlet = Outlet {
+            transport: Arc::clone(&serving.provided.transport),
+            clock: serving.provided.clock.clone(),
+            takers: Arc::new(move |topic, event| takers.takers(topic, event)),
+        };
+        let sources = Sources::start(sources, &outlet);
         let failed = serving.failed();
-        Self(Arc::new(Inner { serving, failed }))
+        Self(Arc::new(Inner { serving, sources, failed }))
     }
 
     /// Takes over what a configuration file says, whenever that changes. What cannot be used changes nothing.
@@ -167,6 +155,12 @@ impl Bus {
     #[must_use]
     pub fn handlers(&self) -> Vec<Registration> {
         self.0.serving.shown().handlers.clone()
+    }
+
+    /// What the sources do, in the order of registration.
+    #[must_use]
+    pub fn sources(&self) -> Vec<SourceInfo> {
+        self.0.sources.list()
     }
 
     /// Ids of the handlers that take an event of this topic.

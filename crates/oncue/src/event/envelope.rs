@@ -369,6 +369,20 @@ impl Envelope {
         }
         builder.assemble()
     }
+
+    /// Turns this into what the source `source` generated at `place`: an id that is the same each time, unless it brought
+    /// one of its own, so that generating it again is recognised.
+    pub(crate) fn generated_by(self, source: &str, place: &str, time: Option<Timestamp>) -> Self {
+        let mut builder = self.into_builder();
+        if !builder.id_supplied {
+            builder = builder.id(id::generated(source, place));
+        }
+        if builder.source.is_empty() || builder.source == DEFAULT_SOURCE {
+            builder.source = format!("/oncue/{source}");
+        }
+        builder.time = builder.time.or(time);
+        builder.assemble()
+    }
 }
 
 /// The `source` of events whose publisher names none.

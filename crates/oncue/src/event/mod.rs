@@ -160,3 +160,24 @@ pub enum InvalidEvent {
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
 }
+
+/// What can be published: a typed event, or an envelope.
+pub trait IntoEvent: Send {
+    /// The envelope, and the topic it goes to.
+    ///
+    /// # Errors
+    /// The value cannot be encoded, or breaks a limit.
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent>;
+}
+
+impl<E: Event> IntoEvent for E {
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
+        Ok((E::TOPIC, Envelope::of(&self)?))
+    }
+}
+
+impl IntoEvent for Envelope {
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
+        Ok((DEFAULT_TOPIC, self))
+    }
+}

@@ -42,6 +42,8 @@ pub(super) struct Afterwards {
     pub(super) end: Lsn,
     /// Events that every member is through with: their keys go on.
     pub(super) through: Vec<(Option<KeyHash>, u64)>,
+    /// Dead letters that were discarded: what they held goes on.
+    pub(super) discarded: Vec<(Option<KeyHash>, u64)>,
     /// Events to be handed out again.
     pub(super) retries: Vec<(Timestamp, Place)>,
     /// Whose outcome is known then.
@@ -322,12 +324,6 @@ impl Hand {
     /// An event is to be handed out again at a time.
     pub(super) fn retry_at(&mut self, at: Timestamp, place: Place) {
         self.due.insert((at, place));
-        self.wake();
-    }
-
-    /// An event is to be handed out again now.
-    pub(super) fn again(&mut self, place: Place) {
-        self.make_ready(place);
         self.wake();
     }
 

@@ -74,8 +74,14 @@ impl Inner {
         })
     }
 
+    /// A record that the state points to. It may have been written this moment: that takes no longer than a write.
+    fn record(&self, lsn: Lsn) -> Result<oncue_log::Record, InspectError> {
+        self.log.wait_durable(lsn + 1).map_err(|fenced| storage(fenced.reason))?;
+        self.log.record(lsn).map_err(storage)
+    }
+
     pub(super) fn dead_record(&self, lsn: Lsn) -> Result<Dead, InspectError> {
-        let record = self.log.record(lsn).map_err(storage)?;
+        let record = self.record(lsn)?;
         match Change::decode(record.kind, &record.data) {
             Ok(Some(Change::DeadLetter(dead))) => Ok(dead),
             Ok(_) => Err(InspectError::Storage(format!("record {lsn} is no dead letter"))),
@@ -84,7 +90,7 @@ impl Inner {
     }
 
     pub(super) fn redriven(&self, lsn: Lsn) -> Result<Redrive, InspectError> {
-        let record = self.log.record(lsn).map_err(storage)?;
+        let record = self.record(lsn)?;
         match Change::decode(record.kind, &record.data) {
             Ok(Some(Change::Redrive(redrive))) => Ok(redrive),
             Ok(_) => Err(InspectError::Storage(format!("record {lsn} is no redriven event"))),
@@ -135,7 +141,7 @@ impl Inner {
             Stored::InMemory(value) => return Ok(Some(value)),
             Stored::InLog(lsn) => lsn,
         };
-        let record = self.log.record(lsn).map_err(storage)?;
+        let record = self.record(lsn)?;
         match Change::decode(record.kind, &record.data) {
             Ok(Some(Change::Keyed(keyed))) => Ok(match keyed.change {
                 crate::transport::StateChange::Set(value) => Some(value),
@@ -177,9 +183,9 @@ impl Inspect for Inner {
 
     fn unsettled(&self) -> u64 {
         self.catch_up();
-        let served: Vec<(u64, u64, Option<Arc<Core>>)> = {
+        let (end, served): (Lsn, Vec<(u64, u64, Option<Arc<Core>>)>) = {
             let shared = self.shared.lock();
-            if self.log.durable() < shared.end {
+            if self.log.durable() < shared.events_end {
                 // Something is being written: events that were emitted are not counted yet.
                 return 1;
             }
@@ -191,14 +197,16 @@ impl Inspect for Inner {
                 let again = state.redriven.keys().filter(|offset| state.settled.contains(**offset)).count();
                 Some((state.settled.missing_below(next) + again as u64, next, core))
             });
-            served.collect()
+            (shared.events_end, served.collect())
         };
         // Without the lock: what is handed out is locked before.
         let left = |(unsettled, next, core): (u64, u64, Option<Arc<Core>>)| match core {
             Some(core) if unsettled > 0 && core.hand.lock().only_holds(next) => 0,
             _ => unsettled,
         };
-        served.into_iter().map(left).sum()
+        let unsettled = served.into_iter().map(left).sum();
+        // What was settled meanwhile may have emitted something.
+        if unsettled == 0 && self.shared.lock().events_end != end { 1 } else { unsettled }
     }
 
     fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>, InspectError> {

@@ -82,12 +82,16 @@ struct Shared {
     state: State,
     /// Where everything appended so far ends: what a duplicate waits for.
     end: Lsn,
+    /// Where the last batch with events ends: whoever waits for these is told when they are durable.
+    events_end: Lsn,
     /// Subscriptions that a handler of this process serves.
     attached: HashMap<SubscriptionNumber, Weak<Core>>,
     /// Who waits for the outcome of an event, by subscription and offset.
     waiting: HashMap<(SubscriptionNumber, u64), Vec<oneshot::Sender<()>>>,
     /// Below the first, all that is wanted was written again; durable at the second.
     rewritten: Option<(Lsn, Lsn)>,
+    /// What was wanted when a full log was last made room in.
+    made_room: Option<Lsn>,
     batch: Batch,
     scratch: Writer,
 }

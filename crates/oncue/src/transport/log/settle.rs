@@ -72,6 +72,9 @@ impl Core {
         if !shared.batch.is_empty() {
             let ticket = self.inner.log.append(&shared.batch, self.inner.clock.now().as_micros())?;
             shared.end = shared.end.max(ticket.end);
+            if ticket.end - ticket.lsn > changes.len() as u64 {
+                shared.events_end = ticket.end;
+            }
             afterwards.end = ticket.end;
             // Emitted events stand first in the batch, changes last.
             let first = ticket.end - changes.len() as u64;
@@ -263,6 +266,9 @@ impl Core {
             went_on = true;
             for (key, offset) in &settled.through {
                 hand.landed(*key);
+                hand.unpark(*key, *offset);
+            }
+            for (key, offset) in &settled.discarded {
                 hand.unpark(*key, *offset);
             }
             for (at, place) in &settled.retries {
