@@ -2,7 +2,10 @@
 //!
 //! Every change (a handler more or less, another option, a pause) goes this one way: [`Serving::change`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures_util::future::join_all;
 use parking_lot::RwLock;
@@ -95,6 +98,14 @@ struct Running {
     identity: Vec<Identity>,
     phase: watch::Sender<Phase>,
     task: AbortOnDrop,
+}
+
+/// What attaching handlers gave.
+struct Started {
+    /// Those whose subscriptions are new.
+    new: Vec<String>,
+    /// Nothing if they are paused.
+    running: Option<Running>,
 }
 
 /// A handler as it is served.
@@ -199,22 +210,39 @@ impl Serving {
                 (identity, Joined::new(component, &effective))
             })
             .collect();
+        // By their first handler: components share none.
+        let by_first: HashMap<&str, &(Vec<Identity>, Joined)> =
+            wanted.iter().filter_map(|component| Some((component.0.first()?.id.as_str(), component))).collect();
         let runs = |running: &Running| {
-            let same =
-                |(identity, joined): &(Vec<Identity>, Joined)| *identity == running.identity && !joined.is_paused();
-            wanted.iter().any(same)
+            let component = running.identity.first().and_then(|first| by_first.get(first.id.as_str()));
+            component.is_some_and(|(identity, joined)| *identity == running.identity && !joined.is_paused())
         };
         let (keep, stop): (Vec<_>, Vec<_>) = std::mem::take(&mut served.running).into_iter().partition(runs);
+        let kept: HashSet<&str> =
+            keep.iter().filter_map(|running| Some(running.identity.first()?.id.as_str())).collect();
+        let new: Vec<(Vec<Identity>, Joined)> = wanted
+            .iter()
+            .filter(|(identity, _)| identity.first().is_some_and(|first| !kept.contains(first.id.as_str())))
+            .cloned()
+            .collect();
         served.running = keep;
         *self.shown.write() = Arc::new(Shown { graph, handlers: effective });
         stop_all(stop).await;
+        // Together: what is written for them is synced together.
+        let starting = new.into_iter().map(|(identity, joined)| self.start(identity, joined, &policies));
         let mut created = Vec::new();
-        for (identity, joined) in wanted {
-            if served.running.iter().all(|running| running.identity != identity)
-                && let Some(started) = self.start(identity, &joined, &policies, &mut created).await?
-            {
-                served.running.push(started);
+        let mut failed = None;
+        for started in join_all(starting).await {
+            match started {
+                Ok(Started { new, running }) => {
+                    created.extend(new);
+                    served.running.extend(running);
+                }
+                Err(error) => failed = failed.or(Some(error)),
             }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         self.warn_of_detached(&created);
         Ok(())
@@ -230,13 +258,13 @@ impl Serving {
     async fn start(
         &self,
         identity: Vec<Identity>,
-        joined: &Joined,
+        joined: Joined,
         policies: &HashMap<String, Arc<dyn Policy>>,
-        created: &mut Vec<String>,
-    ) -> Result<Option<Running>, StartError> {
+    ) -> Result<Started, StartError> {
         let provided = &self.provided;
         let subscribed = provided.transport.subscribe(joined.spec()).await;
         let subscribed = subscribed.map_err(|error| StartError::Subscribe { handler: joined.name(), error })?;
+        let mut new = Vec::new();
         for (member, earlier) in identity.iter().zip(&subscribed.created) {
             match earlier {
                 Some(0) => tracing::info!(handler = %member.id, "new subscription"),
@@ -245,11 +273,11 @@ impl Serving {
                 }
                 None => continue,
             }
-            created.push(member.id.clone());
+            new.push(member.id.clone());
         }
         if joined.is_paused() {
             tracing::warn!(handler = %joined.name(), "paused: its events wait until it is resumed");
-            return Ok(None);
+            return Ok(Started { new, running: None });
         }
         let (phase, watched) = watch::channel(Phase::Run);
         let members = joined.members(provided, policies);
@@ -264,7 +292,7 @@ impl Serving {
                 failed.send_if_modified(|known| known.is_none() && known.replace(error).is_none());
             }
         });
-        Ok(Some(Running { identity, phase, task: AbortOnDrop(task) }))
+        Ok(Started { new, running: Some(Running { identity, phase, task: AbortOnDrop(task) }) })
     }
 
     /// Subscriptions of the transport that no handler of this app serves.
