@@ -14,15 +14,18 @@ use super::{
 };
 use crate::{
     event::{Envelope, takes},
-    transport::{DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, SubscriptionInfo},
+    transport::{
+        DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, SubscriptionInfo,
+        TopicInfo,
+    },
 };
 
-fn storage(error: impl std::fmt::Display) -> InspectError {
+pub(super) fn storage(error: impl std::fmt::Display) -> InspectError {
     InspectError::Storage(error.to_string())
 }
 
 impl Inner {
-    fn unknown(id: &str) -> InspectError {
+    pub(super) fn unknown(id: &str) -> InspectError {
         InspectError::UnknownSubscription(id.to_owned())
     }
 
@@ -129,6 +132,23 @@ impl Inspect for Inner {
 
     fn source(&self, id: &str) -> SourceState {
         self.shared.lock().state.source(id)
+    }
+
+    fn topics(&self) -> Vec<TopicInfo> {
+        let info = |info: oncue_log::TopicInfo| {
+            let partitions = self.topics.get(&info.name).map_or(1, |topic| topic.partitions);
+            let (first_offset, next_offset) = (info.first_offset, info.next_offset);
+            TopicInfo { name: info.name, partitions, first_offset, next_offset }
+        };
+        self.log.topics().into_iter().map(info).collect()
+    }
+
+    fn oldest_unsettled(&self, subscription: &str) -> Result<Option<(Position, Envelope)>, InspectError> {
+        self.oldest_unsettled(subscription)
+    }
+
+    fn handling(&self, topic: &str, position: Position) -> Result<Vec<EventHandling>, InspectError> {
+        self.handling(topic, position)
     }
 }
 
