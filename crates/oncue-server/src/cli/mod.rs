@@ -1,5 +1,6 @@
 //! The command line. One subcommand is one file; the exit code is decided here and nowhere else.
 
+mod conformance;
 mod demo;
 mod interrupt;
 
@@ -36,6 +37,7 @@ struct Cli {
 enum Command {
     /// See Oncue at work, on whole systems that come with it
     Demo(demo::Demo),
+    Conformance(conformance::Conformance),
 }
 
 impl Command {
@@ -44,6 +46,8 @@ impl Command {
         match self {
             // Its dead letters are wanted, and its report counts them.
             Self::Demo(_) => "warn,oncue::dispatch=error",
+            // Its cases make things fail.
+            Self::Conformance(_) => "off",
         }
     }
 }
@@ -54,6 +58,9 @@ enum CommandError {
     /// The order system stopped.
     #[error(transparent)]
     Orders(#[from] crate::orders::OrdersError),
+    /// A case of the suite failed, or it did not come to run.
+    #[error(transparent)]
+    Conformance(#[from] conformance::ConformanceError),
     /// The runtime could not be made.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -66,7 +73,8 @@ impl CommandError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Orders(error) if error.is_callers() => REFUSED,
-            Self::Orders(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
+            Self::Conformance(error) if error.is_callers() => REFUSED,
+            Self::Orders(_) | Self::Conformance(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
         }
     }
 }
@@ -84,6 +92,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     log_to_stderr(cli.command.logged());
     let done = match cli.command {
         Command::Demo(demo) => demo.run(),
+        Command::Conformance(conformance) => conformance.run(),
     };
     match done {
         Ok(()) => ExitCode::from(DONE),

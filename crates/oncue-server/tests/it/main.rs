@@ -1,6 +1,7 @@
 //! The binary `oncue` from the outside.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod conformance;
 mod directories;
 mod gateway;
 mod inputs;
