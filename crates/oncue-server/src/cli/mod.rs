@@ -2,7 +2,11 @@
 
 mod conformance;
 mod demo;
+mod event;
 mod interrupt;
+mod ls;
+mod stats;
+mod view;
 
 use std::{
     ffi::OsString,
@@ -38,6 +42,9 @@ enum Command {
     /// See Oncue at work, on whole systems that come with it
     Demo(demo::Demo),
     Conformance(conformance::Conformance),
+    Ls(ls::Ls),
+    Stats(stats::Stats),
+    Event(event::Event),
 }
 
 impl Command {
@@ -48,6 +55,7 @@ impl Command {
             Self::Demo(_) => "warn,oncue::dispatch=error",
             // Its cases make things fail.
             Self::Conformance(_) => "off",
+            Self::Ls(_) | Self::Stats(_) | Self::Event(_) => "warn",
         }
     }
 }
@@ -61,6 +69,9 @@ enum CommandError {
     /// A case of the suite failed, or it did not come to run.
     #[error(transparent)]
     Conformance(#[from] conformance::ConformanceError),
+    /// A log was not there, or not readable.
+    #[error(transparent)]
+    View(#[from] view::ViewError),
     /// The runtime could not be made.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -74,7 +85,8 @@ impl CommandError {
         match self {
             Self::Orders(error) if error.is_callers() => REFUSED,
             Self::Conformance(error) if error.is_callers() => REFUSED,
-            Self::Orders(_) | Self::Conformance(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
+            Self::View(error) if error.is_callers() => REFUSED,
+            Self::Orders(_) | Self::Conformance(_) | Self::View(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
         }
     }
 }
@@ -93,6 +105,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match cli.command {
         Command::Demo(demo) => demo.run(),
         Command::Conformance(conformance) => conformance.run(),
+        Command::Ls(ls) => ls.run(),
+        Command::Stats(stats) => stats.run(),
+        Command::Event(event) => event.run(),
     };
     match done {
         Ok(()) => ExitCode::from(DONE),
@@ -116,10 +131,16 @@ fn log_to_stderr(default: &str) {
 
 /// Writes to stdout. A reader that has read enough (`| head`) is no failure.
 fn print(text: &str) -> Result<(), CommandError> {
+    print_on(text).map(|_| ())
+}
+
+/// As [`print`]; false if nobody reads on.
+fn print_on(text: &str) -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CommandError::Output(error)),
+        Ok(()) => Ok(true),
     }
 }
 

@@ -8,5 +8,6 @@ mod inputs;
 mod interrupts;
 mod killer;
 mod kills;
+mod looking;
 mod numbers;
 mod program;

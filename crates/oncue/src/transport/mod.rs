@@ -14,6 +14,8 @@ use bytes::Bytes;
 pub use error::{ConsumeError, InspectError, OpenError, PublishError, SettleError, SubscribeError};
 pub use inspect::{DeadLetter, EventHandling, FailedAttempt, Inspect, Stage, SubscriptionInfo, TopicInfo};
 pub use log::{LogTransport, LogUrl};
+/// Why a directory cannot be used, as [`OpenError::Directory`] tells.
+pub use oncue_log::storage::LockError;
 pub use position::Position;
 pub use settle::{Action, Attempt, Delivered, Settlement, StateChange};
 pub use subscription::{MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Ordered, Start, SubscriptionSpec};
