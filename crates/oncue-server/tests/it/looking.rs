@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use oncue::Timestamp;
 use serde_json::Value;
 
 use crate::{
@@ -53,7 +54,8 @@ fn lists_count_what_the_report_counts() {
 
     let all = told(&data, &["ls", "events", "--limit", "10000"]);
     assert_eq!(array(&all).len() as u64, 500 + anomalies);
-    let published: Vec<_> = array(&all).iter().map(|event| text(&event["published"])).collect();
+    let published: Vec<_> =
+        array(&all).iter().map(|event| Timestamp::parse_rfc3339(text(&event["published"])).unwrap()).collect();
     assert!(published.is_sorted());
     let created = told(&data, &["ls", "events", "--type", "order.created", "--limit", "10000"]);
     let charge = &report["handlers"]["charge"];
