@@ -1,7 +1,12 @@
 //! The command line. One subcommand is one file; the exit code is decided here and nowhere else.
 
+mod conformance;
 mod demo;
+mod event;
 mod interrupt;
+mod ls;
+mod stats;
+mod view;
 
 use std::{
     ffi::OsString,
@@ -36,6 +41,10 @@ struct Cli {
 enum Command {
     /// See Oncue at work, on whole systems that come with it
     Demo(demo::Demo),
+    Conformance(conformance::Conformance),
+    Ls(ls::Ls),
+    Stats(stats::Stats),
+    Event(event::Event),
 }
 
 impl Command {
@@ -44,6 +53,9 @@ impl Command {
         match self {
             // Its dead letters are wanted, and its report counts them.
             Self::Demo(_) => "warn,oncue::dispatch=error",
+            // Its cases make things fail.
+            Self::Conformance(_) => "off",
+            Self::Ls(_) | Self::Stats(_) | Self::Event(_) => "warn",
         }
     }
 }
@@ -54,6 +66,12 @@ enum CommandError {
     /// The order system stopped.
     #[error(transparent)]
     Orders(#[from] crate::orders::OrdersError),
+    /// A case of the suite failed, or it did not come to run.
+    #[error(transparent)]
+    Conformance(#[from] conformance::ConformanceError),
+    /// A log was not there, or not readable.
+    #[error(transparent)]
+    View(#[from] view::ViewError),
     /// The runtime could not be made.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -66,7 +84,9 @@ impl CommandError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Orders(error) if error.is_callers() => REFUSED,
-            Self::Orders(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
+            Self::Conformance(error) if error.is_callers() => REFUSED,
+            Self::View(error) if error.is_callers() => REFUSED,
+            Self::Orders(_) | Self::Conformance(_) | Self::View(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
         }
     }
 }
@@ -84,6 +104,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     log_to_stderr(cli.command.logged());
     let done = match cli.command {
         Command::Demo(demo) => demo.run(),
+        Command::Conformance(conformance) => conformance.run(),
+        Command::Ls(ls) => ls.run(),
+        Command::Stats(stats) => stats.run(),
+        Command::Event(event) => event.run(),
     };
     match done {
         Ok(()) => ExitCode::from(DONE),
@@ -107,10 +131,16 @@ fn log_to_stderr(default: &str) {
 
 /// Writes to stdout. A reader that has read enough (`| head`) is no failure.
 fn print(text: &str) -> Result<(), CommandError> {
+    print_on(text).map(|_| ())
+}
+
+/// As [`print`]; false if nobody reads on.
+fn print_on(text: &str) -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CommandError::Output(error)),
+        Ok(()) => Ok(true),
     }
 }
 

@@ -1,11 +1,13 @@
 //! The binary `oncue` from the outside.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod conformance;
 mod directories;
 mod gateway;
 mod inputs;
 mod interrupts;
 mod killer;
 mod kills;
+mod looking;
 mod numbers;
 mod program;

@@ -5,5 +5,6 @@
 mod crash;
 mod delivery;
 mod handlers;
+mod looking;
 mod retention;
 mod sources;

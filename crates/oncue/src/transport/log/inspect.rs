@@ -18,11 +18,14 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    event::{Envelope, takes},
-    transport::{DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, SubscriptionInfo},
+    event::Envelope,
+    transport::{
+        DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start,
+        SubscriptionInfo, TopicInfo,
+    },
 };
 
-fn storage(error: impl std::fmt::Display) -> InspectError {
+pub(super) fn storage(error: impl std::fmt::Display) -> InspectError {
     InspectError::Storage(error.to_string())
 }
 
@@ -36,7 +39,7 @@ impl Inner {
         cores.iter().for_each(|core| core.catch_up());
     }
 
-    fn unknown(id: &str) -> InspectError {
+    pub(super) fn unknown(id: &str) -> InspectError {
         InspectError::UnknownSubscription(id.to_owned())
     }
 
@@ -247,6 +250,23 @@ impl Inspect for Inner {
     fn remembered(&self, subscription: &str) -> Option<Bytes> {
         self.shared.lock().state.find(subscription)?.remembered.clone()
     }
+
+    fn topics(&self) -> Vec<TopicInfo> {
+        let info = |info: oncue_log::TopicInfo| {
+            let partitions = self.topics.get(&info.name).map_or(1, |topic| topic.partitions);
+            let (first_offset, next_offset) = (info.first_offset, info.next_offset);
+            TopicInfo { name: info.name, partitions, first_offset, next_offset }
+        };
+        self.log.topics().into_iter().map(info).collect()
+    }
+
+    fn oldest_unsettled(&self, subscription: &str) -> Result<Option<(Position, Envelope)>, InspectError> {
+        self.oldest_unsettled(subscription)
+    }
+
+    fn handling(&self, topic: &str, position: Position) -> Result<Vec<EventHandling>, InspectError> {
+        self.handling(topic, position)
+    }
 }
 
 /// Completes when a subscription is through with an event.
@@ -257,10 +277,7 @@ pub(super) async fn outcome(inner: Arc<Inner>, event: EventRef, subscription: St
             let shared = &mut *shared;
             let state = shared.state.find(&subscription).ok_or_else(|| Inner::unknown(&subscription))?;
             let about = &state.about;
-            let wants = about.filter.as_ref().is_none_or(|filter| filter.matches(&event.envelope));
-            if !(wants && takes(&about.types, event.envelope.event_type()))
-                || inner.topics.name(about.topic).as_deref() != Some(&*event.topic)
-            {
+            if !about.wants(&event.envelope) || inner.topics.name(about.topic).as_deref() != Some(&*event.topic) {
                 let (event_type, topic) = (event.envelope.event_type().to_owned(), event.topic.to_string());
                 return Err(InspectError::NotTaken { subscription, event_type, topic });
             }

@@ -9,13 +9,16 @@ mod control;
 mod dedup;
 mod feed;
 mod hand;
+mod handling;
 mod inspect;
 mod keyed;
 mod offsets;
 mod publish;
 mod records;
+mod replay;
 mod retain;
 mod settle;
+mod snapshot;
 mod state;
 mod tail;
 mod topics;
@@ -37,9 +40,9 @@ use tokio::sync::{Notify, oneshot};
 
 use self::{
     consumer::{Core, LogConsumer},
-    dedup::Dedup,
     feed::{Feed, Seat},
     records::{Change, Subscription, SubscriptionNumber},
+    replay::Replayed,
     state::State,
     topics::{Topic, Topics},
 };
@@ -49,11 +52,7 @@ use super::{
     BoxFuture, Capabilities, Control, ControlError, EventRef, Inspect, InspectError, MemberSpec, OpenError, Publish,
     PublishError, Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail, Transport,
 };
-use crate::{
-    clock::Clock,
-    codec::Writer,
-    event::{Envelope, MAX_DATA_BYTES},
-};
+use crate::{clock::Clock, codec::Writer, event::MAX_DATA_BYTES};
 
 /// Segments of a log in memory.
 const MEMORY_SEGMENT_BYTES: u64 = 8 << 20;
@@ -141,37 +140,16 @@ impl LogTransport {
         options: oncue_log::Options,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let mut state = State::default();
         let segment_bytes = options.segment_bytes;
-        let mut supplied: Vec<(u32, u16, u64, Envelope)> = Vec::new();
-        let mut replay = |replay: oncue_log::Replay<'_>| -> Result<(), String> {
-            match replay {
-                oncue_log::Replay::Checkpoint(bytes) => state.restore(bytes).map_err(|error| error.to_string()),
-                oncue_log::Replay::Record(record) if record.kind == oncue_log::KIND_EVENT => {
-                    let envelope = Envelope::from_stored(&record.data).map_err(|error| error.to_string())?;
-                    if envelope.id_supplied() {
-                        supplied.push((record.topic.0, record.partition, record.offset, envelope));
-                    }
-                    Ok(())
-                }
-                oncue_log::Replay::Record(record) => match Change::decode(record.kind, &record.data) {
-                    Ok(Some(change)) => state.apply(&change, record.lsn).map_err(|error| error.to_string()),
-                    Ok(None) => Ok(()),
-                    Err(error) => Err(error.to_string()),
-                },
-            }
-        };
+        let mut replayed = Replayed::default();
+        let mut replay = |replay: oncue_log::Replay<'_>| replayed.take(replay);
         let opened = oncue_log::Log::open(storage, options, clock.now().as_micros(), &mut replay)?;
         let log = opened.log;
         if let Some(tail) = &opened.report.torn {
             tracing::warn!(file = %tail.file, offset = tail.offset, bytes = tail.bytes,
                 "cut a torn tail: the last write before the crash was never acknowledged");
         }
-        for (topic, partition, offset, envelope) in supplied {
-            let hash = Dedup::hash(log.log_id(), topic, &envelope);
-            state.dedup.insert(hash, (topic, partition, offset), envelope.published(), url.window);
-        }
-        state.dedup.forget(clock.now(), url.window);
+        let state = replayed.into_state(log.log_id(), clock.now(), url.window);
         let topics = Topics::new(&log, url.partitions);
         let shared = Mutex::new(Shared { state, ..Shared::default() });
         let (feeds, progress) = (Mutex::default(), Notify::new());

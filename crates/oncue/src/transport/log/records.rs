@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Malformed, Reader, Writer};
 use crate::{
     clock::Timestamp,
-    event::Envelope,
+    event::{Envelope, takes},
     filter::Filter,
     metrics::{Ended, Sample},
     policy::ErrorClass,
@@ -242,6 +242,11 @@ impl Subscription {
             after: member.after.clone(),
             from: 0,
         }
+    }
+
+    /// Whether it takes an event.
+    pub(crate) fn wants(&self, event: &Envelope) -> bool {
+        takes(&self.types, event.event_type()) && self.filter.as_ref().is_none_or(|filter| filter.matches(event))
     }
 
     /// Whether it is as a handler asks for it.
