@@ -25,8 +25,9 @@ const MAX_INBOX_EVENTS: usize = 1024;
 const MAX_INBOX_BYTES: usize = 4 << 20;
 /// Most bytes that wait for all of them.
 const MAX_FEED_BYTES: usize = 256 << 20;
-/// After so many events, those that were fed none are told how far the feed has come.
+/// After so many events, and so many for each subscription, those that were fed none are told how far the feed has come.
 const NUDGE_EVENTS: u64 = 4096;
+const NUDGE_EVENTS_EACH: u64 = 16;
 
 /// Which subscription of a feed.
 pub(super) type Eater = u64;
@@ -160,7 +161,7 @@ impl Feed {
         if !readable {
             // Each finds out for itself what cannot be read, and says so.
             state.close();
-        } else if state.since_nudge >= NUDGE_EVENTS {
+        } else if state.since_nudge >= NUDGE_EVENTS.max(NUDGE_EVENTS_EACH * state.inboxes.len() as u64) {
             state.nudge();
         }
         some && readable
