@@ -23,8 +23,8 @@
 //! # }
 //! ```
 //!
-//! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`policy`], [`metrics`],
-//! [`transport`], [`mod@handler`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
+//! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`filter`], [`policy`],
+//! [`metrics`], [`transport`], [`mod@handler`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
 
 // Lets the macros name `::oncue` inside this crate too.
 #[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
@@ -32,6 +32,7 @@ extern crate self as oncue;
 
 pub mod clock;
 pub mod event;
+pub mod filter;
 pub mod graph;
 pub mod handler;
 pub mod metrics;
