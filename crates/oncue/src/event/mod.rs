@@ -11,6 +11,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub use cloudevents::CloudEventError;
+pub(crate) use envelope::Slot;
 pub use envelope::{
     DEFAULT_SOURCE, Envelope, EnvelopeBuilder, EnvelopeError, MAX_ATTRIBUTES_BYTES, MAX_DATA_BYTES, MAX_HOPS,
 };

@@ -27,7 +27,9 @@ pub enum InvalidFilter {
         name: String,
     },
     /// An attribute is named twice in one place.
-    #[error("filter, at {at}: `{name}` stands twice: put each into an `exact`, `prefix` or `suffix` of its own, in `all`")]
+    #[error(
+        "filter, at {at}: `{name}` stands twice: put each into an `exact`, `prefix` or `suffix` of its own, in `all`"
+    )]
     Twice {
         /// Where.
         at: String,
@@ -80,7 +82,9 @@ pub enum InvalidFilter {
         found: usize,
     },
     /// The dialect is not one of those that are understood.
-    #[error("filter, at {at}: `{dialect}` is no filter dialect here: there are exact, prefix, suffix, all, any and not")]
+    #[error(
+        "filter, at {at}: `{dialect}` is no filter dialect here: there are exact, prefix, suffix, all, any and not"
+    )]
     UnknownDialect {
         /// Where.
         at: String,
@@ -218,7 +222,10 @@ mod tests {
             (Filter::all([good(), !Filter::prefix("Type", "a")]), "at all[1].not.prefix: `Type` is no attribute name"),
             (Filter::exact("", "a"), "at exact: `` is no attribute name"),
             (Filter::exact("x".repeat(21).as_str(), "a"), "lower-case letters and digits, at most 20"),
-            (Filter::any([good(), Filter::suffix("subject", "")]), "at any[1].suffix: the value for `subject` is empty"),
+            (
+                Filter::any([good(), Filter::suffix("subject", "")]),
+                "at any[1].suffix: the value for `subject` is empty",
+            ),
             (Filter::exact("subject", ""), "at exact: the value for `subject` is empty"),
             (!Filter::all([]), "at not.all: the list is empty"),
             (Filter::any([]), "at any: the list is empty"),
@@ -232,9 +239,7 @@ mod tests {
 
     #[test]
     fn depth_has_a_limit_and_past_it_nothing_is_kept() {
-        let grow = |filter, times| {
-            (0..times).fold(filter, |filter: Filter, _| Filter::all([filter]))
-        };
+        let grow = |filter, times| (0..times).fold(filter, |filter: Filter, _| Filter::all([filter]));
         let deepest = grow(Filter::exact("type", "a"), MAX_FILTER_DEPTH - 1);
         assert_eq!(deepest.validate(), Ok(()));
         let error = grow(deepest, 1_000_000).validate().unwrap_err();

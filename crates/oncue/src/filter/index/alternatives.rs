@@ -7,6 +7,7 @@ use super::{
     },
     check::{Check, Comparison},
 };
+use crate::event::Slot;
 
 /// Most alternatives that may come from combining those of two parts.
 const MOST_COMBINED: usize = 64;
@@ -22,7 +23,7 @@ pub(super) struct Alternatives {
 
 type List<'a> = Vec<Vec<Comparison<'a>>>;
 
-const TYPE: &Attribute = &Attribute::Core(Core::Type);
+const TYPE: &Attribute = &Attribute::Core(Core::Text(Slot::Type));
 
 impl Alternatives {
     /// Of one of the types (none: any) and the filter.
@@ -107,6 +108,7 @@ fn best<'a>(comparisons: &[Comparison<'a>]) -> Rank<'a> {
 fn in_order(mut comparisons: Vec<Comparison<'_>>) -> Option<Vec<Comparison<'_>>> {
     comparisons.sort_by_key(|comparison| (rank(comparison), comparison.passes, comparison.wanted));
     comparisons.dedup_by_key(|comparison| (rank(comparison), comparison.passes, comparison.wanted));
-    let contradict = |pair: &[Comparison<'_>]| pair[0].test == Test::Exact && pair[1].is_step() && rank(&pair[0]) == rank(&pair[1]);
+    let contradict =
+        |pair: &[Comparison<'_>]| pair[0].test == Test::Exact && pair[1].is_step() && rank(&pair[0]) == rank(&pair[1]);
     (!comparisons.windows(2).any(contradict)).then_some(comparisons)
 }
