@@ -4,6 +4,7 @@ mod dispatch;
 mod durable;
 mod events;
 mod fanout;
+mod filters;
 mod handoff;
 mod load;
 mod machine;
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Every row, in order.
-const IDS: [&str; 11] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c", "7a"];
+const IDS: [&str; 12] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c", "7a", "7b"];
 
 #[derive(Parser)]
 #[command(name = "oncue-benches", about = "Both sides of every performance claim, in one run")]
@@ -80,6 +81,7 @@ impl Bench {
             "3b" => pipeline::each(plan, runtime, directory),
             "3c" => pipeline::one(plan, runtime, directory),
             "7a" => fanout::many(plan, runtime),
+            "7b" => filters::matching(plan),
             other => Err(format!("no row `{other}`; there are {}", IDS.join(" ")).into()),
         }
     }

@@ -23,8 +23,8 @@
 //! # }
 //! ```
 //!
-//! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`policy`], [`metrics`],
-//! [`transport`], [`mod@handler`], [`config`], [`graph`], [`source`], `dispatch`, and the facade: [`App`] before it starts,
+//! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`filter`], [`policy`],
+//! [`metrics`], [`transport`], [`mod@handler`], [`config`], [`graph`], [`source`], `dispatch`, and the facade: [`App`] before it starts,
 //! [`Bus`] while it runs.
 
 // Lets the macros name `::oncue` inside this crate too.

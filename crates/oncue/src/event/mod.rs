@@ -13,6 +13,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub use cloudevents::CloudEventError;
+pub(crate) use envelope::Slot;
 pub use envelope::{
     DEFAULT_PRIORITY, DEFAULT_SOURCE, EDITION, Envelope, EnvelopeBuilder, EnvelopeError, MAX_ATTRIBUTES_BYTES,
     MAX_DATA_BYTES, MAX_HOPS, MAX_PRIORITY,
