@@ -65,20 +65,22 @@ impl Bus {
             loop {
                 let changed = watch.changed().await.and_then(&usable);
                 let Some(serving) = serving.upgrade() else { return };
-                match changed {
-                    Ok(config) if config == known => {}
-                    Ok(config) => match serving.change(|_, served| served.clone_from(&config)).await {
-                        Ok(()) => {
-                            tracing::info!("the configuration file changed: its options count now");
-                            known = config;
-                        }
-                        Err(StartError::Closed) => return,
-                        Err(error) => {
-                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
-                        }
-                    },
+                let served = match changed {
+                    Ok(config) if config == known => continue,
+                    Ok(config) => {
+                        let served = serving.change(|_, served| served.clone_from(&config)).await;
+                        served.map(|()| config)
+                    }
+                    Err(error) => Err(StartError::Config(error)),
+                };
+                match served {
+                    Ok(config) => {
+                        tracing::info!("the configuration file changed: its options count now");
+                        known = config;
+                    }
+                    Err(StartError::Closed) => return,
                     Err(error) => {
-                        tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
+                        tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
                     }
                 }
             }

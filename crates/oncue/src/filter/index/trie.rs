@@ -22,9 +22,9 @@ pub(super) struct Trie<V> {
     root: Node,
     /// Nodes below the root, by the number of the node above and the eight bytes between.
     nodes: SeededMap<Key, Node>,
-    /// By the node that the rest of a text hangs on, how many bytes that is  and the bytes.
+    /// By the node that the rest of a text hangs on, how many bytes that is, and the bytes.
     ends: SeededMap<Key, V>,
-    /// How many texts end at a node with so many more bytes .
+    /// How many texts end at a node with so many more bytes, by the key of such an end without its bytes.
     lengths: SeededMap<Key, u32>,
     /// How many nodes there ever were.
     numbers: u64,

@@ -146,7 +146,7 @@ impl Feed {
         let mut readable = read.is_ok();
         for record in records.drain(..) {
             match Envelope::from_stored(&record.data) {
-                Ok(envelope) => state.feed(FedEvent {
+                Ok(envelope) => state.feed(&FedEvent {
                     offset: record.offset,
                     partition: record.partition,
                     envelope: envelope.detached(),
@@ -169,7 +169,7 @@ impl Feed {
 }
 
 impl State {
-    fn feed(&mut self, event: FedEvent) {
+    fn feed(&mut self, event: &FedEvent) {
         let mut matched = std::mem::take(&mut self.matched);
         self.index.matches(&event.envelope, &mut matched);
         let mut last = None;

@@ -186,7 +186,7 @@ impl Inspect for Inner {
 
     fn unsettled(&self) -> u64 {
         self.catch_up();
-        let (end, served): (Lsn, Vec<(u64, u64, Option<Arc<Core>>)>) = {
+        let (end, served) = {
             let shared = self.shared.lock();
             if self.log.durable() < shared.events_end {
                 // Something is being written: events that were emitted are not counted yet.
@@ -200,7 +200,7 @@ impl Inspect for Inner {
                 let again = state.redriven.keys().filter(|offset| state.settled.contains(**offset)).count();
                 Some((state.settled.missing_below(next) + again as u64, next, core))
             });
-            (shared.events_end, served.collect())
+            (shared.events_end, served.collect::<Vec<_>>())
         };
         // Without the lock: what is handed out is locked before.
         let left = |(unsettled, next, core): (u64, u64, Option<Arc<Core>>)| match core {
