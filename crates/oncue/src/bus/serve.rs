@@ -4,7 +4,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::future::join_all;
@@ -17,12 +20,12 @@ use tokio::{
 use super::attach::{self, Joined};
 use crate::{
     clock::Clock,
-    config::{Config, HandlerConfig},
+    config::{Config, HandlerConfig, PolicyConfig},
     dispatch::{DispatchError, Dispatcher, Phase},
     error::StartError,
     event::{Envelope, takes},
     graph::Graph,
-    handler::{Registration, StateMap},
+    handler::{Registration, Retry, StateMap},
     policy::Policy,
     transport::{SubscriptionInfo, Transport},
 };
@@ -46,8 +49,10 @@ pub(crate) struct Serving {
     failed: watch::Sender<Option<DispatchError>>,
     /// Tasks beside the dispatchers, which end with them.
     owned: parking_lot::Mutex<Vec<AbortOnDrop>>,
-    /// Dispatchers that a shutdown waits for.
-    stopping: parking_lot::Mutex<Vec<watch::Sender<Phase>>>,
+    /// What every dispatcher is told by, also one that a change waits for.
+    phases: parking_lot::Mutex<Vec<watch::Sender<Phase>>>,
+    /// The app is shut down.
+    closed: AtomicBool,
 }
 
 /// What is served, as it is shown.
@@ -63,7 +68,6 @@ pub(crate) struct Served {
     pub(crate) handlers: Vec<Handler>,
     pub(crate) config: Config,
     running: Vec<Running>,
-    closed: bool,
 }
 
 /// A handler that the program provides.
@@ -71,8 +75,6 @@ pub(crate) struct Handler {
     pub(crate) code: Registration,
     /// What was said at run time; remembered with the subscription.
     pub(crate) overrides: HandlerConfig,
-    /// Counts up whenever the handler itself is another one.
-    pub(crate) revision: u64,
 }
 
 impl Served {
@@ -83,7 +85,7 @@ impl Served {
 
 impl Handler {
     pub(crate) fn new(code: Registration) -> Self {
-        Self { code, overrides: HandlerConfig::default(), revision: 0 }
+        Self { code, overrides: HandlerConfig::default() }
     }
 
     /// What counts: said at run time, else in the configuration, else in the code.
@@ -112,8 +114,9 @@ struct Started {
 #[derive(Clone, PartialEq)]
 struct Identity {
     id: String,
-    revision: u64,
     settings: HandlerConfig,
+    /// The policy that its name stands for in the configuration.
+    policy: Option<PolicyConfig>,
     after: Vec<String>,
 }
 
@@ -125,7 +128,8 @@ impl Serving {
             shown: RwLock::default(),
             failed: watch::Sender::new(None),
             owned: parking_lot::Mutex::default(),
-            stopping: parking_lot::Mutex::default(),
+            phases: parking_lot::Mutex::default(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -151,7 +155,7 @@ impl Serving {
     /// Changes what is wanted, and serves that. If it cannot be served, all is as it was.
     pub(crate) async fn change(&self, change: impl FnOnce(&mut Vec<Handler>, &mut Config)) -> Result<(), StartError> {
         let mut served = self.served.lock().await;
-        if served.closed {
+        if self.closed.load(Ordering::Acquire) {
             return Err(StartError::Closed);
         }
         let Served { handlers, config, .. } = &mut *served;
@@ -180,6 +184,9 @@ impl Serving {
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let mut served = self.served.lock().await;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StartError::Closed.into());
+        }
         let is_of = |running: &Running| running.identity.iter().any(|member| member.id == id);
         let (stop, keep): (Vec<_>, Vec<_>) = std::mem::take(&mut served.running).into_iter().partition(is_of);
         served.running = keep;
@@ -201,8 +208,11 @@ impl Serving {
                     let handler = &served.handlers[vertex];
                     Identity {
                         id: handler.code.id.clone(),
-                        revision: handler.revision,
                         settings: handler.settings(&served.config).or(served.config.defaults.clone()),
+                        policy: match &effective[vertex].options.retry {
+                            Some(Retry::Named(name)) => served.config.policies.get(name).cloned(),
+                            _ => None,
+                        },
                         after: effective[vertex].after.clone(),
                     }
                 };
@@ -280,6 +290,11 @@ impl Serving {
             return Ok(Started { new, running: None });
         }
         let (phase, watched) = watch::channel(Phase::Run);
+        {
+            let mut phases = self.phases.lock();
+            phases.retain(|known| !known.is_closed());
+            phases.push(phase.clone());
+        }
         let members = joined.members(provided, policies);
         let orders = joined.orders();
         let mut dispatcher = Dispatcher::new(members, subscribed.consumer, orders, provided.clock.clone(), watched);
@@ -331,27 +346,30 @@ impl Serving {
 
     /// Stops at once, also what is being stopped slowly.
     pub(crate) fn interrupt(&self) {
-        for phase in self.stopping.lock().iter() {
-            phase.send_replace(Phase::Stop);
+        self.tell(Phase::Stop);
+    }
+
+    fn tell(&self, phase: Phase) {
+        for told in self.phases.lock().iter() {
+            told.send_replace(phase);
         }
     }
 
-    /// Tells all dispatchers; nothing is served from now on.
+    /// Tells all dispatchers, also those that a change waits for; nothing is served from now on.
     pub(crate) async fn stop(&self, phase: Phase) {
+        self.closed.store(true, Ordering::Release);
+        self.tell(phase);
         let mut served = self.served.lock().await;
-        served.closed = true;
         self.owned.lock().clear();
-        for running in &served.running {
-            running.phase.send_replace(phase);
-        }
-        self.stopping.lock().extend(served.running.iter().map(|running| running.phase.clone()));
+        // What a change started meanwhile.
+        self.tell(phase);
         join_all(served.running.drain(..).map(|running| running.task.join())).await;
     }
 }
 
 impl Handler {
     fn copy(&self) -> Self {
-        Self { code: self.code.clone(), overrides: self.overrides.clone(), revision: self.revision }
+        Self { code: self.code.clone(), overrides: self.overrides.clone() }
     }
 }
 
@@ -376,9 +394,11 @@ impl Drop for AbortOnDrop {
 
 /// Lets what runs finish, and settles it.
 async fn stop_all(stop: Vec<Running>) {
-    let stop = stop.into_iter().map(|running| {
-        running.phase.send_replace(Phase::Drain(std::time::Duration::MAX));
-        running.task.join()
+    let stop = stop.into_iter().map(|Running { phase, task, .. }| async move {
+        phase.send_replace(Phase::Drain(std::time::Duration::MAX));
+        task.join().await;
+        // Kept until here: without it, the dispatcher would stop at once.
+        drop(phase);
     });
     join_all(stop).await;
 }

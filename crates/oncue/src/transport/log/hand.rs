@@ -31,6 +31,8 @@ pub(super) type KeyHash = u64;
 /// Where an event that waits stands: its offset, and its rank among those that are ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
+    /// Of priorities the highest is 0, where it comes before the order within the key; else 0.
+    before: u8,
     pub(super) offset: u64,
     /// Of priorities the highest is 0; else 0.
     class: u8,
@@ -93,11 +95,12 @@ struct Key {
 
 impl Key {
     /// Whether an event may be handed out now, without passing one of its key.
-    fn lets_pass(&self, offset: u64, at_once: usize, order: Order) -> bool {
+    fn lets_pass(&self, place: Place, at_once: usize, order: Order) -> bool {
+        let offset = place.offset;
         if let Some(head) = self.head {
             return head == offset;
         }
-        let oldest = order == Order::Lifo || self.waiting.first().is_none_or(|waiting| offset < waiting.offset);
+        let oldest = order == Order::Lifo || self.waiting.first().is_none_or(|waiting| place < *waiting);
         self.in_flight < at_once && oldest && self.next.is_none_or(|next| next == offset)
     }
 }
@@ -186,7 +189,8 @@ impl Hand {
     /// Where an event stands, of those that wait.
     pub(super) fn place(&self, offset: u64, envelope: &Envelope) -> Place {
         let class = if self.order == Order::Priority { MAX_PRIORITY - envelope.priority() } else { 0 };
-        Place { offset, class }
+        let before = if self.ordered == Ordered::Relaxed { class } else { 0 };
+        Place { before, offset, class }
     }
 
     /// An event is to be handed out now.
@@ -218,7 +222,7 @@ impl Hand {
         let (at_once, order) = (self.per_key(), self.order);
         let Some(key) = key else { return true };
         let state = self.keys.entry(key).or_default();
-        if state.lets_pass(place.offset, at_once, order) {
+        if state.lets_pass(place, at_once, order) {
             return true;
         }
         self.waiting += usize::from(state.waiting.insert(place));
