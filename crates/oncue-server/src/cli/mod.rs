@@ -2,6 +2,8 @@
 
 mod conformance;
 mod demo;
+mod dlq;
+mod envelope;
 mod event;
 mod interrupt;
 mod ls;
@@ -45,6 +47,7 @@ enum Command {
     Ls(ls::Ls),
     Stats(stats::Stats),
     Event(event::Event),
+    Dlq(dlq::Dlq),
 }
 
 impl Command {
@@ -55,7 +58,7 @@ impl Command {
             Self::Demo(_) => "warn,oncue::dispatch=error",
             // Its cases make things fail.
             Self::Conformance(_) => "off",
-            Self::Ls(_) | Self::Stats(_) | Self::Event(_) => "warn",
+            Self::Ls(_) | Self::Stats(_) | Self::Event(_) | Self::Dlq(_) => "warn",
         }
     }
 }
@@ -72,6 +75,12 @@ enum CommandError {
     /// A log was not there, or not readable.
     #[error(transparent)]
     View(#[from] view::ViewError),
+    /// Dead letters were not resolved.
+    #[error(transparent)]
+    Resolve(#[from] dlq::ResolveError),
+    /// An event cannot be changed as it was asked to.
+    #[error(transparent)]
+    Edit(#[from] dlq::EditError),
     /// The runtime could not be made.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -82,12 +91,15 @@ enum CommandError {
 
 impl CommandError {
     fn exit_code(&self) -> u8 {
-        match self {
-            Self::Orders(error) if error.is_callers() => REFUSED,
-            Self::Conformance(error) if error.is_callers() => REFUSED,
-            Self::View(error) if error.is_callers() => REFUSED,
-            Self::Orders(_) | Self::Conformance(_) | Self::View(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
-        }
+        let is_callers = match self {
+            Self::Orders(error) => error.is_callers(),
+            Self::Conformance(error) => error.is_callers(),
+            Self::View(error) => error.is_callers(),
+            Self::Resolve(error) => error.is_callers(),
+            Self::Edit(_) => true,
+            Self::Runtime(_) | Self::Output(_) => false,
+        };
+        if is_callers { REFUSED } else { FAILED }
     }
 }
 
@@ -108,6 +120,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ls(ls) => ls.run(),
         Command::Stats(stats) => stats.run(),
         Command::Event(event) => event.run(),
+        Command::Dlq(dlq) => dlq.run(),
     };
     match done {
         Ok(()) => ExitCode::from(DONE),
