@@ -1,12 +1,15 @@
 //! The command line. One subcommand is one file; the exit code is decided here and nowhere else.
 
+mod config;
 mod conformance;
 mod demo;
 mod dlq;
 mod envelope;
 mod event;
+mod graph;
 mod interrupt;
 mod ls;
+mod policy;
 mod stats;
 mod view;
 
@@ -48,6 +51,9 @@ enum Command {
     Stats(stats::Stats),
     Event(event::Event),
     Dlq(dlq::Dlq),
+    Graph(graph::ShowGraph),
+    Policy(policy::Policy),
+    Config(config::Config),
 }
 
 impl Command {
@@ -58,7 +64,7 @@ impl Command {
             Self::Demo(_) => "warn,oncue::dispatch=error",
             // Its cases make things fail.
             Self::Conformance(_) => "off",
-            Self::Ls(_) | Self::Stats(_) | Self::Event(_) | Self::Dlq(_) => "warn",
+            _ => "warn",
         }
     }
 }
@@ -81,6 +87,15 @@ enum CommandError {
     /// An event cannot be changed as it was asked to.
     #[error(transparent)]
     Edit(#[from] dlq::EditError),
+    /// The handlers in a log are no graph.
+    #[error("the handlers in the log are no graph: {0}")]
+    Graph(#[from] oncue::graph::GraphError),
+    /// There is no policy to explain.
+    #[error(transparent)]
+    Explain(#[from] policy::ExplainError),
+    /// A configuration file is not right.
+    #[error(transparent)]
+    Check(#[from] config::CheckError),
     /// The runtime could not be made.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -96,8 +111,8 @@ impl CommandError {
             Self::Conformance(error) => error.is_callers(),
             Self::View(error) => error.is_callers(),
             Self::Resolve(error) => error.is_callers(),
-            Self::Edit(_) => true,
-            Self::Runtime(_) | Self::Output(_) => false,
+            Self::Edit(_) | Self::Explain(_) | Self::Check(_) => true,
+            Self::Graph(_) | Self::Runtime(_) | Self::Output(_) => false,
         };
         if is_callers { REFUSED } else { FAILED }
     }
@@ -121,6 +136,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Stats(stats) => stats.run(),
         Command::Event(event) => event.run(),
         Command::Dlq(dlq) => dlq.run(),
+        Command::Graph(graph) => graph.run(),
+        Command::Policy(policy) => policy.run(),
+        Command::Config(config) => config.run(),
     };
     match done {
         Ok(()) => ExitCode::from(DONE),
