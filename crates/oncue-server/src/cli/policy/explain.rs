@@ -69,11 +69,11 @@ struct Options {
     max_delay: Option<String>,
 
     /// fixed: the delay
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", required_if_eq("kind", "fixed"))]
     delay: Option<String>,
 
     /// list: the delays, in order
-    #[arg(long, value_name = "DURATION,…", value_delimiter = ',')]
+    #[arg(long, value_name = "DURATION,…", value_delimiter = ',', required_if_eq("kind", "list"))]
     delays: Option<Vec<String>>,
 
     /// Most attempts, the first one included
