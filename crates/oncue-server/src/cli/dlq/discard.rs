@@ -43,7 +43,8 @@ pub(super) struct Discard {
 
 impl Discard {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        if !self.yes && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        let can_be_asked = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if !self.yes && !can_be_asked {
             return Err(ResolveError::Unconfirmed.into());
         }
         let letters = self.which.of(&self.view, &self.subscription)?;

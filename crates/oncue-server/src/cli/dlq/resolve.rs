@@ -133,7 +133,7 @@ fn batch(letters: &[DeadLetter]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use oncue::{Envelope, transport::Position};
+    use oncue::{ManualClock, Timestamp, prelude::*, transport::Position};
 
     use super::*;
 
@@ -147,5 +147,35 @@ mod tests {
         assert_eq!(batch(&letters(1, 10)), 1);
         assert_eq!(batch(&letters(1_000, 10)), BATCH);
         assert_eq!(batch(&letters(1_000, 1 << 20)), 3);
+    }
+
+    /// Runs an app on `directory`, years ago, whose handler refuses everything; publishes the event `1`. Whether that one
+    /// was known.
+    fn published_again(directory: &Path) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let clock = ManualClock::new(Timestamp::from_micros(1_000_000)).clock();
+            let url = LogUrl::file(directory).dedup_window(Duration::from_secs(100 * 365 * 24 * 3_600), 1_000);
+            let log = std::sync::Arc::new(LogTransport::open(&url, clock.clone()).unwrap());
+            let refuse = (|_: &Envelope| Err::<(), _>("no")).named("refuse").types(["t"]).inline();
+            let app = App::with_transport(log, clock).on(refuse.retry(policy::never()));
+            let bus = app.start().await.unwrap();
+            let event = Envelope::builder("t").source("/s").id("1").build().unwrap();
+            let receipt = bus.publish(event).await.unwrap();
+            bus.idle().await.unwrap();
+            bus.shutdown().await.unwrap();
+            receipt.is_duplicate()
+        })
+    }
+
+    #[test]
+    fn an_app_that_looks_far_back_for_duplicates_still_finds_them() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!published_again(directory.path()));
+        let log = LogTransport::snapshot(&LogUrl::file(directory.path()), &Clock::system()).unwrap();
+        let letters = log.dead_letters("refuse").unwrap();
+        assert_eq!(letters.len(), 1);
+        resolve(directory.path(), "refuse", &letters, |_| Resolution::Discard).unwrap();
+        assert!(published_again(directory.path()), "the id was forgotten");
     }
 }
