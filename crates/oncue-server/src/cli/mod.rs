@@ -1,10 +1,15 @@
 //! The command line. One subcommand is one file; the exit code is decided here and nowhere else.
 
+mod config;
 mod conformance;
 mod demo;
+mod dlq;
+mod envelope;
 mod event;
+mod graph;
 mod interrupt;
 mod ls;
+mod policy;
 mod stats;
 mod view;
 
@@ -45,6 +50,10 @@ enum Command {
     Ls(ls::Ls),
     Stats(stats::Stats),
     Event(event::Event),
+    Dlq(dlq::Dlq),
+    Graph(graph::ShowGraph),
+    Policy(policy::Policy),
+    Config(config::Config),
 }
 
 impl Command {
@@ -55,7 +64,7 @@ impl Command {
             Self::Demo(_) => "warn,oncue::dispatch=error",
             // Its cases make things fail.
             Self::Conformance(_) => "off",
-            Self::Ls(_) | Self::Stats(_) | Self::Event(_) => "warn",
+            _ => "warn",
         }
     }
 }
@@ -72,6 +81,21 @@ enum CommandError {
     /// A log was not there, or not readable.
     #[error(transparent)]
     View(#[from] view::ViewError),
+    /// Dead letters were not resolved.
+    #[error(transparent)]
+    Resolve(#[from] dlq::ResolveError),
+    /// An event cannot be changed as it was asked to.
+    #[error(transparent)]
+    Edit(#[from] dlq::EditError),
+    /// The handlers in a log are no graph.
+    #[error("the handlers in the log are no graph: {0}")]
+    Graph(#[from] oncue::graph::GraphError),
+    /// There is no policy to explain.
+    #[error(transparent)]
+    Explain(#[from] policy::ExplainError),
+    /// A configuration file is not right.
+    #[error(transparent)]
+    Check(#[from] config::CheckError),
     /// The runtime could not be made.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -82,12 +106,15 @@ enum CommandError {
 
 impl CommandError {
     fn exit_code(&self) -> u8 {
-        match self {
-            Self::Orders(error) if error.is_callers() => REFUSED,
-            Self::Conformance(error) if error.is_callers() => REFUSED,
-            Self::View(error) if error.is_callers() => REFUSED,
-            Self::Orders(_) | Self::Conformance(_) | Self::View(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
-        }
+        let is_callers = match self {
+            Self::Orders(error) => error.is_callers(),
+            Self::Conformance(error) => error.is_callers(),
+            Self::View(error) => error.is_callers(),
+            Self::Resolve(error) => error.is_callers(),
+            Self::Edit(_) | Self::Explain(_) | Self::Check(_) => true,
+            Self::Graph(_) | Self::Runtime(_) | Self::Output(_) => false,
+        };
+        if is_callers { REFUSED } else { FAILED }
     }
 }
 
@@ -108,6 +135,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ls(ls) => ls.run(),
         Command::Stats(stats) => stats.run(),
         Command::Event(event) => event.run(),
+        Command::Dlq(dlq) => dlq.run(),
+        Command::Graph(graph) => graph.run(),
+        Command::Policy(policy) => policy.run(),
+        Command::Config(config) => config.run(),
     };
     match done {
         Ok(()) => ExitCode::from(DONE),

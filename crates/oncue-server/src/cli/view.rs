@@ -67,6 +67,29 @@ pub(super) enum ViewError {
         /// The topics that there are, in words.
         known: String,
     },
+    /// There is no such subscription.
+    #[error("there is no subscription `{subscription}` in {}; there is {known}", directory.display())]
+    UnknownSubscription {
+        /// What was asked for.
+        subscription: String,
+        /// Where.
+        directory: PathBuf,
+        /// The subscriptions that there are, in words.
+        known: String,
+    },
+    /// There is no such dead letter.
+    #[error(
+        "subscription `{subscription}` has no dead letter at {position}; \
+         `oncue dlq list {subscription} --data {}` lists them", directory.display()
+    )]
+    NoDeadLetter {
+        /// The subscription.
+        subscription: String,
+        /// What was asked for.
+        position: Position,
+        /// Where.
+        directory: PathBuf,
+    },
     /// There is no such event.
     #[error("no event in {0} has the id `{id}`; `oncue ls events --data {0}` lists the latest", directory.display())]
     UnknownEvent {
@@ -124,12 +147,17 @@ impl View {
         match topics.iter().find(|topic| topic.name == wanted) {
             Some(topic) => Ok(vec![topic.clone()]),
             None => {
-                let names: Vec<_> = topics.iter().map(|topic| format!("`{}`", topic.name)).collect();
-                let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let known = listed(topics.iter().map(|topic| topic.name.as_str()));
                 Err(ViewError::UnknownTopic { topic: wanted.to_owned(), directory: self.data.clone(), known })
             }
         }
     }
+}
+
+/// Names in words.
+pub(super) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// How many events to read at once, so that many small ones come quickly and a few large ones fit into memory.

@@ -15,21 +15,21 @@ use crate::{
 };
 
 /// What a command says of a directory, as JSON.
-fn told(data: &str, arguments: &[&str]) -> Value {
+pub(crate) fn told(data: &str, arguments: &[&str]) -> Value {
     let arguments = [arguments, &["--json", "--data", data]].concat();
     oncue(&arguments).report()
 }
 
-fn array(value: &Value) -> &Vec<Value> {
+pub(crate) fn array(value: &Value) -> &Vec<Value> {
     value.as_array().unwrap_or_else(|| panic!("no array: {value}"))
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
 /// The entries of an array by a field.
-fn by<'a>(entries: &'a Value, field: &str) -> BTreeMap<&'a str, &'a Value> {
+pub(crate) fn by<'a>(entries: &'a Value, field: &str) -> BTreeMap<&'a str, &'a Value> {
     array(entries).iter().map(|entry| (text(&entry[field]), entry)).collect()
 }
 

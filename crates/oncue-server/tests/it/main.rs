@@ -3,11 +3,14 @@
 
 mod conformance;
 mod directories;
+mod drawing;
+mod explaining;
 mod gateway;
 mod inputs;
 mod interrupts;
 mod killer;
 mod kills;
+mod letters;
 mod looking;
 mod numbers;
 mod program;

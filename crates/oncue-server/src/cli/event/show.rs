@@ -12,15 +12,12 @@ use serde_json::{Value, json};
 use super::lineage::{Family, Lineage, correlation_of};
 use crate::{
     cli::{
-        CommandError,
+        CommandError, envelope,
         view::{View, ViewError, each_event},
     },
     columns::{Column, columns, plain},
     number::{grouped, time},
 };
-
-/// Bytes that are shown of data that is not JSON.
-const FIRST_BYTES: usize = 64;
 
 /// Show an event: its attributes and data, what each handler made of it, what caused it and what it caused
 ///
@@ -92,15 +89,6 @@ fn json(shown: &Shown) -> Value {
     let Shown { topic, position, event, handlings, lineage } = shown;
     let rfc3339 = |time: Option<Timestamp>| time.map(Timestamp::to_rfc3339);
     let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
-    let failed = |attempt: &FailedAttempt| {
-        json!({
-            "number": attempt.number,
-            "class": attempt.class,
-            "read": attempt.read.to_rfc3339(),
-            "ended": attempt.ended.to_rfc3339(),
-            "error": attempt.error,
-        })
-    };
     let subscription = |handling: &EventHandling| {
         json!({
             "subscription": handling.subscription,
@@ -111,7 +99,7 @@ fn json(shown: &Shown) -> Value {
             "due": rfc3339(handling.due),
             "response_ms": millis(response_time(event, handling)),
             "since_published_ms": millis(time_in_system(event, handling)),
-            "failed": handling.failed.iter().map(failed).collect::<Value>(),
+            "failed": handling.failed.iter().map(envelope::failed).collect::<Value>(),
         })
     };
     json!({
@@ -119,8 +107,7 @@ fn json(shown: &Shown) -> Value {
         "position": position.to_string(),
         "offset": position.offset(),
         "published": event.published().to_rfc3339(),
-        // Data that is JSON only by its content type is in it as base64.
-        "event": serde_json::from_str::<Value>(&event.to_json()).unwrap_or_default(),
+        "event": envelope::json(event),
         "data_bytes": event.data().len(),
         "subscriptions": handlings.iter().map(subscription).collect::<Value>(),
         "lineage": lineage.json(),
@@ -129,13 +116,8 @@ fn json(shown: &Shown) -> Value {
 
 fn text(shown: &Shown) -> String {
     let Shown { topic, position, event, handlings, lineage } = shown;
-    let mut rows = vec![
-        vec!["topic".to_owned(), format!("{topic}, position {position}")],
-        vec!["published".to_owned(), event.published().to_rfc3339()],
-    ];
-    rows.extend(event.attributes().map(|(name, value)| vec![name.to_owned(), value.into_owned()]));
-    let mut out = columns(&[Column::Text("EVENT"), Column::Text("")], &rows);
-    out += &data(event);
+    let said = vec![vec!["topic".to_owned(), format!("{topic}, position {position}")]];
+    let mut out = envelope::text(said, event);
     if handlings.is_empty() {
         out += "\nNo handler takes it.\n";
     } else {
@@ -155,19 +137,6 @@ fn text(shown: &Shown) -> String {
         }
     }
     out
-}
-
-fn data(event: &Envelope) -> String {
-    let bytes = grouped(event.data().len() as u64);
-    match serde_json::from_slice::<Value>(event.data()) {
-        _ if event.data().is_empty() => "\nNO DATA\n".to_owned(),
-        Ok(json) => format!("\nDATA ({bytes} bytes of JSON)\n{json:#}\n"),
-        Err(_) => {
-            let first = &event.data()[..event.data().len().min(FIRST_BYTES)];
-            let more = if first.len() < event.data().len() { " …" } else { "" };
-            format!("\nDATA ({bytes} bytes)\n{}{more}\n", first.escape_ascii())
-        }
-    }
 }
 
 fn handled(event: &Envelope, handlings: &[EventHandling]) -> String {
@@ -217,16 +186,6 @@ fn stage(handling: &EventHandling) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn data_is_json_or_its_first_bytes() {
-        let shown = |bytes: Vec<u8>| data(&Envelope::builder("t").data(bytes).build().unwrap());
-        assert_eq!(shown(Vec::new()), "\nNO DATA\n");
-        assert_eq!(shown(br#"{"a":[1]}"#.to_vec()), "\nDATA (9 bytes of JSON)\n{\n  \"a\": [\n    1\n  ]\n}\n");
-        assert_eq!(shown(b"\x1b[2J\xff".to_vec()), "\nDATA (5 bytes)\n\\x1b[2J\\xff\n");
-        let long = shown(vec![b'x'; 2_000]);
-        assert_eq!(long, format!("\nDATA (2,000 bytes)\n{} …\n", "x".repeat(FIRST_BYTES)));
-    }
 
     #[test]
     fn times_are_of_finished_events_only() {
