@@ -46,6 +46,7 @@ impl Bus {
             closed = self.shutdown() => closed,
             () = signal() => {
                 self.0.serving.interrupt();
+                self.0.requests.close().await;
                 Ok(self.transport().close().await?)
             }
         }
@@ -76,6 +77,7 @@ impl Bus {
     /// Closing failed.
     pub async fn shutdown_within(&self, grace: Duration) -> Result<()> {
         self.0.serving.stop(Phase::Drain(grace)).await;
+        self.0.requests.close().await;
         self.transport().close().await?;
         self.check()
     }

@@ -5,4 +5,7 @@
 mod crash;
 mod delivery;
 mod handlers;
+mod pull;
+mod request;
 mod retention;
+mod timeouts;

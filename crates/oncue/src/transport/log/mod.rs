@@ -39,6 +39,7 @@ use self::{
     dedup::Dedup,
     records::{Change, Subscription, SubscriptionNumber},
     state::State,
+    tail::Tails,
     topics::{Topic, Topics},
 };
 pub use url::LogUrl;
@@ -70,6 +71,8 @@ pub(crate) struct Inner {
     shared: Mutex<Shared>,
     /// Told whenever a subscription settles events or passes them by.
     progress: Notify,
+    /// Who reads a topic without a subscription.
+    tails: Tails,
 }
 
 /// What one lock protects.
@@ -166,7 +169,18 @@ impl LogTransport {
         state.dedup.forget(clock.now(), url.window);
         let topics = Topics::new(&log, url.partitions);
         let shared = Mutex::new(Shared { state, ..Shared::default() });
-        Ok(Self { inner: Arc::new(Inner { url, log, clock, topics, segment_bytes, shared, progress: Notify::new() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                url,
+                log,
+                clock,
+                topics,
+                segment_bytes,
+                shared,
+                progress: Notify::new(),
+                tails: Tails::default(),
+            }),
+        })
     }
 
     /// The log underneath: for tools and reports.
