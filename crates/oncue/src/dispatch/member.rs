@@ -45,7 +45,7 @@ impl Member {
         states: &Arc<StateMap>,
         clock: &Clock,
     ) -> Self {
-        let (told, draining) = Draining::channel();
+        let (told, draining) = Draining::pair();
         let binding = Arc::new(Binding { draining, ..handler.binding(states, clock) });
         Self {
             id: Arc::clone(&binding.subscription),

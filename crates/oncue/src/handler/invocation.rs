@@ -89,8 +89,8 @@ pub struct Binding {
 pub struct Draining(watch::Receiver<bool>);
 
 impl Draining {
-    /// Nobody stops the handler, unless it is told so.
-    pub(crate) fn channel() -> (watch::Sender<bool>, Self) {
+    /// Who stops the handler, and what tells its calls. Without the first nobody ever does.
+    pub(crate) fn pair() -> (watch::Sender<bool>, Self) {
         let (told, draining) = watch::channel(false);
         (told, Self(draining))
     }
@@ -119,7 +119,7 @@ impl Binding {
             emits: None,
             clock: Clock::system(),
             timeout: None,
-            draining: Draining::channel().1,
+            draining: Draining::pair().1,
         }
     }
 }

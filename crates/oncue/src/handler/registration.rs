@@ -111,7 +111,7 @@ impl Registration {
             emits: Some(self.emits.as_slice().into()),
             clock: clock.clone(),
             timeout: self.options.timeout,
-            draining: Draining::channel().1,
+            draining: Draining::pair().1,
         }
     }
 

@@ -131,25 +131,20 @@ impl Leases {
         let ((take, taken), (settle, mut settled)) = (oneshot::channel(), oneshot::channel());
         let offer = Offer { invocation: invocation.clone(), lease, take: Some(take), settle };
         let offered = Offered::new(Arc::clone(&self), offer);
-        let draining = &invocation.binding().draining;
         tokio::select! {
             biased;
             _ = taken => {}
-            () = draining.begun() => if offered.withdraw() {
+            () = invocation.binding().draining.begun() => if offered.withdraw() {
                 return given_back();
             },
         }
         let mut closed = self.closed.subscribe();
-        let abandoned = async {
-            // Not before nothing is called any more: it would come back at once.
-            let _ = closed.wait_for(|closed| *closed).await;
-            draining.begun().await;
-        };
         let outcome = tokio::select! {
             biased;
             outcome = &mut settled => return outcome.unwrap_or_else(|_| given_back()),
             () = over(&invocation) => expired(lease),
-            () = abandoned => given_back(),
+            // It is offered once more, to nobody, until the handler is stopped.
+            _ = closed.wait_for(|closed| *closed) => given_back(),
         };
         // Who takes the offer away decides: the client may have settled it at this very moment.
         if offered.withdraw() { outcome } else { settled.await.unwrap_or_else(|_| given_back()) }

@@ -29,7 +29,6 @@ pub const DEFAULT_UNSETTLED: usize = 100;
 impl Bus {
     /// Begins a subscription whose events are pulled: `bus.pull("mailer").types(["order.created"]).open().await?`.
     #[track_caller]
-    #[must_use]
     pub fn pull(&self, id: impl Into<String>) -> Pull {
         let leases = Leases::new();
         let handler = Arc::new(Lender(Arc::clone(&leases)));
