@@ -51,10 +51,12 @@ mod number_map;
 mod receipt;
 
 pub use app::{App, Group};
-pub use bus::{Bus, DEFAULT_GRACE, DeadLetters};
+pub use bus::{
+    Bus, DEFAULT_GRACE, DEFAULT_LEASE, DEFAULT_UNSETTLED, DeadLetters, MAX_PENDING_REQUESTS, Pull, Pulled, Puller,
+};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use dispatch::DispatchError;
-pub use error::{Error, Result, StartError};
+pub use error::{Error, LeaseError, RequestError, Result, StartError};
 pub use event::{Envelope, Event, IntoEvent};
 pub use oncue_macros::{Event, handler};
 pub use receipt::{EventOutcome, Receipt};

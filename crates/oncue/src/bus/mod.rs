@@ -4,6 +4,8 @@ mod attach;
 mod control;
 mod dead_letters;
 mod lifecycle;
+mod pull;
+mod request;
 mod serve;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -12,6 +14,8 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 pub use dead_letters::DeadLetters;
+pub use pull::{DEFAULT_LEASE, DEFAULT_UNSETTLED, Pull, Pulled, Puller};
+pub use request::MAX_PENDING_REQUESTS;
 pub(crate) use serve::{Handler, Provided, Serving};
 
 use crate::{
@@ -38,6 +42,7 @@ struct Inner {
     serving: Arc<Serving>,
     sources: Sources,
     failed: watch::Receiver<Option<DispatchError>>,
+    requests: request::Requests,
 }
 
 impl Bus {
@@ -50,7 +55,7 @@ impl Bus {
         };
         let sources = Sources::start(sources, &outlet);
         let failed = serving.failed();
-        Self(Arc::new(Inner { serving, sources, failed }))
+        Self(Arc::new(Inner { serving, sources, failed, requests: request::Requests::default() }))
     }
 
     /// Takes over what a configuration file says, whenever that changes. What cannot be used changes nothing.
@@ -117,6 +122,15 @@ impl Bus {
         events: Vec<Envelope>,
         source: Option<SourceMark>,
     ) -> Result<Vec<Receipt>> {
+        Ok(self.publish_batch(topic, events, source).await?)
+    }
+
+    async fn publish_batch(
+        &self,
+        topic: &str,
+        events: Vec<Envelope>,
+        source: Option<SourceMark>,
+    ) -> Result<Vec<Receipt>, PublishError> {
         let span = tracing::debug_span!("publish", topic, events = events.len());
         let batch = Publish { topic: topic.to_owned(), events: events.clone(), source };
         let published = self.transport().publish(batch).instrument(span).await?;

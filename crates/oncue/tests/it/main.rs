@@ -6,5 +6,8 @@ mod crash;
 mod delivery;
 mod handlers;
 mod looking;
+mod pull;
+mod request;
 mod retention;
 mod sources;
+mod timeouts;
