@@ -8,8 +8,9 @@ use crate::{
     transport::{Control, ControlError, DeadLetter, InspectError, Position, Resolution},
 };
 
-/// Resolved at once, at most: so many are one write.
+/// Resolved at once, at most: so many, or of so many bytes, are one write.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The dead letters of one handler; made by [`Bus::dead_letters`].
 ///
@@ -118,14 +119,48 @@ impl DeadLetters {
     }
 
     async fn resolve_those(&self, letters: Vec<DeadLetter>, resolution: &Resolution) -> Result<usize> {
-        let positions: Vec<Position> = letters.iter().map(|letter| letter.position).collect();
-        for batch in positions.chunks(BATCH) {
-            self.resolve(batch.iter().map(|position| (*position, resolution.clone())).collect()).await?;
+        let mut rest = letters.as_slice();
+        while !rest.is_empty() {
+            let (batch, behind) = rest.split_at(batch(rest));
+            self.resolve(batch.iter().map(|letter| (letter.position, resolution.clone())).collect()).await?;
+            rest = behind;
         }
-        Ok(positions.len())
+        Ok(letters.len())
     }
 
     async fn resolve(&self, letters: Vec<(Position, Resolution)>) -> Result<()> {
         Ok(self.bus.transport().control(&self.handler, Control::Resolve(letters)).await?)
+    }
+}
+
+/// How many of these, of which there is one at least, are one write: what is redriven is written again.
+fn batch(letters: &[DeadLetter]) -> usize {
+    let mut bytes = 0;
+    let fits = |letter: &&DeadLetter| {
+        let errors: usize = letter.history.iter().map(|attempt| attempt.error.len()).sum();
+        bytes += letter.envelope.encoded_bytes() + errors;
+        bytes <= BATCH_BYTES
+    };
+    letters.iter().take(BATCH).take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{event::MAX_DATA_BYTES, prelude::*};
+
+    #[tokio::test]
+    async fn all_are_redriven_however_large_they_are() {
+        let refuse = (|_: &Envelope| Err::<(), _>("no")).named("refuse").types(["t"]).inline();
+        let app = App::open("memory:").await.unwrap().on(refuse.retry(policy::never())).start().await.unwrap();
+        for _ in 0..3 {
+            let large = Envelope::builder("t").data(vec![0; MAX_DATA_BYTES]).build().unwrap();
+            app.publish(large).await.unwrap();
+        }
+        app.idle().await.unwrap();
+        assert_eq!(app.dead_letters("refuse").redrive_all().await.unwrap(), 3);
+        app.idle().await.unwrap();
+        let letters = app.dead_letters("refuse").list().unwrap();
+        assert!(letters.len() == 3 && letters.iter().all(|letter| letter.history.len() == 2));
+        app.shutdown().await.unwrap();
     }
 }
