@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::run::RunId;
 use crate::{
     clock::Clock,
-    handler::{BatchLimits, Binding, Draining, ErasedHandler, Layers, Registration, StateMap},
+    handler::{BatchLimits, Binding, Draining, ErasedHandler, Invocation, Layers, Registration, StateMap},
     policy::Policy,
     transport::{Members, OnDeadLetter},
 };
@@ -33,6 +33,8 @@ pub(crate) struct Member {
     pub(crate) after: Members,
     /// Calls under way.
     pub(crate) running: usize,
+    /// A call that is over, for its memory.
+    pub(crate) over: Option<Invocation>,
     /// Runs that wait for a place.
     pub(crate) queue: VecDeque<RunId>,
 }
@@ -61,6 +63,7 @@ impl Member {
             batch: handler.options.batch,
             after,
             running: 0,
+            over: None,
             queue: VecDeque::new(),
         }
     }

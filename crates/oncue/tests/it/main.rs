@@ -5,7 +5,9 @@
 mod crash;
 mod delivery;
 mod handlers;
+mod looking;
 mod pull;
 mod request;
 mod retention;
+mod sources;
 mod timeouts;
