@@ -66,6 +66,11 @@ pub use receipt::{EventOutcome, Receipt};
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// So are those of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;
+
 /// What the macros name; not for you.
 #[doc(hidden)]
 pub use handler::private as __private;
