@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    alert::Alerts,
     bus::{Bus, Handler, Provided, Serving},
     clock::Clock,
     config::{self, Config, ConfigError, Known, Problem, Severity},
@@ -55,6 +56,7 @@ pub struct App {
     handlers: Vec<Registration>,
     layers: Vec<Arc<dyn Layer>>,
     config: Option<PathBuf>,
+    alerts: Option<Alerts>,
     policies: HashMap<String, Arc<dyn Policy>>,
     default_policy: Arc<dyn Policy>,
 }
@@ -85,6 +87,7 @@ impl App {
             handlers: Vec::new(),
             layers: Vec::new(),
             config: None,
+            alerts: None,
             policies: HashMap::new(),
             default_policy: Arc::new(exponential()),
         }
@@ -123,6 +126,13 @@ impl App {
         self
     }
 
+    /// Looks after the app, and tells what somebody should know of: see [`alert`](crate::alert). Without this nobody is
+    /// alerted.
+    pub fn alerts(mut self, alerts: Alerts) -> Self {
+        self.alerts = Some(alerts);
+        self
+    }
+
     /// Names a retry policy, for handlers that say `retry = "name"`.
     pub fn policy(mut self, name: impl Into<String>, policy: impl Policy) -> Self {
         self.policies.insert(name.into(), Arc::new(policy));
@@ -141,7 +151,7 @@ impl App {
     /// A handler cannot be served: every problem at once, each with its handler, its place and the fix.
     pub async fn start(self) -> Result<Bus> {
         let known = self.known();
-        let Self { transport, clock, states, mut handlers, layers, config, policies, default_policy } = self;
+        let Self { transport, clock, states, mut handlers, layers, config, alerts, policies, default_policy } = self;
         for handler in &mut handlers {
             handler.layers.splice(0..0, layers.iter().cloned());
         }
@@ -160,6 +170,9 @@ impl App {
             })
             .await?;
         let bus = Bus::new(serving);
+        if let Some(alerts) = alerts {
+            bus.alert(alerts);
+        }
         if let (Some(file), Some(first)) = (config, first) {
             let watch = config::watch(file, bus.clock().clone(), CONFIG_EVERY);
             bus.follow(watch, first, move |config| usable(config, &known));

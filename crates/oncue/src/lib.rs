@@ -24,12 +24,13 @@
 //! ```
 //!
 //! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`policy`], [`metrics`],
-//! [`transport`], [`mod@handler`], [`config`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
+//! [`transport`], [`alert`], [`mod@handler`], [`config`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
 
 // Lets the macros name `::oncue` inside this crate too.
 #[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
 extern crate self as oncue;
 
+pub mod alert;
 pub mod clock;
 pub mod config;
 pub mod event;
@@ -49,7 +50,7 @@ mod number_map;
 mod receipt;
 
 pub use app::{App, Group};
-pub use bus::{Bus, DEFAULT_GRACE, DeadLetters, IntoEvent};
+pub use bus::{Bus, DEFAULT_GRACE, DeadLetters, Health, HealthCause, HealthReason, HealthStatus, IntoEvent};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use dispatch::DispatchError;
 pub use error::{Error, Result, StartError};

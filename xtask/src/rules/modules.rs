@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy"],
     &["metrics"],
     &["transport"],
+    &["alert"],
     &["handler"],
     &["config"],
     &["graph"],

@@ -1,19 +1,27 @@
 //! The running app: publishes events to topics and drives the subscriptions.
 
+mod alerts;
 mod attach;
 mod control;
 mod dead_letters;
+mod health;
 mod lifecycle;
 mod serve;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 pub use dead_letters::DeadLetters;
+pub use health::{Health, HealthCause, HealthReason, HealthStatus};
 pub(crate) use serve::{Handler, Provided, Serving};
 
+use self::alerts::Alerting;
 use crate::{
     clock::Clock,
     config::{self, Config, ConfigError},
@@ -36,6 +44,8 @@ pub struct Bus(Arc<Inner>);
 struct Inner {
     serving: Arc<Serving>,
     failed: watch::Receiver<Option<DispatchError>>,
+    /// What looks after the app, if alerts are on.
+    alerting: OnceLock<Alerting>,
 }
 
 /// What can be published: a typed event, or an envelope.
@@ -62,7 +72,7 @@ impl IntoEvent for Envelope {
 impl Bus {
     pub(crate) fn new(serving: Arc<Serving>) -> Self {
         let failed = serving.failed();
-        Self(Arc::new(Inner { serving, failed }))
+        Self(Arc::new(Inner { serving, failed, alerting: OnceLock::new() }))
     }
 
     /// Takes over what a configuration file says, whenever that changes. What cannot be used changes nothing.
@@ -86,11 +96,11 @@ impl Bus {
                         }
                         Err(StartError::Closed) => return,
                         Err(error) => {
-                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
+                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
                         }
                     },
                     Err(error) => {
-                        tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
+                        tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
                     }
                 }
             }

@@ -312,7 +312,10 @@ impl Serving {
     pub(crate) async fn stop(&self, phase: Phase) {
         let mut served = self.served.lock().await;
         served.closed = true;
-        self.owned.lock().clear();
+        let owned = std::mem::take(&mut *self.owned.lock());
+        owned.iter().for_each(|task| task.0.abort());
+        // They hold on to the transport, which is closed when this is over.
+        join_all(owned.into_iter().map(AbortOnDrop::join)).await;
         for running in &served.running {
             running.phase.send_replace(phase);
         }

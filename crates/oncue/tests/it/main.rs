@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test is to panic")]
 
+mod alerts;
 mod crash;
 mod delivery;
 mod handlers;
+mod health;
+mod metrics;
 mod retention;

@@ -156,6 +156,30 @@ impl Hand {
         self.parked_keys >= MAX_PARKED_KEYS || self.waiting + self.ready.len() + self.due.len() >= MAX_WAITING
     }
 
+    /// Keys whose later events wait for one of theirs.
+    pub(super) fn parked_keys(&self) -> usize {
+        self.parked_keys
+    }
+
+    /// The oldest event of those that `counts` lets count which could be handled now: it is handed out, ready, or not
+    /// read yet (`next` is the topic's end). What waits for a retry is known elsewhere, and what waits behind another
+    /// event of its key is younger than that one.
+    pub(super) fn oldest(&self, now: Timestamp, next: u64, counts: impl Fn(&u64) -> bool) -> Option<u64> {
+        let handed_out = self.in_flight.keys().copied().filter(&counts).min();
+        let of_class = |class: u8| {
+            let mut ready = self.ready.range((class, 0)..=(class, u64::MAX)).map(|(_, rank)| *rank);
+            match self.order {
+                Order::Lifo => ready.rev().map(|rank| !rank).find(&counts),
+                Order::Fifo | Order::Priority => ready.find(&counts),
+            }
+        };
+        let ready = (0..=MAX_PRIORITY).filter_map(of_class).min();
+        let due =
+            self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, place)| place.offset).filter(&counts).min();
+        let unread = Some(self.cursor.offset()).filter(|offset| *offset < next);
+        [handed_out, ready, due, unread].into_iter().flatten().min()
+    }
+
     /// Where an event stands, of those that wait.
     pub(super) fn place(&self, offset: u64, envelope: &Envelope) -> Place {
         let class = if self.order == Order::Priority { MAX_PRIORITY - envelope.priority() } else { 0 };

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     Inner,
     consumer::Core,
+    hand::Hand,
     keyed::Stored,
     records::{Change, Dead, End, Redrive, SubscriptionNumber},
     state::{DeadEntry, SubscriptionState, Types},
@@ -19,8 +20,14 @@ use super::{
 use crate::{
     clock::Timestamp,
     event::{Envelope, takes},
-    transport::{DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, SubscriptionInfo},
+    transport::{
+        DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, StorageInfo,
+        SubscriptionInfo,
+    },
 };
+
+/// Events that are looked at, at most, to find the oldest one of a subscription that nobody serves.
+const MAX_PASSED: usize = 10_000;
 
 fn storage(error: impl std::fmt::Display) -> InspectError {
     InspectError::Storage(error.to_string())
@@ -48,6 +55,9 @@ impl Inner {
             lag: state.settled.missing_below(next),
             retrying: state.failing.len() as u64,
             dead: state.dead.len() as u64,
+            holding: state.dead.values().filter(|dead| dead.hold).count() as u64,
+            parked_keys: 0,
+            full: false,
             oldest: None,
             in_flight: 0,
             stats: state.stats.clone(),
@@ -83,14 +93,38 @@ impl Inner {
         }
     }
 
+    /// The oldest event that a subscription should be through with; see [`SubscriptionInfo::oldest`].
+    fn oldest(&self, number: SubscriptionNumber, hand: Option<&Hand>) -> Option<u64> {
+        let shared = self.shared.lock();
+        let state = &shared.state.subscriptions[number as usize];
+        let (_, next) = self.offsets(TopicId(state.about.topic));
+        let should_be_through = |offset: &u64| {
+            !(state.settled.contains(*offset) || state.dead.contains_key(offset) || state.redriven.contains_key(offset))
+        };
+        let Some(hand) = hand else {
+            return (state.settled.low()..next).take(MAX_PASSED).find(should_be_through);
+        };
+        let failing = state.failing.keys().copied().find(should_be_through);
+        failing.into_iter().chain(hand.oldest(self.clock.now(), next, should_be_through)).min()
+    }
+
+    /// Since when the event at an offset waits to be handled.
+    fn waits_since(&self, topic: TopicId, offset: u64) -> Result<Option<Timestamp>, InspectError> {
+        let event = self.event(topic, offset)?;
+        Ok(event.map(|event| event.due().map_or(event.published(), |due| due.max(event.published()))))
+    }
+
     /// When the event at an offset was published.
     fn published(&self, topic: TopicId, offset: u64) -> Result<Option<Timestamp>, InspectError> {
+        Ok(self.event(topic, offset)?.map(|event| event.published()))
+    }
+
+    /// The first event from an offset on.
+    fn event(&self, topic: TopicId, offset: u64) -> Result<Option<Envelope>, InspectError> {
         let mut cursor = self.log.cursor(topic, offset);
         let mut records = Vec::with_capacity(1);
         self.log.read(&mut cursor, 1, usize::MAX, &mut records).map_err(storage)?;
-        let envelope =
-            records.first().map(|record| Envelope::from_stored(&record.data)).transpose().map_err(storage)?;
-        Ok(envelope.map(|envelope| envelope.published()))
+        records.first().map(|record| Envelope::from_stored(&record.data)).transpose().map_err(storage)
     }
 
     /// The offset where a subscription of a topic begins.
@@ -149,18 +183,23 @@ impl Inspect for Inner {
                 .state
                 .known()
                 .map(|state| {
-                    let core = shared.attached.get(&state.about.number).and_then(Weak::upgrade);
-                    (TopicId(state.about.topic), state.settled.low(), core)
+                    let number = state.about.number;
+                    (number, TopicId(state.about.topic), shared.attached.get(&number).and_then(Weak::upgrade))
                 })
                 .collect();
             (infos, waiting)
         };
-        // Without the lock: the oldest events are read from the log, and what is handed out is locked before.
-        for (info, (topic, low, core)) in infos.iter_mut().zip(waiting) {
-            if info.lag > 0 {
-                info.oldest = self.published(topic, low).unwrap_or_default();
-            }
-            info.in_flight = core.map_or(0, |core| core.hand.lock().in_flight.len() as u64);
+        // Without the lock: what is handed out is locked before, and the oldest events are read from the log.
+        for (info, (number, topic, core)) in infos.iter_mut().zip(waiting) {
+            let oldest = {
+                let hand = core.as_ref().map(|core| core.hand.lock());
+                if let Some(hand) = &hand {
+                    (info.in_flight, info.parked_keys) = (hand.in_flight.len() as u64, hand.parked_keys() as u64);
+                    info.full = hand.is_full();
+                }
+                if info.lag > 0 { self.oldest(number, hand.as_deref()) } else { None }
+            };
+            info.oldest = oldest.and_then(|offset| self.waits_since(topic, offset).unwrap_or_default());
         }
         infos
     }
@@ -211,7 +250,8 @@ impl Inspect for Inner {
 
     fn browse(&self, topic: &str, from: u64, limit: usize) -> Result<Vec<(Position, Envelope)>, InspectError> {
         let topic = self.topics.get(topic).ok_or_else(|| InspectError::UnknownTopic(topic.to_owned()))?;
-        let mut cursor = self.log.cursor(topic.id, from);
+        let (first, _) = self.offsets(topic.id);
+        let mut cursor = self.log.cursor(topic.id, from.max(first));
         let mut records = Vec::new();
         self.log.read(&mut cursor, limit, usize::MAX, &mut records).map_err(storage)?;
         let event = |record: oncue_log::Record| {
@@ -227,6 +267,21 @@ impl Inspect for Inner {
 
     fn remembered(&self, subscription: &str) -> Option<Bytes> {
         self.shared.lock().state.find(subscription)?.remembered.clone()
+    }
+
+    fn storage(&self) -> StorageInfo {
+        StorageInfo {
+            bytes: self.stored_bytes(),
+            // A file system that does not answer is one that does not know.
+            free: self.log.free_bytes().unwrap_or_default(),
+            limit: self.url.max_bytes,
+            fenced: self.log.fenced(),
+            closed: self.log.is_closed(),
+        }
+    }
+
+    fn given_up(&self) -> u64 {
+        self.shared.lock().state.known().map(|state| state.stats.dead).sum()
     }
 }
 
