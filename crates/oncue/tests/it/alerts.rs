@@ -64,6 +64,11 @@ fn on(transport: Arc<dyn Transport>, clock: &ManualClock, alerts: Alerts) -> (Ap
     (App::with_transport(transport, clock.clock()).state(pager).on(page).alerts(alerts), pages)
 }
 
+/// The next page; one that does not come is a failure, not a test that hangs.
+async fn next(pages: &mut mpsc::Receiver<Alert>) -> Alert {
+    tokio::time::timeout(MINUTE, pages.recv()).await.expect("somebody is paged").unwrap()
+}
+
 fn clock() -> ManualClock {
     ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000))
 }
@@ -84,7 +89,7 @@ async fn a_dead_letter_pages_at_once_and_its_end_does_later() {
     let (app, mut pages) = paging(&clock, Alerts::default());
     let bus = app.on(charge.on_dead_letter(OnDeadLetter::Hold)).start().await.unwrap();
     bus.publish(charged("bad")).await.unwrap();
-    let page = pages.recv().await.unwrap();
+    let page = next(&mut pages).await;
     assert_eq!(told(&page), (DeadLetter, Raised, "charge", 1), "without any time passing");
     assert!(page.text.contains("1 of them hold"), "{}", page.text);
     assert_eq!(bus.alerts(), [page]);
@@ -98,7 +103,7 @@ async fn a_dead_letter_pages_at_once_and_its_end_does_later() {
     clock.advance(29 * SECOND);
     assert_eq!(bus.check_alerts().await.len(), 1, "gone for 29 s only");
     clock.advance(SECOND);
-    let page = pages.recv().await.unwrap();
+    let page = next(&mut pages).await;
     assert_eq!(told(&page), (DeadLetter, Recovered, "charge", 2));
     assert_eq!(bus.check_alerts().await, []);
 
@@ -149,7 +154,7 @@ async fn a_handler_that_hangs_is_stuck_until_it_goes_on() {
     bus.idle().await.unwrap();
     bus.check_alerts().await;
     clock.advance(30 * SECOND);
-    assert_eq!(told(&pages.recv().await.unwrap()), (Stuck, Recovered, "hang", 300));
+    assert_eq!(told(&next(&mut pages).await), (Stuck, Recovered, "hang", 300));
     bus.shutdown().await.unwrap();
 }
 
@@ -164,8 +169,10 @@ async fn what_waits_for_its_time_or_behind_a_dead_letter_is_not_stuck_and_what_r
     let (app, _pages) = paging(&clock, alerts);
     let bus = app.on(charge.on_dead_letter(OnDeadLetter::Hold)).on(again).start().await.unwrap();
     let oldest = |id: &str| bus.inspect().subscriptions().into_iter().find(|info| info.id == id).unwrap().oldest;
+    let first = clock.clock().now();
     for key in ["bad", "bad"] {
         bus.publish(charged(key)).await.unwrap();
+        clock.advance(SECOND);
     }
     let tomorrow = Envelope::builder_of(&charged("tomorrow")).unwrap().delay(24 * 60 * MINUTE).build().unwrap();
     bus.publish(tomorrow).await.unwrap();
@@ -183,6 +190,40 @@ async fn what_waits_for_its_time_or_behind_a_dead_letter_is_not_stuck_and_what_r
     let active = bus.check_alerts().await;
     assert_eq!(active.iter().map(told).collect::<Vec<_>>(), [(Stuck, Raised, "again", 300)]);
     assert_eq!(active[0].since, began);
+
+    bus.unsubscribe("charge").await.unwrap();
+    assert_eq!(
+        oldest("charge"),
+        Some(first.after(SECOND)),
+        "of one that nobody serves, what its dead letter holds is old"
+    );
+    bus.shutdown_within(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_handled_again_after_a_dead_letter_is_not_stuck_at_once() {
+    #[handler(retry = policy::never())]
+    async fn second_time(charged: Charged, State(gate): State<Arc<Semaphore>>) -> Result<(), HandlerError> {
+        let permit = gate.try_acquire().map_err(|_| HandlerError::reject("closed"))?;
+        permit.forget();
+        if charged.key == "hang" { std::future::pending().await } else { Ok(()) }
+    }
+    let clock = clock();
+    let gate = Arc::new(Semaphore::new(0));
+    let (app, _pages) = paging(&clock, Alerts { dead_letters: false, ..Alerts::default() });
+    let bus = app.state(Arc::clone(&gate)).on(second_time.on_dead_letter(OnDeadLetter::Hold)).start().await.unwrap();
+    bus.publish(charged("hang")).await.unwrap();
+    bus.idle().await.unwrap();
+    bus.check_alerts().await;
+    clock.advance(60 * MINUTE);
+    gate.add_permits(1);
+    assert_eq!(bus.dead_letters("second_time").redrive_all().await.unwrap(), 1);
+    while gate.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let info = bus.inspect().subscriptions().into_iter().find(|info| info.id == "second_time").unwrap();
+    assert_eq!((info.in_flight, info.oldest), (1, None));
+    assert_eq!(bus.check_alerts().await, []);
     bus.shutdown_within(Duration::ZERO).await.unwrap();
 }
 
@@ -206,11 +247,11 @@ async fn many_failures_are_a_storm() {
     // Nothing is asked for: the look comes by itself, some seconds after the first failure.
     tokio::task::yield_now().await;
     clock.advance(5 * SECOND);
-    assert_eq!(told(&pages.recv().await.unwrap()), (Storm, Raised, "flaky", 51));
+    assert_eq!(told(&next(&mut pages).await), (Storm, Raised, "flaky", 51));
     clock.advance(70 * SECOND);
     bus.check_alerts().await;
     clock.advance(30 * SECOND);
-    assert_eq!(told(&pages.recv().await.unwrap()), (Storm, Recovered, "flaky", 51));
+    assert_eq!(told(&next(&mut pages).await), (Storm, Recovered, "flaky", 51));
     bus.shutdown_within(Duration::ZERO).await.unwrap();
 }
 
@@ -320,7 +361,7 @@ async fn a_disk_that_fills_up_is_told_of_whoever_fills_it() {
     assert_eq!(bus.inspect().storage().free, Some(2_000_000));
     free.store(999_999, Ordering::Relaxed);
     clock.advance(5 * SECOND);
-    assert_eq!(told(&pages.recv().await.unwrap()), (Disk, Raised, "memory:", 999_999));
+    assert_eq!(told(&next(&mut pages).await), (Disk, Raised, "memory:", 999_999));
     bus.shutdown().await.unwrap();
 }
 
@@ -340,7 +381,7 @@ async fn what_is_watched_lags_or_is_served_by_nobody_is_told() {
     assert_eq!(bus.check_alerts().await, []);
     open.store(true, Ordering::Relaxed);
     bus.check_alerts().await;
-    assert_eq!(told(&pages.recv().await.unwrap()), (BreakerOpen, Raised, "bank", 5));
+    assert_eq!(told(&next(&mut pages).await), (BreakerOpen, Raised, "bank", 5));
 
     bus.unsubscribe("charge").await.unwrap();
     bus.check_alerts().await;
@@ -348,14 +389,14 @@ async fn what_is_watched_lags_or_is_served_by_nobody_is_told() {
         bus.publish(charged(key)).await.unwrap();
     }
     clock.advance(5 * SECOND);
-    assert_eq!(told(&pages.recv().await.unwrap()), (Lag, Raised, "charge", 2), "although nobody reads");
+    assert_eq!(told(&next(&mut pages).await), (Lag, Raised, "charge", 2), "although nobody reads");
     clock.advance(5 * MINUTE);
-    assert_eq!(told(&pages.recv().await.unwrap()), (Detached, Raised, "charge", 2));
+    assert_eq!(told(&next(&mut pages).await), (Detached, Raised, "charge", 2));
     bus.subscribe(charge).await.unwrap();
     bus.idle().await.unwrap();
     bus.check_alerts().await;
     clock.advance(30 * SECOND);
-    let ended = [pages.recv().await.unwrap(), pages.recv().await.unwrap()];
+    let ended = [next(&mut pages).await, next(&mut pages).await];
     assert!(ended.iter().all(|alert| alert.status == Recovered && alert.subject == "charge"), "{ended:?}");
     bus.shutdown().await.unwrap();
 }
@@ -404,7 +445,7 @@ async fn more_parked_keys_than_can_be_kept_are_told_of() {
         }
     }
     bus.check_alerts().await;
-    let page = pages.recv().await.unwrap();
+    let page = next(&mut pages).await;
     assert_eq!((page.kind, page.status, &*page.subject), (Parked, Raised, "never"));
     bus.shutdown_within(Duration::ZERO).await.unwrap();
 }
