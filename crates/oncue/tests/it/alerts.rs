@@ -167,15 +167,17 @@ async fn what_waits_for_its_time_or_behind_a_dead_letter_is_not_stuck_and_what_r
     let clock = clock();
     let alerts = Alerts { dead_letters: false, retry_storm: None, ..Alerts::default() };
     let (app, _pages) = paging(&clock, alerts);
-    let bus = app.on(charge.on_dead_letter(OnDeadLetter::Hold)).on(again).start().await.unwrap();
+    let app = app.on(charge.on_dead_letter(OnDeadLetter::Hold)).on(again).on(charge.named("spare"));
+    let bus = app.start().await.unwrap();
     let oldest = |id: &str| bus.inspect().subscriptions().into_iter().find(|info| info.id == id).unwrap().oldest;
     let first = clock.clock().now();
     for key in ["bad", "bad"] {
         bus.publish(charged(key)).await.unwrap();
         clock.advance(SECOND);
     }
-    let tomorrow = Envelope::builder_of(&charged("tomorrow")).unwrap().delay(24 * 60 * MINUTE).build().unwrap();
-    bus.publish(tomorrow).await.unwrap();
+    let tomorrow = clock.clock().now().after(24 * 60 * MINUTE);
+    let scheduled = Envelope::builder_of(&charged("tomorrow")).unwrap().not_before(tomorrow).build().unwrap();
+    bus.publish(scheduled).await.unwrap();
     clock.advance(10 * MINUTE);
     assert_eq!(bus.check_alerts().await, []);
     assert_eq!((oldest("charge"), oldest("again")), (None, None));
