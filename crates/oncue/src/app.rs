@@ -15,6 +15,7 @@ use crate::{
     error::{Result, StartError},
     handler::{IntoRegistration, Layer, Registration, StateMap},
     policy::{Policy, exponential},
+    source::{self, Source},
     transport::{self, Transport},
 };
 
@@ -57,6 +58,7 @@ pub struct App {
     layers: Vec<Arc<dyn Layer>>,
     config: Option<PathBuf>,
     alerts: Option<Alerts>,
+    sources: Vec<Box<dyn Source>>,
     policies: HashMap<String, Arc<dyn Policy>>,
     default_policy: Arc<dyn Policy>,
 }
@@ -88,6 +90,7 @@ impl App {
             layers: Vec::new(),
             config: None,
             alerts: None,
+            sources: Vec::new(),
             policies: HashMap::new(),
             default_policy: Arc::new(exponential()),
         }
@@ -133,6 +136,12 @@ impl App {
         self
     }
 
+    /// Adds a source: it is started after every handler, and stopped before them.
+    pub fn source(mut self, source: impl Source) -> Self {
+        self.sources.push(Box::new(source));
+        self
+    }
+
     /// Names a retry policy, for handlers that say `retry = "name"`.
     pub fn policy(mut self, name: impl Into<String>, policy: impl Policy) -> Self {
         self.policies.insert(name.into(), Arc::new(policy));
@@ -151,7 +160,12 @@ impl App {
     /// A handler cannot be served: every problem at once, each with its handler, its place and the fix.
     pub async fn start(self) -> Result<Bus> {
         let known = self.known();
-        let Self { transport, clock, states, mut handlers, layers, config, alerts, policies, default_policy } = self;
+        let Self { transport, clock, states, mut handlers, sources, layers, config, alerts, policies, default_policy } =
+            self;
+        let problems = source::problems(&sources);
+        if !problems.is_empty() {
+            return Err(StartError::Handlers { problems }.into());
+        }
         for handler in &mut handlers {
             handler.layers.splice(0..0, layers.iter().cloned());
         }
@@ -169,7 +183,7 @@ impl App {
                 *config = first.clone().unwrap_or_default();
             })
             .await?;
-        let bus = Bus::new(serving);
+        let bus = Bus::new(serving, sources);
         if let Some(alerts) = alerts {
             bus.alert(alerts);
         }

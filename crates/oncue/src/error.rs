@@ -7,6 +7,7 @@ use crate::{
     dispatch::DispatchError,
     event::InvalidEvent,
     graph::GraphError,
+    source::{CronError, SourceFailed},
     transport::{ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError},
 };
 
@@ -28,6 +29,12 @@ pub enum Error {
     /// A handler stopped.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
+    /// A source gave up.
+    #[error(transparent)]
+    Source(#[from] SourceFailed),
+    /// A schedule cannot be made.
+    #[error(transparent)]
+    Cron(#[from] CronError),
     /// Something asked for is not there or not readable.
     #[error(transparent)]
     Inspect(#[from] InspectError),

@@ -4,9 +4,10 @@ use std::fmt;
 
 use oncue::metrics::HandlerStats;
 
+use crate::number::{grouped, money, time};
+
 use super::{
     input::SIMULATION,
-    number::{grouped, money, time},
     report::{Counts, Details, Report},
 };
 

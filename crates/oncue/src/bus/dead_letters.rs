@@ -8,8 +8,9 @@ use crate::{
     transport::{Control, ControlError, DeadLetter, InspectError, Position, Resolution},
 };
 
-/// Resolved at once, at most: so many are one write.
+/// Resolved at once, at most: so many, and so many bytes of events (and one more), are one write.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The dead letters of one handler; made by [`Bus::dead_letters`].
 ///
@@ -118,11 +119,20 @@ impl DeadLetters {
     }
 
     async fn resolve_those(&self, letters: Vec<DeadLetter>, resolution: &Resolution) -> Result<usize> {
-        let positions: Vec<Position> = letters.iter().map(|letter| letter.position).collect();
-        for batch in positions.chunks(BATCH) {
-            self.resolve(batch.iter().map(|position| (*position, resolution.clone())).collect()).await?;
+        let count = letters.len();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for letter in letters {
+            bytes += letter.envelope.encoded_bytes();
+            batch.push((letter.position, resolution.clone()));
+            if batch.len() >= BATCH || bytes >= BATCH_BYTES {
+                self.resolve(std::mem::take(&mut batch)).await?;
+                bytes = 0;
+            }
         }
-        Ok(positions.len())
+        if !batch.is_empty() {
+            self.resolve(batch).await?;
+        }
+        Ok(count)
     }
 
     async fn resolve(&self, letters: Vec<(Position, Resolution)>) -> Result<()> {

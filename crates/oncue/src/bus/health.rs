@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Bus;
-use crate::{alert::AlertKind, handler::Registration, transport::SubscriptionInfo};
+use crate::{alert::AlertKind, handler::Registration, source::Activity, transport::SubscriptionInfo};
 
 /// How an app is; made by [`Bus::health`]. As JSON: `{"status": "degraded", "reasons": [{"cause": "paused", …}]}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub struct HealthReason {
     pub status: HealthStatus,
     /// What it is.
     pub cause: HealthCause,
-    /// Whom it is about: a subscription, the transport's URL, or the subject of an alert.
+    /// Whom it is about: a subscription, a source, the transport's URL, or the subject of an alert.
     pub subject: String,
     /// What happened, in a sentence.
     pub text: String,
@@ -62,6 +62,8 @@ pub enum HealthCause {
     Fenced,
     /// A handler is paused: its events wait.
     Paused,
+    /// A source gave up: nothing more comes from it.
+    Source,
     /// What an alert would say. Handlers that stopped, detached subscriptions and those that read nothing new are
     /// known without alerts too; the rest only [where they are on](crate::App::alerts).
     #[serde(untagged)]
@@ -72,7 +74,7 @@ impl HealthCause {
     fn status(self) -> HealthStatus {
         match self {
             Self::Closed | Self::Fenced | Self::Alert(AlertKind::HandlerStopped) => HealthStatus::Failed,
-            Self::Paused | Self::Alert(_) => HealthStatus::Degraded,
+            Self::Paused | Self::Source | Self::Alert(_) => HealthStatus::Degraded,
         }
     }
 }
@@ -107,6 +109,11 @@ impl Bus {
         }
         if let Some(error) = &*self.0.failed.borrow() {
             add(HealthCause::Alert(AlertKind::HandlerStopped), error.handler(), error.to_string());
+        }
+        for source in self.sources() {
+            if let Activity::Failed { error } = &source.activity {
+                add(HealthCause::Source, &source.id, format!("source `{}` gave up: {error}", source.id));
+            }
         }
         let shown = self.0.serving.shown();
         let subscriptions = if storage.closed { Vec::new() } else { self.inspect().subscriptions() };

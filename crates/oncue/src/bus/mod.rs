@@ -27,10 +27,11 @@ use crate::{
     config::{self, Config, ConfigError},
     dispatch::DispatchError,
     error::{Result, StartError},
-    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
+    event::{Envelope, IntoEvent},
     graph::Graph,
     handler::Registration,
     receipt::Receipt,
+    source::{Outlet, Source, SourceInfo, Sources},
     transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
 };
 
@@ -43,36 +44,23 @@ pub struct Bus(Arc<Inner>);
 
 struct Inner {
     serving: Arc<Serving>,
+    sources: Sources,
     failed: watch::Receiver<Option<DispatchError>>,
     /// What looks after the app, if alerts are on.
     alerting: OnceLock<Alerting>,
 }
 
-/// What can be published: a typed event, or an envelope.
-pub trait IntoEvent: Send {
-    /// The envelope, and the topic it goes to.
-    ///
-    /// # Errors
-    /// The value cannot be encoded, or breaks a limit.
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent>;
-}
-
-impl<E: Event> IntoEvent for E {
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
-        Ok((E::TOPIC, Envelope::of(&self)?))
-    }
-}
-
-impl IntoEvent for Envelope {
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
-        Ok((DEFAULT_TOPIC, self))
-    }
-}
-
 impl Bus {
-    pub(crate) fn new(serving: Arc<Serving>) -> Self {
+    pub(crate) fn new(serving: Arc<Serving>, sources: Vec<Box<dyn Source>>) -> Self {
+        let takers = Arc::clone(&serving);
+        let outlet = Outlet {
+            transport: Arc::clone(&serving.provided.transport),
+            clock: serving.provided.clock.clone(),
+            takers: Arc::new(move |topic, event| takers.takers(topic, event)),
+        };
+        let sources = Sources::start(sources, &outlet);
         let failed = serving.failed();
-        Self(Arc::new(Inner { serving, failed, alerting: OnceLock::new() }))
+        Self(Arc::new(Inner { serving, sources, failed, alerting: OnceLock::new() }))
     }
 
     /// Takes over what a configuration file says, whenever that changes. What cannot be used changes nothing.
@@ -87,18 +75,20 @@ impl Bus {
             loop {
                 let changed = watch.changed().await.and_then(&usable);
                 let Some(serving) = serving.upgrade() else { return };
-                match changed {
-                    Ok(config) if config == known => {}
-                    Ok(config) => match serving.change(|_, served| served.clone_from(&config)).await {
-                        Ok(()) => {
-                            tracing::info!("the configuration file changed: its options count now");
-                            known = config;
-                        }
-                        Err(StartError::Closed) => return,
-                        Err(error) => {
-                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
-                        }
-                    },
+                let served = match changed {
+                    Ok(config) if config == known => continue,
+                    Ok(config) => {
+                        let served = serving.change(|_, served| served.clone_from(&config)).await;
+                        served.map(|()| config)
+                    }
+                    Err(error) => Err(StartError::Config(error)),
+                };
+                match served {
+                    Ok(config) => {
+                        tracing::info!("the configuration file changed: its options count now");
+                        known = config;
+                    }
+                    Err(StartError::Closed) => return,
                     Err(error) => {
                         tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
                     }
@@ -177,6 +167,12 @@ impl Bus {
     #[must_use]
     pub fn handlers(&self) -> Vec<Registration> {
         self.0.serving.shown().handlers.clone()
+    }
+
+    /// What the sources do, in the order of registration.
+    #[must_use]
+    pub fn sources(&self) -> Vec<SourceInfo> {
+        self.0.sources.list()
     }
 
     /// Ids of the handlers that take an event of this topic.

@@ -30,6 +30,8 @@ pub(crate) struct Finished {
     pub(crate) read: Timestamp,
     pub(crate) outcome: Outcome,
     pub(crate) effects: Effects,
+    /// The call, whose memory the next one may take.
+    pub(crate) over: Option<Invocation>,
 }
 
 /// A call that ended: of one event, or of a batch.
@@ -86,19 +88,20 @@ pub(crate) struct Prepared<'run> {
 
 impl Prepared<'_> {
     /// Goes as far as it can without waiting. `state` reads the keyed state, where the handler takes it.
-    pub(crate) fn start(&self, state: Option<StateRead>) -> Started {
+    pub(crate) fn start(&self, over: Option<Invocation>, state: Option<StateRead>) -> Started {
         let ending = Ending { run: self.run, member: self.index, read: self.read };
         let (callee, binding) = (Callee::of(self.member), Arc::clone(&self.member.binding));
         let (envelope, position) = (self.delivered.envelope.clone(), self.delivered.position);
         let attempt = self.delivered.attempts_of(self.index) + 1;
         let begin = move |keyed: Result<Option<Bytes>, ConsumeError>| match keyed {
             Ok(keyed) => {
-                let invocation = Invocation::new(binding, envelope, position, attempt, keyed);
+                let invocation = Invocation::again(over, binding, envelope, position, attempt, keyed);
                 ending.follow(callee.begin(&invocation), invocation)
             }
             Err(error) => {
                 let error = format!("its keyed state cannot be read: {error}");
-                Started::Ended(ending.with(Outcome::Fail { class: ErrorClass::Transient, error }, Effects::default()))
+                let outcome = Outcome::Fail { class: ErrorClass::Transient, error };
+                Started::Ended(ending.with(outcome, Effects::default(), None))
             }
         };
         let Some(mut state) = state else { return begin(Ok(None)) };
@@ -134,7 +137,7 @@ pub(crate) fn start_batch<'run>(
     let end = move |outcomes: Vec<Outcome>, batch: Vec<Invocation>| {
         let ended = runs.into_iter().zip(batch).zip(outcomes).map(|((run, invocation), outcome)| {
             let effects = effects_of(&outcome, &invocation);
-            Finished { run, read, outcome, effects }
+            Finished { run, read, outcome, effects, over: None }
         });
         Ended { member: index, finished: Events::Batch(ended.collect()) }
     };
@@ -265,20 +268,20 @@ impl Ending {
         match progress {
             Progress::Done(outcome) => {
                 let effects = effects_of(&outcome, &invocation);
-                Started::Ended(self.with(outcome, effects))
+                Started::Ended(self.with(outcome, effects, Some(invocation)))
             }
             Progress::Pending(call) => Started::Pending(
                 call.map(move |outcome| {
                     let effects = effects_of(&outcome, &invocation);
-                    self.with(outcome, effects)
+                    self.with(outcome, effects, None)
                 })
                 .boxed(),
             ),
         }
     }
 
-    fn with(self, outcome: Outcome, effects: Effects) -> Ended {
-        let finished = Finished { run: self.run, read: self.read, outcome, effects };
+    fn with(self, outcome: Outcome, effects: Effects, over: Option<Invocation>) -> Ended {
+        let finished = Finished { run: self.run, read: self.read, outcome, effects, over };
         Ended { member: self.member, finished: Events::One(finished) }
     }
 }

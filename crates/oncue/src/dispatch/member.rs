@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 use super::run::RunId;
 use crate::{
     clock::Clock,
-    handler::{BatchLimits, Binding, ErasedHandler, Layers, Registration, StateMap},
+    handler::{BatchLimits, Binding, ErasedHandler, Invocation, Layers, Registration, StateMap},
     policy::Policy,
     transport::{Members, OnDeadLetter},
 };
@@ -29,6 +29,8 @@ pub(crate) struct Member {
     pub(crate) after: Members,
     /// Calls under way.
     pub(crate) running: usize,
+    /// A call that is over, for its memory.
+    pub(crate) over: Option<Invocation>,
     /// Runs that wait for a place.
     pub(crate) queue: VecDeque<RunId>,
 }
@@ -55,6 +57,7 @@ impl Member {
             batch: handler.options.batch,
             after,
             running: 0,
+            over: None,
             queue: VecDeque::new(),
         }
     }

@@ -39,6 +39,9 @@ pub(crate) const WINDOW_BYTES: usize = 32 * 1024 * 1024;
 /// Settle batches on their way, at most: more wait and grow, so that one sync covers more of them.
 const SETTLING: usize = 2;
 
+/// A call whose event is no larger keeps its memory for the next one.
+const KEPT_BYTES: usize = 16 * 1024;
+
 /// A settle batch is complete when it has as many bytes of effects and dead letters: with the largest settlement on top
 /// it still fits one frame of the log.
 const SETTLE_BYTES: usize = 2 * 1024 * 1024;
@@ -310,13 +313,14 @@ impl Dispatcher {
             self.work.push_back(Work::Advance(id));
             return;
         }
+        let over = self.members[member].over.take();
         let called = &self.members[member];
         let state = match (called.keyed, run.delivered.envelope.key()) {
             (true, Some(key)) => Some(self.consumer.state(member, key)),
             _ => None,
         };
         let (delivered, read) = (&run.delivered, self.clock.now());
-        let started = invoke::Prepared { run: id, index: member, member: called, delivered, read }.start(state);
+        let started = invoke::Prepared { run: id, index: member, member: called, delivered, read }.start(over, state);
         self.started(started);
     }
 
@@ -376,7 +380,11 @@ impl Dispatcher {
 
     /// An event is handled: what became of it.
     fn finished(&mut self, member: usize, finished: Finished, now: Timestamp) -> Option<Action> {
-        let Finished { run: id, read, outcome, effects } = finished;
+        let Finished { run: id, read, outcome, effects, over } = finished;
+        // A large event is not kept in memory for that.
+        if let Some(over) = over.filter(|over| over.envelope().encoded_bytes() <= KEPT_BYTES) {
+            self.members[member].over = Some(over);
+        }
         let run = self.runs.get_mut(id)?;
         let settlement = run.settle(&self.members[member], member, (outcome, effects), (read, now));
         let action = settlement.action;

@@ -114,7 +114,20 @@ impl Invocation {
         attempt: u32,
         keyed: Option<Bytes>,
     ) -> Self {
-        Self(Arc::new(Call {
+        Self::again(None, binding, envelope, position, attempt, keyed)
+    }
+
+    /// As [`new`](Self::new), in the memory of a call that is over, if nobody else holds that.
+    #[must_use]
+    pub fn again(
+        over: Option<Self>,
+        binding: Arc<Binding>,
+        envelope: Envelope,
+        position: Position,
+        attempt: u32,
+        keyed: Option<Bytes>,
+    ) -> Self {
+        let call = Call {
             binding,
             envelope,
             position,
@@ -123,7 +136,14 @@ impl Invocation {
             touched: AtomicBool::new(false),
             effects: Mutex::default(),
             deadline: AtomicU64::new(u64::MAX),
-        }))
+        };
+        if let Some(mut over) = over
+            && let Some(memory) = Arc::get_mut(&mut over.0)
+        {
+            *memory = call;
+            return over;
+        }
+        Self(Arc::new(call))
     }
 
     /// A first call of a handler that no bus made: for tests.

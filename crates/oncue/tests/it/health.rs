@@ -8,7 +8,8 @@ use oncue::{
     handler::{HandlerError, HandlerExt},
     policy,
     prelude::*,
-    transport::{LogTransport, LogUrl, Transport},
+    source::{Batch, Source, SourceError},
+    transport::{BoxFuture, LogTransport, LogUrl, Transport},
 };
 use oncue_log::{
     Options,
@@ -73,6 +74,32 @@ async fn events_that_nobody_serves_and_active_alerts_degrade() {
     bus.remove("old").await.unwrap();
     bus.dead_letters("charge").discard_matching(&oncue::filter::Filter::exact("type", "charged")).await.unwrap();
     assert_eq!(causes(&bus.health()), [expected[0]], "an alert is active until it has recovered");
+    bus.shutdown().await.unwrap();
+}
+
+/// A source that gives up at once.
+struct Broken;
+
+impl Source for Broken {
+    fn id(&self) -> &str {
+        "broken"
+    }
+
+    fn generate<'a>(
+        &'a mut self,
+        _: Option<&'a str>,
+        _: &'a Clock,
+    ) -> BoxFuture<'a, Result<Option<Batch>, SourceError>> {
+        Box::pin(async { Err(SourceError::permanent("no such file")) })
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_gave_up_degrades() {
+    let bus = app(&memory()).source(Broken).start().await.unwrap();
+    bus.exhausted().await.unwrap_err();
+    let health = bus.health();
+    assert_eq!((health.status, causes(&health)), (HealthStatus::Degraded, vec![(HealthCause::Source, "broken")]));
     bus.shutdown().await.unwrap();
 }
 

@@ -7,5 +7,7 @@ mod crash;
 mod delivery;
 mod handlers;
 mod health;
+mod looking;
 mod metrics;
 mod retention;
+mod sources;

@@ -12,29 +12,34 @@ use tokio::sync::oneshot;
 use super::{
     Inner,
     consumer::Core,
-    hand::Hand,
     keyed::Stored,
     records::{Change, Dead, End, Redrive, SubscriptionNumber},
     state::{DeadEntry, SubscriptionState, Types},
 };
 use crate::{
     clock::Timestamp,
-    event::{Envelope, takes},
+    event::Envelope,
     transport::{
-        DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, StorageInfo,
-        SubscriptionInfo,
+        DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, StorageInfo,
+        SubscriptionInfo, TopicInfo,
     },
 };
 
-/// Events that are looked at, at most, to find the oldest one of a subscription that nobody serves.
-const MAX_PASSED: usize = 10_000;
-
-fn storage(error: impl std::fmt::Display) -> InspectError {
+pub(super) fn storage(error: impl std::fmt::Display) -> InspectError {
     InspectError::Storage(error.to_string())
 }
 
 impl Inner {
-    fn unknown(id: &str) -> InspectError {
+    /// Lets every subscription take notice of what its feed has passed by.
+    fn catch_up(&self) {
+        if self.feeds.lock().is_empty() {
+            return;
+        }
+        let cores: Vec<Arc<Core>> = self.shared.lock().attached.values().filter_map(Weak::upgrade).collect();
+        cores.iter().for_each(|core| core.catch_up());
+    }
+
+    pub(super) fn unknown(id: &str) -> InspectError {
         InspectError::UnknownSubscription(id.to_owned())
     }
 
@@ -75,8 +80,14 @@ impl Inner {
         })
     }
 
+    /// A record that the state points to. It may have been written this moment: that takes no longer than a write.
+    fn record(&self, lsn: Lsn) -> Result<oncue_log::Record, InspectError> {
+        self.log.wait_durable(lsn + 1).map_err(|fenced| storage(fenced.reason))?;
+        self.log.record(lsn).map_err(storage)
+    }
+
     pub(super) fn dead_record(&self, lsn: Lsn) -> Result<Dead, InspectError> {
-        let record = self.log.record(lsn).map_err(storage)?;
+        let record = self.record(lsn)?;
         match Change::decode(record.kind, &record.data) {
             Ok(Some(Change::DeadLetter(dead))) => Ok(dead),
             Ok(_) => Err(InspectError::Storage(format!("record {lsn} is no dead letter"))),
@@ -85,7 +96,7 @@ impl Inner {
     }
 
     pub(super) fn redriven(&self, lsn: Lsn) -> Result<Redrive, InspectError> {
-        let record = self.log.record(lsn).map_err(storage)?;
+        let record = self.record(lsn)?;
         match Change::decode(record.kind, &record.data) {
             Ok(Some(Change::Redrive(redrive))) => Ok(redrive),
             Ok(_) => Err(InspectError::Storage(format!("record {lsn} is no redriven event"))),
@@ -93,34 +104,13 @@ impl Inner {
         }
     }
 
-    /// The oldest event that a subscription should be through with; see [`SubscriptionInfo::oldest`].
-    fn oldest(&self, number: SubscriptionNumber, hand: Option<&Hand>) -> Option<u64> {
-        let shared = self.shared.lock();
-        let state = &shared.state.subscriptions[number as usize];
-        let (_, next) = self.offsets(TopicId(state.about.topic));
-        let should_be_through = |offset: &u64| {
-            !(state.settled.contains(*offset) || state.dead.contains_key(offset) || state.redriven.contains_key(offset))
-        };
-        let Some(hand) = hand else {
-            return (state.settled.low()..next).take(MAX_PASSED).find(should_be_through);
-        };
-        let failing = state.failing.keys().copied().find(should_be_through);
-        failing.into_iter().chain(hand.oldest(self.clock.now(), next, should_be_through)).min()
-    }
-
-    /// Since when the event at an offset waits to be handled.
-    fn waits_since(&self, topic: TopicId, offset: u64) -> Result<Option<Timestamp>, InspectError> {
-        let event = self.event(topic, offset)?;
-        Ok(event.map(|event| event.due().map_or(event.published(), |due| due.max(event.published()))))
-    }
-
     /// When the event at an offset was published.
     fn published(&self, topic: TopicId, offset: u64) -> Result<Option<Timestamp>, InspectError> {
-        Ok(self.event(topic, offset)?.map(|event| event.published()))
+        Ok(self.first_event(topic, offset)?.map(|event| event.published()))
     }
 
     /// The first event from an offset on.
-    fn event(&self, topic: TopicId, offset: u64) -> Result<Option<Envelope>, InspectError> {
+    pub(super) fn first_event(&self, topic: TopicId, offset: u64) -> Result<Option<Envelope>, InspectError> {
         let mut cursor = self.log.cursor(topic, offset);
         let mut records = Vec::with_capacity(1);
         self.log.read(&mut cursor, 1, usize::MAX, &mut records).map_err(storage)?;
@@ -160,7 +150,7 @@ impl Inner {
             Stored::InMemory(value) => return Ok(Some(value)),
             Stored::InLog(lsn) => lsn,
         };
-        let record = self.log.record(lsn).map_err(storage)?;
+        let record = self.record(lsn)?;
         match Change::decode(record.kind, &record.data) {
             Ok(Some(Change::Keyed(keyed))) => Ok(match keyed.change {
                 crate::transport::StateChange::Set(value) => Some(value),
@@ -174,6 +164,7 @@ impl Inner {
 
 impl Inspect for Inner {
     fn subscriptions(&self) -> Vec<SubscriptionInfo> {
+        self.catch_up();
         let (mut infos, waiting) = {
             let shared = self.shared.lock();
             let types = shared.state.types();
@@ -191,23 +182,23 @@ impl Inspect for Inner {
         };
         // Without the lock: what is handed out is locked before, and the oldest events are read from the log.
         for (info, (number, topic, core)) in infos.iter_mut().zip(waiting) {
-            let oldest = {
-                let hand = core.as_ref().map(|core| core.hand.lock());
-                if let Some(hand) = &hand {
-                    (info.in_flight, info.parked_keys) = (hand.in_flight.len() as u64, hand.parked_keys() as u64);
-                    info.full = hand.is_full();
-                }
-                if info.lag > 0 { self.oldest(number, hand.as_deref()) } else { None }
-            };
-            info.oldest = oldest.and_then(|offset| self.waits_since(topic, offset).unwrap_or_default());
+            if let Some(core) = &core {
+                let hand = core.hand.lock();
+                (info.in_flight, info.parked_keys) = (hand.in_flight.len() as u64, hand.parked_keys() as u64);
+                info.full = hand.is_full();
+            }
+            if info.lag > 0 {
+                info.oldest = self.waits_since(number, topic, core.as_deref()).unwrap_or_default();
+            }
         }
         infos
     }
 
     fn unsettled(&self) -> u64 {
-        let served: Vec<(u64, u64, Option<Arc<Core>>)> = {
+        self.catch_up();
+        let (end, served) = {
             let shared = self.shared.lock();
-            if self.log.durable() < shared.end {
+            if self.log.durable() < shared.events_end {
                 // Something is being written: events that were emitted are not counted yet.
                 return 1;
             }
@@ -219,14 +210,16 @@ impl Inspect for Inner {
                 let again = state.redriven.keys().filter(|offset| state.settled.contains(**offset)).count();
                 Some((state.settled.missing_below(next) + again as u64, next, core))
             });
-            served.collect()
+            (shared.events_end, served.collect::<Vec<_>>())
         };
         // Without the lock: what is handed out is locked before.
         let left = |(unsettled, next, core): (u64, u64, Option<Arc<Core>>)| match core {
             Some(core) if unsettled > 0 && core.hand.lock().only_holds(next) => 0,
             _ => unsettled,
         };
-        served.into_iter().map(left).sum()
+        let unsettled = served.into_iter().map(left).sum();
+        // What was settled meanwhile may have emitted something.
+        if unsettled == 0 && self.shared.lock().events_end != end { 1 } else { unsettled }
     }
 
     fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>, InspectError> {
@@ -283,6 +276,23 @@ impl Inspect for Inner {
     fn given_up(&self) -> u64 {
         self.shared.lock().state.known().map(|state| state.stats.dead).sum()
     }
+
+    fn topics(&self) -> Vec<TopicInfo> {
+        let info = |info: oncue_log::TopicInfo| {
+            let partitions = self.topics.get(&info.name).map_or(1, |topic| topic.partitions);
+            let (first_offset, next_offset) = (info.first_offset, info.next_offset);
+            TopicInfo { name: info.name, partitions, first_offset, next_offset }
+        };
+        self.log.topics().into_iter().map(info).collect()
+    }
+
+    fn oldest_unsettled(&self, subscription: &str) -> Result<Option<(Position, Envelope)>, InspectError> {
+        self.oldest_unsettled(subscription)
+    }
+
+    fn handling(&self, topic: &str, position: Position) -> Result<Vec<EventHandling>, InspectError> {
+        self.handling(topic, position)
+    }
 }
 
 /// Completes when a subscription is through with an event.
@@ -293,10 +303,7 @@ pub(super) async fn outcome(inner: Arc<Inner>, event: EventRef, subscription: St
             let shared = &mut *shared;
             let state = shared.state.find(&subscription).ok_or_else(|| Inner::unknown(&subscription))?;
             let about = &state.about;
-            let wants = about.filter.as_ref().is_none_or(|filter| filter.matches(&event.envelope));
-            if !(wants && takes(&about.types, event.envelope.event_type()))
-                || inner.topics.name(about.topic).as_deref() != Some(&*event.topic)
-            {
+            if !about.wants(&event.envelope) || inner.topics.name(about.topic).as_deref() != Some(&*event.topic) {
                 let (event_type, topic) = (event.envelope.event_type().to_owned(), event.topic.to_string());
                 return Err(InspectError::NotTaken { subscription, event_type, topic });
             }

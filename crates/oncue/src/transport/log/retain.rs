@@ -3,6 +3,8 @@
 //! Segments go as a whole, oldest first. What is still wanted from them (the newest value of a key, a dead letter) is
 //! written again at the end before; positions of events do not change.
 
+use std::sync::Arc;
+
 use oncue_log::{Lsn, TopicId};
 
 use super::{Inner, Shared, records::Change, records::Keyed};
@@ -83,6 +85,33 @@ impl Inner {
             self.append_change(shared, change)
                 .map_err(|error: PublishError| InspectError::Storage(error.to_string()))?;
         }
+        Ok(())
+    }
+
+    /// Drops what may go now, instead of at the next checkpoint: the log holds as much as it may. Nothing if nothing more
+    /// than the last time may go.
+    pub(super) async fn make_room(self: &Arc<Self>) -> Result<(), String> {
+        // In the first turn copies are written and a checkpoint, in the second both are durable and the rest can go.
+        for _ in 0..2 {
+            let end = {
+                let mut shared = self.shared.lock();
+                let shared = &mut *shared;
+                let wanted = self.lowest_wanted(shared).map_err(|error| error.to_string())?;
+                if self.url.retention == Retention::Forever || shared.made_room >= Some(wanted) {
+                    return Ok(());
+                }
+                let now = self.clock.now().as_micros();
+                let ticket = self.log.checkpoint(&shared.state.checkpoint(), now).map_err(|error| error.to_string())?;
+                shared.end = shared.end.max(ticket.end);
+                self.trim(shared);
+                shared.end
+            };
+            self.durable(end).await?;
+        }
+        let mut shared = self.shared.lock();
+        let shared = &mut *shared;
+        self.drop_rewritten(shared).map_err(|error| error.to_string())?;
+        shared.made_room = Some(self.lowest_wanted(shared).map_err(|error| error.to_string())?);
         Ok(())
     }
 
