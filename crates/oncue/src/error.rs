@@ -11,6 +11,10 @@ use crate::{
     transport::{ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError},
 };
 
+mod ask;
+
+pub use ask::{LeaseError, RequestError};
+
 /// Anything that an app can meet, for `main` to return. Each operation has an error of its own too.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -41,6 +45,12 @@ pub enum Error {
     /// Something cannot be done to a subscription.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A request has no reply.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A pulled event cannot be settled.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// Closing failed: what was acknowledged is safe, what was not is not.
     #[error("closing: {0}")]
     Close(#[from] SettleError),

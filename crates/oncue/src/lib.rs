@@ -52,10 +52,13 @@ mod number_map;
 mod receipt;
 
 pub use app::{App, Group};
-pub use bus::{Bus, DEFAULT_GRACE, DeadLetters, Health, HealthCause, HealthReason, HealthStatus};
+pub use bus::{
+    Bus, DEFAULT_GRACE, DEFAULT_LEASE, DEFAULT_UNSETTLED, DeadLetters, Health, HealthCause, HealthReason, HealthStatus,
+    MAX_PENDING_REQUESTS, Pull, Pulled, Puller,
+};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use dispatch::DispatchError;
-pub use error::{Error, Result, StartError};
+pub use error::{Error, LeaseError, RequestError, Result, StartError};
 pub use event::{Envelope, Event, IntoEvent};
 pub use oncue_macros::{Event, handler};
 pub use receipt::{EventOutcome, Receipt};
@@ -64,6 +67,11 @@ pub use receipt::{EventOutcome, Receipt};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So are those of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;
 
 /// What the macros name; not for you.
 #[doc(hidden)]

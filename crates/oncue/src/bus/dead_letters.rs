@@ -139,3 +139,24 @@ impl DeadLetters {
         Ok(self.bus.transport().control(&self.handler, Control::Resolve(letters)).await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{event::MAX_DATA_BYTES, prelude::*};
+
+    #[tokio::test]
+    async fn all_are_redriven_however_large_they_are() {
+        let refuse = (|_: &Envelope| Err::<(), _>("no")).named("refuse").types(["t"]).inline();
+        let app = App::open("memory:").await.unwrap().on(refuse.retry(policy::never())).start().await.unwrap();
+        for _ in 0..3 {
+            let large = Envelope::builder("t").data(vec![0; MAX_DATA_BYTES]).build().unwrap();
+            app.publish(large).await.unwrap();
+        }
+        app.idle().await.unwrap();
+        assert_eq!(app.dead_letters("refuse").redrive_all().await.unwrap(), 3);
+        app.idle().await.unwrap();
+        let letters = app.dead_letters("refuse").list().unwrap();
+        assert!(letters.len() == 3 && letters.iter().all(|letter| letter.history.len() == 2));
+        app.shutdown().await.unwrap();
+    }
+}

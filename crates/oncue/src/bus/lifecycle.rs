@@ -54,6 +54,7 @@ impl Bus {
             closed = self.shutdown() => closed,
             () = signal() => {
                 self.0.serving.interrupt();
+                self.0.requests.close().await;
                 Ok(self.transport().close().await?)
             }
         }
@@ -85,6 +86,7 @@ impl Bus {
     pub async fn shutdown_within(&self, grace: Duration) -> Result<()> {
         self.0.sources.stop(grace).await;
         self.0.serving.stop(Phase::Drain(grace)).await;
+        self.0.requests.close().await;
         self.transport().close().await?;
         self.check()
     }

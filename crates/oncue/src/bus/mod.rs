@@ -6,6 +6,8 @@ mod control;
 mod dead_letters;
 mod health;
 mod lifecycle;
+mod pull;
+mod request;
 mod serve;
 
 use std::{
@@ -19,6 +21,8 @@ use tracing::Instrument as _;
 
 pub use dead_letters::DeadLetters;
 pub use health::{Health, HealthCause, HealthReason, HealthStatus};
+pub use pull::{DEFAULT_LEASE, DEFAULT_UNSETTLED, Pull, Pulled, Puller};
+pub use request::MAX_PENDING_REQUESTS;
 pub(crate) use serve::{Handler, Provided, Serving};
 
 use self::alerts::Alerting;
@@ -48,6 +52,7 @@ struct Inner {
     failed: watch::Receiver<Option<DispatchError>>,
     /// What looks after the app, if alerts are on.
     alerting: OnceLock<Alerting>,
+    requests: request::Requests,
 }
 
 impl Bus {
@@ -60,7 +65,8 @@ impl Bus {
         };
         let sources = Sources::start(sources, &outlet);
         let failed = serving.failed();
-        Self(Arc::new(Inner { serving, sources, failed, alerting: OnceLock::new() }))
+        let (alerting, requests) = (OnceLock::new(), request::Requests::default());
+        Self(Arc::new(Inner { serving, sources, failed, alerting, requests }))
     }
 
     /// Takes over what a configuration file says, whenever that changes. What cannot be used changes nothing.
@@ -127,6 +133,15 @@ impl Bus {
         events: Vec<Envelope>,
         source: Option<SourceMark>,
     ) -> Result<Vec<Receipt>> {
+        Ok(self.publish_batch(topic, events, source).await?)
+    }
+
+    async fn publish_batch(
+        &self,
+        topic: &str,
+        events: Vec<Envelope>,
+        source: Option<SourceMark>,
+    ) -> Result<Vec<Receipt>, PublishError> {
         let span = tracing::debug_span!("publish", topic, events = events.len());
         let batch = Publish { topic: topic.to_owned(), events: events.clone(), source };
         let published = self.transport().publish(batch).instrument(span).await?;

@@ -286,9 +286,10 @@ impl Ending {
     }
 }
 
-/// What an acking handler leaves behind.
+/// What an acking handler leaves behind; of another, who waits for what follows.
 fn effects_of(outcome: &Outcome, invocation: &Invocation) -> Effects {
-    if *outcome == Outcome::Ack { invocation.take_effects() } else { Effects::default() }
+    let effects = invocation.take_effects();
+    if *outcome == Outcome::Ack { effects } else { Effects { told: effects.told, ..Effects::default() } }
 }
 
 /// Runs a plain function where it may block. It cannot be cancelled: its key is held until it returns, and if that was

@@ -214,6 +214,7 @@ impl Dispatcher {
     async fn drain(&mut self, grace: Duration) -> Result<(), DispatchError> {
         for member in &mut self.members {
             member.queue.clear();
+            member.draining.send_replace(true);
         }
         if let Some(gather) = &mut self.gather {
             gather.close();
@@ -477,6 +478,7 @@ impl Dispatcher {
         for id in runs {
             let Some(run) = self.runs.get_mut(id) else { continue };
             run.settling -= 1;
+            run.tell();
             if !run.ended || run.settling > 0 {
                 continue;
             }

@@ -10,10 +10,13 @@ use crate::clock::Timestamp;
 
 mod builder;
 mod edition;
+mod reply;
 mod schedule;
 
 pub use builder::EnvelopeBuilder;
 pub use edition::EDITION;
+pub use reply::REPLY_TOPIC;
+pub(crate) use reply::is_reply_topic;
 pub use schedule::{DEFAULT_PRIORITY, MAX_PRIORITY};
 
 /// Most bytes of an event's data (payload).

@@ -14,9 +14,10 @@ use thiserror::Error;
 
 pub use cloudevents::CloudEventError;
 pub(crate) use envelope::Slot;
+pub(crate) use envelope::is_reply_topic;
 pub use envelope::{
     DEFAULT_PRIORITY, DEFAULT_SOURCE, EDITION, Envelope, EnvelopeBuilder, EnvelopeError, MAX_ATTRIBUTES_BYTES,
-    MAX_DATA_BYTES, MAX_HOPS, MAX_PRIORITY,
+    MAX_DATA_BYTES, MAX_HOPS, MAX_PRIORITY, REPLY_TOPIC,
 };
 pub use id::derived as derived_id;
 pub use key::{murmur2, partition_of};

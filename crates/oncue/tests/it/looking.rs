@@ -82,7 +82,6 @@ async fn a_view_beside_a_process_tells_the_same_and_disturbs_nothing() {
     publish(&bus, vec![event("other", "5", "")]).await;
     settled(&bus).await;
 
-    let before = files(directory.path());
     let view = transport::inspect(&url, &Clock::system()).unwrap();
     assert_eq!(told(&*view), told(bus.inspect()));
     assert!(view.subscriptions().iter().all(|known| !known.attached));
@@ -100,8 +99,12 @@ async fn a_view_beside_a_process_tells_the_same_and_disturbs_nothing() {
         tells(&event, &handlings);
     }
     drop(view);
-    assert_eq!(files(directory.path()), before);
     bus.shutdown().await.unwrap();
+    // A live log prepares the blocks ahead of its end whenever it likes: what a view leaves alone is seen on a closed one.
+    drop(bus);
+    let before = files(directory.path());
+    assert_eq!(transport::inspect(&url, &Clock::system()).unwrap().topics()[0].events(), 5);
+    assert_eq!(files(directory.path()), before);
 }
 
 fn tells(event: &Envelope, handlings: &[EventHandling]) {

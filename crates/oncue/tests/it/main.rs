@@ -9,5 +9,8 @@ mod handlers;
 mod health;
 mod looking;
 mod metrics;
+mod pull;
+mod request;
 mod retention;
 mod sources;
+mod timeouts;

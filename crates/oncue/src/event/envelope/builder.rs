@@ -137,6 +137,7 @@ impl EnvelopeBuilder {
             return Err(EnvelopeError::ControlCharacter(name.to_owned()));
         }
         self.check_schedule()?;
+        self.check_reply()?;
         let bytes = self.text_bytes();
         if bytes > MAX_ATTRIBUTES_BYTES {
             return Err(EnvelopeError::AttributesTooLarge { bytes });

@@ -45,6 +45,7 @@ use self::{
     records::{Change, Subscription, SubscriptionNumber},
     replay::Replayed,
     state::State,
+    tail::Tails,
     topics::{Topic, Topics},
 };
 pub use url::LogUrl;
@@ -74,6 +75,8 @@ pub(crate) struct Inner {
     feeds: Mutex<HashMap<TopicId, Arc<Feed>>>,
     /// Told whenever a subscription settles events or passes them by.
     progress: Notify,
+    /// Who reads a topic without a subscription.
+    tails: Tails,
 }
 
 /// What one lock protects.
@@ -153,8 +156,9 @@ impl LogTransport {
         let state = replayed.into_state(log.log_id(), clock.now(), url.window);
         let topics = Topics::new(&log, url.partitions);
         let shared = Mutex::new(Shared { state, ..Shared::default() });
-        let (feeds, progress) = (Mutex::default(), Notify::new());
-        Ok(Self { inner: Arc::new(Inner { url, log, clock, topics, segment_bytes, shared, feeds, progress }) })
+        let (feeds, tails, progress) = (Mutex::default(), Tails::default(), Notify::new());
+        let inner = Inner { url, log, clock, topics, segment_bytes, shared, feeds, tails, progress };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The log underneath: for tools and reports.

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use oncue_log::{Lsn, TopicId};
 
 use super::{Inner, Shared, records::Change, records::Keyed};
-use crate::transport::{InspectError, PublishError, StateChange};
+use crate::{
+    event::is_reply_topic,
+    transport::{InspectError, PublishError, StateChange},
+};
 
 /// What a log keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +19,8 @@ pub(crate) enum Retention {
     /// Everything. The default of `file:`.
     Forever,
     /// Events that a subscription of their topic is not through with. A topic without subscriptions keeps all: one may
-    /// come and begin at the earliest. The default of `memory:`.
+    /// come and begin at the earliest; but a topic of replies keeps what is to be read by those who wait for them. The
+    /// default of `memory:`.
     Settled,
 }
 
@@ -51,7 +55,10 @@ impl Inner {
         for topic in self.log.topics() {
             let low = |state: &super::state::SubscriptionState| state.settled.low();
             let of_topic = shared.state.known().filter(|state| TopicId(state.about.topic) == topic.id);
-            let wanted = of_topic.map(low).min().unwrap_or(topic.first_offset);
+            let wanted = of_topic.map(low).min().unwrap_or_else(|| {
+                let replies = is_reply_topic(&topic.name);
+                if replies { self.tails.lowest(topic.id).unwrap_or(topic.next_offset) } else { topic.first_offset }
+            });
             let mut cursor = self.log.cursor(topic.id, wanted.max(topic.first_offset));
             let mut first = Vec::with_capacity(1);
             self.log

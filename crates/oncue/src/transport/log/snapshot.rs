@@ -6,7 +6,7 @@ use oncue_log::{Log, Options, Writer, storage::Snapshot};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Inner, LogTransport, LogUrl, Shared, replay::Replayed, topics::Topics};
+use super::{Inner, LogTransport, LogUrl, Shared, replay::Replayed, tail::Tails, topics::Topics};
 use crate::{
     clock::Clock,
     transport::{Inspect, OpenError},
@@ -51,6 +51,6 @@ fn snapshot(url: &LogUrl, directory: &Path, clock: &Clock) -> Result<Inner, Open
     let topics = Topics::new(&log, url.partitions);
     let shared = Mutex::new(Shared { end: log.durable(), state, ..Shared::default() });
     let (url, clock) = (url.clone(), clock.clone());
-    let (feeds, progress) = (Mutex::default(), Notify::new());
-    Ok(Inner { url, log, clock, topics, segment_bytes, shared, feeds, progress })
+    let (feeds, tails, progress) = (Mutex::default(), Tails::default(), Notify::new());
+    Ok(Inner { url, log, clock, topics, segment_bytes, shared, feeds, tails, progress })
 }
