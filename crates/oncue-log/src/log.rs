@@ -240,6 +240,19 @@ impl Log {
         self.core().fence.get().cloned()
     }
 
+    /// Whether it was closed: nothing is appended any more, and what is durable stays readable.
+    pub fn is_closed(&self) -> bool {
+        self.core().queue.lock().closed
+    }
+
+    /// Bytes that the storage can still take, as far as it knows.
+    ///
+    /// # Errors
+    /// What the operating system answers.
+    pub fn free_bytes(&self) -> std::io::Result<Option<u64>> {
+        self.core().storage.free_bytes()
+    }
+
     /// Counters since opening.
     pub fn stats(&self) -> Stats {
         let core = self.core();

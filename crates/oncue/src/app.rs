@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    alert::Alerts,
     bus::{Bus, Handler, Provided, Serving},
     clock::Clock,
     config::{self, Config, ConfigError, Known, Problem, Severity},
@@ -56,6 +57,7 @@ pub struct App {
     handlers: Vec<Registration>,
     layers: Vec<Arc<dyn Layer>>,
     config: Option<PathBuf>,
+    alerts: Option<Alerts>,
     sources: Vec<Box<dyn Source>>,
     policies: HashMap<String, Arc<dyn Policy>>,
     default_policy: Arc<dyn Policy>,
@@ -87,6 +89,7 @@ impl App {
             handlers: Vec::new(),
             layers: Vec::new(),
             config: None,
+            alerts: None,
             sources: Vec::new(),
             policies: HashMap::new(),
             default_policy: Arc::new(exponential()),
@@ -126,6 +129,13 @@ impl App {
         self
     }
 
+    /// Looks after the app, and tells what somebody should know of: see [`alert`](crate::alert). Without this nobody is
+    /// alerted.
+    pub fn alerts(mut self, alerts: Alerts) -> Self {
+        self.alerts = Some(alerts);
+        self
+    }
+
     /// Adds a source: it is started after every handler, and stopped before them.
     pub fn source(mut self, source: impl Source) -> Self {
         self.sources.push(Box::new(source));
@@ -150,7 +160,8 @@ impl App {
     /// A handler cannot be served: every problem at once, each with its handler, its place and the fix.
     pub async fn start(self) -> Result<Bus> {
         let known = self.known();
-        let Self { transport, clock, states, mut handlers, sources, layers, config, policies, default_policy } = self;
+        let Self { transport, clock, states, mut handlers, sources, layers, config, alerts, policies, default_policy } =
+            self;
         let problems = source::problems(&sources);
         if !problems.is_empty() {
             return Err(StartError::Handlers { problems }.into());
@@ -173,6 +184,9 @@ impl App {
             })
             .await?;
         let bus = Bus::new(serving, sources);
+        if let Some(alerts) = alerts {
+            bus.alert(alerts);
+        }
         if let (Some(file), Some(first)) = (config, first) {
             let watch = config::watch(file, bus.clock().clone(), CONFIG_EVERY);
             bus.follow(watch, first, move |config| usable(config, &known));

@@ -24,13 +24,14 @@
 //! ```
 //!
 //! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`filter`], [`policy`],
-//! [`metrics`], [`transport`], [`mod@handler`], [`config`], [`graph`], [`source`], `dispatch`, and the facade: [`App`] before it starts,
-//! [`Bus`] while it runs.
+//! [`metrics`], [`transport`], [`alert`], [`mod@handler`], [`config`], [`graph`], [`source`], `dispatch`, and the facade: [`App`]
+//! before it starts, [`Bus`] while it runs.
 
 // Lets the macros name `::oncue` inside this crate too.
 #[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
 extern crate self as oncue;
 
+pub mod alert;
 pub mod clock;
 pub mod config;
 pub mod event;
@@ -52,7 +53,8 @@ mod receipt;
 
 pub use app::{App, Group};
 pub use bus::{
-    Bus, DEFAULT_GRACE, DEFAULT_LEASE, DEFAULT_UNSETTLED, DeadLetters, MAX_PENDING_REQUESTS, Pull, Pulled, Puller,
+    Bus, DEFAULT_GRACE, DEFAULT_LEASE, DEFAULT_UNSETTLED, DeadLetters, Health, HealthCause, HealthReason, HealthStatus,
+    MAX_PENDING_REQUESTS, Pull, Pulled, Puller,
 };
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use dispatch::DispatchError;

@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy"],
     &["metrics"],
     &["transport"],
+    &["alert"],
     &["handler"],
     &["config"],
     &["graph"],

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, fstatvfs};
 
 use super::{File, Storage};
 use crate::segment::epoch_of;
@@ -179,6 +179,12 @@ impl Storage for FileStorage {
 
     fn sync_dir(&self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+
+    /// What the file system leaves to processes without privileges.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let space = fstatvfs(&self.handle)?;
+        Ok(Some(space.f_bavail.saturating_mul(space.f_frsize)))
     }
 }
 

@@ -36,6 +36,11 @@ pub trait Storage: Send + Sync {
     fn fill_ahead(&self) -> bool {
         true
     }
+
+    /// Bytes that can still be written here, as far as the storage knows; nothing where it does not.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 /// One file. Calls may come from several threads at a time.

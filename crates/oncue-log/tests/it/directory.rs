@@ -40,6 +40,18 @@ fn a_second_process_is_kept_out() {
 }
 
 #[test]
+fn free_space_is_the_file_systems_and_a_closed_log_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log(FileStorage::open(dir.path()).unwrap(), small());
+    let free = log.free_bytes().unwrap().expect("a directory knows");
+    assert!((1 << 20..1 << 60).contains(&free), "{free} bytes");
+    assert_eq!(open(MemoryStorage::new(), small()).unwrap().log.free_bytes().unwrap(), None);
+    assert!(!log.is_closed());
+    log.close(0).unwrap();
+    assert!(log.is_closed());
+}
+
+#[test]
 fn somebody_elses_directory_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("thesis.tex"), "important").unwrap();

@@ -55,7 +55,7 @@ Waiting and handling make up the average time since publishing; the percentiles 
 Expired: not handled, as their time to live was over; they count nowhere else. Lag: events not looked at or not settled.
 In flight: handed out and not settled, which only the process knows that serves the subscription (–: another one, or none).
 Retrying: waiting for another attempt. Dead: dead letters.
-Oldest: how long ago the oldest event was published that is not settled.
+Oldest: how long the oldest event has waited that could be settled: since it was published, or since its time came.
 ";
 
 /// Show response times, throughput and lag of every subscription
@@ -242,6 +242,9 @@ mod tests {
             lag: 3,
             retrying: 2,
             dead: 1,
+            holding: 0,
+            parked_keys: 0,
+            full: false,
             oldest: None,
             in_flight: 0,
             stats,

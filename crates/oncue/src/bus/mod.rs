@@ -1,23 +1,31 @@
 //! The running app: publishes events to topics and drives the subscriptions.
 
+mod alerts;
 mod attach;
 mod control;
 mod dead_letters;
+mod health;
 mod lifecycle;
 mod pull;
 mod request;
 mod serve;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 pub use dead_letters::DeadLetters;
+pub use health::{Health, HealthCause, HealthReason, HealthStatus};
 pub use pull::{DEFAULT_LEASE, DEFAULT_UNSETTLED, Pull, Pulled, Puller};
 pub use request::MAX_PENDING_REQUESTS;
 pub(crate) use serve::{Handler, Provided, Serving};
 
+use self::alerts::Alerting;
 use crate::{
     clock::Clock,
     config::{self, Config, ConfigError},
@@ -42,6 +50,8 @@ struct Inner {
     serving: Arc<Serving>,
     sources: Sources,
     failed: watch::Receiver<Option<DispatchError>>,
+    /// What looks after the app, if alerts are on.
+    alerting: OnceLock<Alerting>,
     requests: request::Requests,
 }
 
@@ -55,7 +65,8 @@ impl Bus {
         };
         let sources = Sources::start(sources, &outlet);
         let failed = serving.failed();
-        Self(Arc::new(Inner { serving, sources, failed, requests: request::Requests::default() }))
+        let (alerting, requests) = (OnceLock::new(), request::Requests::default());
+        Self(Arc::new(Inner { serving, sources, failed, alerting, requests }))
     }
 
     /// Takes over what a configuration file says, whenever that changes. What cannot be used changes nothing.

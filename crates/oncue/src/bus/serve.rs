@@ -360,7 +360,10 @@ impl Serving {
         self.closed.store(true, Ordering::Release);
         self.tell(phase);
         let mut served = self.served.lock().await;
-        self.owned.lock().clear();
+        let owned = std::mem::take(&mut *self.owned.lock());
+        owned.iter().for_each(|task| task.0.abort());
+        // They hold on to the transport, which is closed when this is over.
+        join_all(owned.into_iter().map(AbortOnDrop::join)).await;
         // What a change started meanwhile.
         self.tell(phase);
         join_all(served.running.drain(..).map(|running| running.task.join())).await;

@@ -69,6 +69,16 @@ pub enum DispatchError {
     },
 }
 
+impl DispatchError {
+    /// The subscription that stopped: a handler's id, or those of handlers joined by `after`, with `+` between them.
+    #[must_use]
+    pub fn handler(&self) -> &str {
+        match self {
+            Self::Consume { handler, .. } | Self::Settle { handler, .. } => handler,
+        }
+    }
+}
+
 /// How far a shutdown has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {

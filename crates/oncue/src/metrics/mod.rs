@@ -46,10 +46,11 @@ pub struct Sample {
 
 /// Counts and times of one handler; [merged](Self::merge), of several.
 ///
-/// An event counts once it is finished: acked or dead. Its Tᵢ runs from generation (from publishing, if it does not say
-/// when it was generated) until then. Its time *in the system* runs from publishing: the right measure where old events
-/// are published, whose age is not the system's doing. That is parted into *handling*, the attempt that finished the
-/// event, and *waiting*, all before: queues, failed attempts and the delays between them.
+/// An event counts once it is finished: acked or dead; a dead letter that is handled again counts again. Its Tᵢ runs
+/// from generation (from publishing, if it does not say when it was generated) until then. Its time *in the system* runs
+/// from publishing: the right measure where old events are published, whose age is not the system's doing. That is
+/// parted into *handling*, the attempt that finished the event, and *waiting*, all before: queues, failed attempts and
+/// the delays between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandlerStats {
     /// Events handled.

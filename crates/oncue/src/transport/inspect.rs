@@ -51,6 +51,30 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// Unknown topic or no event at this position; unreadable storage.
     fn handling(&self, topic: &str, position: Position) -> Result<Vec<EventHandling>, InspectError>;
+
+    /// How much is stored and may still be, and whether anything is taken at all.
+    fn storage(&self) -> StorageInfo;
+
+    /// Dead letters so far, of all subscriptions, also those that were resolved. Cheap: it is asked at every progress.
+    fn given_up(&self) -> u64;
+}
+
+/// The storage of a transport, as far as it knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StorageInfo {
+    /// What it takes, in bytes: whole segments, also where they are not full yet.
+    pub bytes: u64,
+    /// What the place where it lies can still take, in bytes; nothing if the transport does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free: Option<u64>,
+    /// Publishing is refused beyond so many bytes; nothing if there is no such limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Why nothing is written any more, if a write failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<String>,
+    /// It was closed.
+    pub closed: bool,
 }
 
 /// A topic as people see it.
@@ -136,7 +160,16 @@ pub struct SubscriptionInfo {
     pub retrying: u64,
     /// Dead letters.
     pub dead: u64,
-    /// When the oldest event was published that it is not through with; nothing if there is none.
+    /// Dead letters that later events of their key wait for.
+    pub holding: u64,
+    /// Keys whose later events wait for one of theirs: for its retry, or because it is a dead letter. Known by the
+    /// process that serves it, as is what follows from it.
+    pub parked_keys: u64,
+    /// So much waits behind parked keys that nothing new is read until some of them are through.
+    pub full: bool,
+    /// Since when the oldest event waits that it should be through with: when it was published or, if it was not to be
+    /// delivered before a time, that time. Nothing if there is none. What a dead letter holds does not count, nor what is
+    /// handled again after one.
     pub oldest: Option<Timestamp>,
     /// Events handed out and not settled.
     pub in_flight: u64,

@@ -12,7 +12,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use bytes::Bytes;
 
 pub use error::{ConsumeError, ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError};
-pub use inspect::{DeadLetter, EventHandling, FailedAttempt, Inspect, Stage, SubscriptionInfo, TopicInfo};
+pub use inspect::{DeadLetter, EventHandling, FailedAttempt, Inspect, Stage, StorageInfo, SubscriptionInfo, TopicInfo};
 pub use log::{LogTransport, LogUrl};
 /// Why a directory cannot be used, as [`OpenError::Directory`] tells.
 pub use oncue_log::storage::LockError;

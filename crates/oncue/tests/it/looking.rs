@@ -59,13 +59,13 @@ fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// What both tell of the subscriptions; whether they are attached, only the process itself knows.
+/// What both tell of the subscriptions; whether they are attached and how many keys wait, only the process itself knows.
 fn told(log: &dyn Inspect) -> Vec<String> {
-    let without_attached = |mut known: SubscriptionInfo| {
-        known.attached = false;
+    let known_to_both = |mut known: SubscriptionInfo| {
+        (known.attached, known.parked_keys) = (false, 0);
         serde_json::to_string(&known).unwrap()
     };
-    log.subscriptions().into_iter().map(without_attached).collect()
+    log.subscriptions().into_iter().map(known_to_both).collect()
 }
 
 fn of<'a>(handlings: &'a [EventHandling], id: &str) -> &'a EventHandling {

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test is to panic")]
 
+mod alerts;
 mod crash;
 mod delivery;
 mod handlers;
+mod health;
 mod looking;
+mod metrics;
 mod pull;
 mod request;
 mod retention;

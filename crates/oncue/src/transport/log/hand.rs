@@ -177,13 +177,41 @@ impl Hand {
     pub(super) fn only_holds(&self, next: u64) -> bool {
         let moves =
             !(self.in_flight.is_empty() && self.settling.is_empty() && self.ready.is_empty() && self.due.is_empty());
-        let read_to = if self.seat.is_some() { self.fed_to } else { self.cursor.offset() };
-        !moves && read_to >= next
+        !moves && self.read_to() >= next
+    }
+
+    /// Everything below was considered.
+    fn read_to(&self) -> u64 {
+        if self.seat.is_some() { self.fed_to } else { self.cursor.offset() }
     }
 
     /// Whether so much waits that nothing new may be read.
     pub(super) fn is_full(&self) -> bool {
         self.parked_keys >= MAX_PARKED_KEYS || self.waiting + self.ready.len() + self.due.len() >= MAX_WAITING
+    }
+
+    /// Keys whose later events wait for one of theirs.
+    pub(super) fn parked_keys(&self) -> usize {
+        self.parked_keys
+    }
+
+    /// The oldest event of those that `counts` lets count which could be handled now: it is handed out, ready, or not
+    /// read yet (`next` is the topic's end). What waits for a retry is known elsewhere, and what waits behind another
+    /// event of its key is younger than that one.
+    pub(super) fn oldest(&self, now: Timestamp, next: u64, counts: impl Fn(&u64) -> bool) -> Option<u64> {
+        let handed_out = self.in_flight.keys().copied().filter(&counts).min();
+        let of_class = |class: u8| {
+            let mut ready = self.ready.range((class, 0)..=(class, u64::MAX)).map(|(_, rank)| *rank);
+            match self.order {
+                Order::Lifo => ready.rev().map(|rank| !rank).find(&counts),
+                Order::Fifo | Order::Priority => ready.find(&counts),
+            }
+        };
+        let ready = (0..=MAX_PRIORITY).filter_map(of_class).min();
+        let due =
+            self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, place)| place.offset).filter(&counts).min();
+        let unread = Some(self.read_to()).filter(|offset| *offset < next);
+        [handed_out, ready, due, unread].into_iter().flatten().min()
     }
 
     /// Where an event stands, of those that wait.

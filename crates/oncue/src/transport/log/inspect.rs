@@ -20,7 +20,7 @@ use crate::{
     clock::Timestamp,
     event::Envelope,
     transport::{
-        DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start,
+        DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, StorageInfo,
         SubscriptionInfo, TopicInfo,
     },
 };
@@ -60,6 +60,9 @@ impl Inner {
             lag: state.settled.missing_below(next),
             retrying: state.failing.len() as u64,
             dead: state.dead.len() as u64,
+            holding: state.dead.values().filter(|dead| dead.hold).count() as u64,
+            parked_keys: 0,
+            full: false,
             oldest: None,
             in_flight: 0,
             stats: state.stats.clone(),
@@ -103,12 +106,15 @@ impl Inner {
 
     /// When the event at an offset was published.
     fn published(&self, topic: TopicId, offset: u64) -> Result<Option<Timestamp>, InspectError> {
+        Ok(self.first_event(topic, offset)?.map(|event| event.published()))
+    }
+
+    /// The first event from an offset on.
+    pub(super) fn first_event(&self, topic: TopicId, offset: u64) -> Result<Option<Envelope>, InspectError> {
         let mut cursor = self.log.cursor(topic, offset);
         let mut records = Vec::with_capacity(1);
         self.log.read(&mut cursor, 1, usize::MAX, &mut records).map_err(storage)?;
-        let envelope =
-            records.first().map(|record| Envelope::from_stored(&record.data)).transpose().map_err(storage)?;
-        Ok(envelope.map(|envelope| envelope.published()))
+        records.first().map(|record| Envelope::from_stored(&record.data)).transpose().map_err(storage)
     }
 
     /// The offset where a subscription of a topic begins.
@@ -168,18 +174,22 @@ impl Inspect for Inner {
                 .state
                 .known()
                 .map(|state| {
-                    let core = shared.attached.get(&state.about.number).and_then(Weak::upgrade);
-                    (TopicId(state.about.topic), state.settled.low(), core)
+                    let number = state.about.number;
+                    (number, TopicId(state.about.topic), shared.attached.get(&number).and_then(Weak::upgrade))
                 })
                 .collect();
             (infos, waiting)
         };
-        // Without the lock: the oldest events are read from the log, and what is handed out is locked before.
-        for (info, (topic, low, core)) in infos.iter_mut().zip(waiting) {
-            if info.lag > 0 {
-                info.oldest = self.published(topic, low).unwrap_or_default();
+        // Without the lock: what is handed out is locked before, and the oldest events are read from the log.
+        for (info, (number, topic, core)) in infos.iter_mut().zip(waiting) {
+            if let Some(core) = &core {
+                let hand = core.hand.lock();
+                (info.in_flight, info.parked_keys) = (hand.in_flight.len() as u64, hand.parked_keys() as u64);
+                info.full = hand.is_full();
             }
-            info.in_flight = core.map_or(0, |core| core.hand.lock().in_flight.len() as u64);
+            if info.lag > 0 {
+                info.oldest = self.waits_since(number, topic, core.as_deref()).unwrap_or_default();
+            }
         }
         infos
     }
@@ -233,7 +243,8 @@ impl Inspect for Inner {
 
     fn browse(&self, topic: &str, from: u64, limit: usize) -> Result<Vec<(Position, Envelope)>, InspectError> {
         let topic = self.topics.get(topic).ok_or_else(|| InspectError::UnknownTopic(topic.to_owned()))?;
-        let mut cursor = self.log.cursor(topic.id, from);
+        let (first, _) = self.offsets(topic.id);
+        let mut cursor = self.log.cursor(topic.id, from.max(first));
         let mut records = Vec::new();
         self.log.read(&mut cursor, limit, usize::MAX, &mut records).map_err(storage)?;
         let event = |record: oncue_log::Record| {
@@ -249,6 +260,21 @@ impl Inspect for Inner {
 
     fn remembered(&self, subscription: &str) -> Option<Bytes> {
         self.shared.lock().state.find(subscription)?.remembered.clone()
+    }
+
+    fn storage(&self) -> StorageInfo {
+        StorageInfo {
+            bytes: self.stored_bytes(),
+            // A file system that does not answer is one that does not know.
+            free: self.log.free_bytes().unwrap_or_default(),
+            limit: self.url.max_bytes,
+            fenced: self.log.fenced(),
+            closed: self.log.is_closed(),
+        }
+    }
+
+    fn given_up(&self) -> u64 {
+        self.shared.lock().state.known().map(|state| state.stats.dead).sum()
     }
 
     fn topics(&self) -> Vec<TopicInfo> {

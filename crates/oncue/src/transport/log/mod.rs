@@ -23,6 +23,7 @@ mod state;
 mod tail;
 mod topics;
 mod url;
+mod waiting;
 
 use std::{
     collections::HashMap,

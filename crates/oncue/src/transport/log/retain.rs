@@ -124,6 +124,11 @@ impl Inner {
 
     /// Whether the log holds as much as it may.
     pub(super) fn is_full(&self) -> bool {
-        self.url.max_bytes.is_some_and(|max| self.log.stats().segments.saturating_mul(self.segment_bytes) > max)
+        self.url.max_bytes.is_some_and(|max| self.stored_bytes() > max)
+    }
+
+    /// What the segments of the log take.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.log.stats().segments.saturating_mul(self.segment_bytes)
     }
 }

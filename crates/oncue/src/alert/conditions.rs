@@ -1,0 +1,281 @@
+//! What is wrong now, judged by what is seen now and what was seen before.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use super::{AlertKind, Alerts, Condition, RetryStorm};
+use crate::{
+    clock::Timestamp,
+    transport::{StorageInfo, SubscriptionInfo},
+};
+
+/// Into how many steps the window of a retry storm is parted: what a subscription remembers of it.
+const STEPS: u32 = 12;
+
+/// What an app sees when it looks at itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Observation {
+    pub(crate) subscriptions: Vec<(SubscriptionInfo, Served)>,
+    pub(crate) storage: StorageInfo,
+    /// The transport's URL: whom the storage is of.
+    pub(crate) url: String,
+    /// The handler that stopped first, and why.
+    pub(crate) stopped: Option<(String, String)>,
+    /// What other things say of themselves.
+    pub(crate) watched: Vec<Condition>,
+}
+
+/// Who serves a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// A handler of this process.
+    Running,
+    /// A handler of the app, which is paused or stopped.
+    Paused,
+    /// Nobody.
+    Detached,
+}
+
+/// A condition that holds.
+#[derive(Clone, Debug)]
+pub(super) struct Holding {
+    pub(super) condition: Condition,
+    pub(super) since: Timestamp,
+    /// Grows when there is more of it to tell.
+    pub(super) count: u64,
+    /// It is about a reader of the alerts topic: to be logged, not published.
+    pub(super) quiet: bool,
+}
+
+/// What is remembered from look to look.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory(BTreeMap<String, Measured>);
+
+/// What is remembered of one subscription.
+#[derive(Clone, Debug)]
+struct Measured {
+    served: Option<Served>,
+    /// Since when its waiting counts.
+    watched: Timestamp,
+    oldest: Option<Timestamp>,
+    attempts: Attempts,
+}
+
+impl Memory {
+    /// The waiting of a subscription counts from `since` on: it was stuck before the app started again.
+    pub(super) fn was_stuck(&mut self, subscription: &str, since: Timestamp) {
+        let measured = Measured { served: None, watched: since, oldest: None, attempts: Attempts::default() };
+        self.0.insert(subscription.to_owned(), measured);
+    }
+
+    /// The conditions that hold, and when time alone may make one hold or end.
+    pub(super) fn conditions(
+        &mut self,
+        seen: &Observation,
+        now: Timestamp,
+        settings: &Alerts,
+    ) -> (Vec<Holding>, Option<Timestamp>) {
+        let mut found = Found { settings, now, holding: Vec::new(), next: None };
+        self.0.retain(|id, _| seen.subscriptions.iter().any(|(info, _)| info.id == *id));
+        for (info, served) in &seen.subscriptions {
+            let fresh = || Measured { served: None, watched: now, oldest: None, attempts: Attempts::default() };
+            let measured = self.0.entry(info.id.clone()).or_insert_with(fresh);
+            found.of_subscription(info, *served, measured);
+        }
+        found.of_storage(&seen.storage, &seen.url);
+        if let Some((handler, reason)) = &seen.stopped {
+            // Handlers that are joined stop together, under their joined name.
+            let reads_alerts =
+                |part: &str| seen.subscriptions.iter().any(|(info, _)| info.id == part && info.topic == settings.topic);
+            let quiet = handler.split('+').any(reads_alerts);
+            found.add(quiet, 0, (AlertKind::HandlerStopped, handler), (1, 1), reason.clone());
+        }
+        for condition in &seen.watched {
+            found.holding.push(Holding { condition: condition.clone(), since: now, count: 0, quiet: false });
+        }
+        (found.holding, found.next)
+    }
+}
+
+/// What is found at one look.
+struct Found<'a> {
+    settings: &'a Alerts,
+    now: Timestamp,
+    holding: Vec<Holding>,
+    next: Option<Timestamp>,
+}
+
+impl Found<'_> {
+    fn add(
+        &mut self,
+        quiet: bool,
+        count: u64,
+        (kind, subject): (AlertKind, &str),
+        (value, threshold): (u64, u64),
+        text: String,
+    ) {
+        let condition = Condition { kind, subject: subject.to_owned(), value, threshold, text };
+        self.holding.push(Holding { condition, since: self.now, count, quiet });
+    }
+
+    fn wake_at(&mut self, at: Timestamp) {
+        self.next = Some(self.next.map_or(at, |known| known.min(at)));
+    }
+
+    fn of_subscription(&mut self, info: &SubscriptionInfo, served: Served, measured: &mut Measured) {
+        let (id, settings) = (&info.id, self.settings);
+        let quiet = info.topic == settings.topic;
+        self.waiting(info, served, measured);
+        if settings.dead_letters && info.dead > 0 {
+            let held =
+                if info.holding > 0 { format!(", {} of them hold their keys", info.holding) } else { String::new() };
+            let text = format!("`{id}` has {}{held}: redrive or discard them", counted(info.dead, "dead letter"));
+            self.add(quiet, info.stats.dead, (AlertKind::DeadLetter, id), (info.dead, 1), text);
+        }
+        if let Some(most) = settings.lag {
+            if info.lag >= most {
+                let text = format!("{} wait for `{id}`; {most} are too many", counted(info.lag, "event"));
+                self.add(quiet, 0, (AlertKind::Lag, id), (info.lag, most), text);
+            }
+            if served != Served::Running {
+                // Nobody reads, so nothing tells when more has come.
+                self.wake_at(self.now.after(settings.every));
+            }
+        }
+        if info.full {
+            let keys = counted(info.parked_keys, "key");
+            let text =
+                format!("`{id}` reads nothing new: {keys} wait for a retry or a dead letter, with all behind them");
+            self.add(quiet, 0, (AlertKind::Parked, id), (info.parked_keys, info.parked_keys), text);
+        }
+        if let Some(storm) = settings.retry_storm {
+            let failed = info.stats.retried.saturating_add(info.stats.dead);
+            let all = info.stats.acked.saturating_add(failed);
+            let (all, failed) = measured.attempts.within(storm.window, Looked { at: self.now, all, failed });
+            self.storm(info, quiet, storm, (all, failed));
+        }
+    }
+
+    /// Whether its oldest event waits for too long.
+    fn waiting(&mut self, info: &SubscriptionInfo, served: Served, measured: &mut Measured) {
+        let went_back = measured.oldest.zip(info.oldest).is_some_and(|(before, oldest)| oldest < before);
+        if went_back || measured.served.is_some_and(|before| before != served) {
+            // It began anew, or is served again: what is old is not its fault.
+            measured.watched = self.now;
+        }
+        measured.served = Some(served);
+        measured.oldest = info.oldest;
+        measured.watched = measured.watched.min(self.now);
+        let Some((longest, oldest)) = self.settings.stuck_after.zip(info.oldest) else { return };
+        if served == Served::Paused {
+            return;
+        }
+        let since = oldest.max(measured.watched);
+        if since.after(longest) > self.now {
+            self.wake_at(since.after(longest));
+            return;
+        }
+        let (id, quiet) = (&info.id, info.topic == self.settings.topic);
+        if served == Served::Detached {
+            let waiting = counted(info.lag, "event");
+            let text = format!("no handler serves `{id}`, and {waiting} wait for it: serve it, or remove it");
+            self.add(quiet, 0, (AlertKind::Detached, id), (info.lag, 1), text);
+        } else {
+            let waits = self.now.since(oldest).as_secs();
+            let text = format!("`{id}` is stuck: its oldest event has waited since {oldest}");
+            self.add(quiet, 0, (AlertKind::Stuck, id), (waits, longest.as_secs()), text);
+        }
+        if let Some(added) = self.holding.last_mut() {
+            added.since = since;
+        }
+    }
+
+    fn storm(&mut self, info: &SubscriptionInfo, quiet: bool, storm: RetryStorm, (all, failed): (u64, u64)) {
+        let percent = failed.saturating_mul(100).checked_div(all).unwrap_or(0);
+        if all < storm.attempts.max(1) || percent < storm.percent {
+            return;
+        }
+        let (id, window) = (&info.id, storm.window.as_secs());
+        let text = format!("`{id}`: {failed} of {all} attempts of the last {window} s failed");
+        self.add(quiet, 0, (AlertKind::RetryStorm, id), (percent, storm.percent), text);
+        // It ends by itself, when the window has passed.
+        self.wake_at(self.now.after(self.settings.every));
+    }
+
+    fn of_storage(&mut self, storage: &StorageInfo, url: &str) {
+        let Some(least) = self.settings.disk_free_below else { return };
+        let below_limit = storage.limit.map(|limit| limit.saturating_sub(storage.bytes));
+        let Some(free) = storage.free.into_iter().chain(below_limit).min() else { return };
+        // Others fill a disk too, so nothing tells.
+        self.wake_at(self.now.after(self.settings.every));
+        if free < least {
+            let text = format!("{url}: room for {free} bytes is left, {least} is the least that should be");
+            self.add(false, 0, (AlertKind::Disk, url), (free, least), text);
+        }
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// The attempts of a subscription at looks of the past: the newest one, and others at least a step apart.
+#[derive(Clone, Debug, Default)]
+struct Attempts(VecDeque<Looked>);
+
+/// Attempts so far, at one look.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    at: Timestamp,
+    all: u64,
+    failed: u64,
+}
+
+impl Attempts {
+    /// All and failed attempts within the window (and up to a step before it) at a new look.
+    fn within(&mut self, window: Duration, new: Looked) -> (u64, u64) {
+        let looks = &mut self.0;
+        if looks.back().is_some_and(|newest| newest.all > new.all || newest.failed > new.failed || newest.at > new.at) {
+            // It was made anew, or the clock stepped back.
+            looks.clear();
+        }
+        if let [.., before, newest] = looks.make_contiguous()
+            && newest.at.since(before.at) < window / STEPS
+        {
+            looks.pop_back();
+        }
+        looks.push_back(new);
+        while looks.get(1).is_some_and(|second| second.at.after(window) <= new.at) {
+            looks.pop_front();
+        }
+        looks.front().map_or((0, 0), |first| (new.all - first.all, new.failed - first.failed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_counted_within_the_window_and_memory_is_bounded() {
+        let window = Duration::from_secs(60);
+        let mut attempts = Attempts::default();
+        let mut within = |second: i64, all, failed| {
+            let at = Timestamp::from_micros(second * 1_000_000);
+            let counted = attempts.within(window, Looked { at, all, failed });
+            assert!(attempts.0.len() <= STEPS as usize + 3, "{}", attempts.0.len());
+            counted
+        };
+        assert_eq!(within(0, 1_000, 900), (0, 0), "what was before the first look does not count");
+        for second in 1..=60 {
+            assert_eq!(within(second, 1_000 + second as u64, 900), (second as u64, 0));
+        }
+        let (all, _) = within(120, 1_120, 900);
+        assert!((60..=65).contains(&all), "{all} in 60 s and a step");
+        assert_eq!(within(4_000, 1_120, 900), (0, 0), "long ago");
+        assert_eq!(within(4_001, 1_130, 910), (10, 10));
+        assert_eq!(within(4_002, 5, 5), (0, 0), "removed and made anew");
+    }
+}
