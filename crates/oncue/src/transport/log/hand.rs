@@ -53,6 +53,8 @@ pub(super) struct Hand {
     keys: NumberMap<Key>,
     parked_keys: usize,
     waiting: usize,
+    /// Settle batches that are being written: the keys of their events have not gone on yet.
+    pub(super) closing: usize,
     /// The instances that share the subscription, each with its waker if it waits.
     consumers: Vec<(ConsumerId, Option<Waker>)>,
     next_consumer: ConsumerId,
@@ -105,6 +107,7 @@ impl Hand {
             keys: NumberMap::default(),
             parked_keys: 0,
             waiting: 0,
+            closing: 0,
             consumers: Vec::new(),
             next_consumer: 0,
         }
@@ -148,7 +151,8 @@ impl Hand {
 
     /// Whether all that is left below `next` waits behind dead letters that hold their keys.
     pub(super) fn only_holds(&self, next: u64) -> bool {
-        self.cursor.offset() >= next && self.in_flight.is_empty() && self.ready.is_empty() && self.due.is_empty()
+        let nothing_goes_on = self.in_flight.is_empty() && self.closing == 0;
+        self.cursor.offset() >= next && nothing_goes_on && self.ready.is_empty() && self.due.is_empty()
     }
 
     /// Whether so much waits that nothing new may be read.

@@ -45,6 +45,19 @@ struct Afterwards {
     outcomes: Vec<(SubscriptionNumber, u64)>,
 }
 
+/// Lets keys go on when it is dropped: as soon as the batch is durable, or nobody waits for that any more, because the
+/// instance that settled it has gone. Others that share the subscription would else wait for its keys for ever.
+struct Ending {
+    core: Arc<Core>,
+    afterwards: Afterwards,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.core.afterwards(&self.afterwards);
+    }
+}
+
 /// The attempt to write happens here and now; only a full log, and durability, are waited for.
 pub(super) fn settle(
     core: &Arc<Core>,
@@ -54,23 +67,21 @@ pub(super) fn settle(
     let core = Arc::clone(core);
     let mut tried = core.try_settle(consumer, &batch);
     async move {
-        let afterwards = loop {
+        let ending = loop {
             match tried {
-                Ok(afterwards) => break afterwards,
+                Ok(ending) => break ending,
                 Err(AppendError::Full) => core.inner.space().await.map_err(SettleError::Fenced)?,
                 Err(failed) => return Err(error(failed)),
             }
             tried = core.try_settle(consumer, &batch);
         };
-        core.inner.durable(afterwards.end).await.map_err(SettleError::Fenced)?;
-        core.afterwards(&afterwards);
-        Ok(())
+        core.inner.durable(ending.afterwards.end).await.map_err(SettleError::Fenced)
     }
     .boxed()
 }
 
 impl Core {
-    fn try_settle(&self, consumer: ConsumerId, batch: &[Settlement]) -> Result<Afterwards, AppendError> {
+    fn try_settle(self: &Arc<Self>, consumer: ConsumerId, batch: &[Settlement]) -> Result<Ending, AppendError> {
         let histories = self.histories(batch)?;
         let mut hand = self.hand.lock();
         let mut shared = self.inner.shared.lock();
@@ -97,7 +108,8 @@ impl Core {
             self.close(&mut hand, shared, (consumer, settlement), &mut afterwards);
         }
         self.inner.checkpoint_if_due(shared);
-        Ok(afterwards)
+        hand.closing += 1;
+        Ok(Ending { core: Arc::clone(self), afterwards })
     }
 
     /// The settlements that count: of an event that this consumer was given, for a member that has not settled it.
@@ -270,6 +282,7 @@ impl Core {
     fn afterwards(&self, afterwards: &Afterwards) {
         {
             let mut hand = self.hand.lock();
+            hand.closing -= 1;
             for (key, offset) in &afterwards.through {
                 hand.landed(*key);
                 hand.unpark(*key, *offset);
