@@ -166,7 +166,7 @@ impl Inspect for Inner {
     }
 
     fn unsettled(&self) -> u64 {
-        let served: Vec<(u64, u64, Option<Arc<Core>>)> = {
+        let (end, served): (Lsn, Vec<(u64, u64, Option<Arc<Core>>)>) = {
             let shared = self.shared.lock();
             if self.log.durable() < shared.end {
                 // Something is being written: events that were emitted are not counted yet.
@@ -180,14 +180,16 @@ impl Inspect for Inner {
                 let again = state.redriven.keys().filter(|offset| state.settled.contains(**offset)).count();
                 Some((state.settled.missing_below(next) + again as u64, next, core))
             });
-            served.collect()
+            (shared.end, served.collect())
         };
         // Without the lock: what is handed out is locked before.
         let left = |(unsettled, next, core): (u64, u64, Option<Arc<Core>>)| match core {
             Some(core) if unsettled > 0 && core.hand.lock().only_holds(next) => 0,
             _ => unsettled,
         };
-        served.into_iter().map(left).sum()
+        let unsettled = served.into_iter().map(left).sum();
+        // What was settled meanwhile looks as if nothing were left, and may have emitted events.
+        if unsettled == 0 && self.shared.lock().end != end { 1 } else { unsettled }
     }
 
     fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>, InspectError> {
