@@ -16,7 +16,7 @@ use oncue::{
 };
 use parking_lot::Mutex;
 
-use crate::{Factory, Failure, Step, Tier, Verdict};
+use crate::{Factory, Failure, Step, Tier, Verdict, tap};
 
 /// How often a wait looks whether a handler stopped: that ends it with the cause instead of the deadline.
 const LOOK: Duration = Duration::from_millis(50);
@@ -37,6 +37,7 @@ pub struct Bench {
     opened: Mutex<BTreeSet<String>>,
     transports: Mutex<Vec<Weak<dyn Transport>>>,
     waiting: Mutex<BTreeMap<u64, String>>,
+    skipped: Mutex<Option<String>>,
     untested: Mutex<Vec<String>>,
     notes: Mutex<Vec<String>>,
 }
@@ -49,6 +50,7 @@ impl Bench {
             opened: Mutex::default(),
             transports: Mutex::default(),
             waiting: Mutex::default(),
+            skipped: Mutex::default(),
             untested: Mutex::default(),
             notes: Mutex::default(),
         }
@@ -204,6 +206,20 @@ impl Bench {
         Ok(self.wait(what, bus.publish_all(DEFAULT_TOPIC, events, None)).await?)
     }
 
+    /// An app on a transport that others use too: its shutdown closes nothing for them.
+    pub fn app_beside(&self, transport: &Arc<dyn Transport>) -> App {
+        App::with_transport(tap::connection(Arc::clone(transport)), self.setup.clock.clone())
+    }
+
+    /// Says that nothing of the case can be asked here, and why: it counts as skipped.
+    ///
+    /// # Errors
+    /// None: so that a case can end with it.
+    pub fn skip(&self, why: impl Into<String>) -> Result<(), Failure> {
+        *self.skipped.lock() = Some(why.into());
+        Ok(())
+    }
+
     /// Says that a part of the case cannot be asked of any transport yet: the case counts as skipped, if the rest held.
     pub fn untested(&self, what: impl Into<String>) {
         self.untested.lock().push(what.into());
@@ -215,6 +231,9 @@ impl Bench {
     }
 
     pub(crate) fn verdict(&self) -> (Verdict, String) {
+        if let Some(why) = self.skipped.lock().clone() {
+            return (Verdict::Skipped, why);
+        }
         let (untested, notes) = (self.untested.lock(), self.notes.lock());
         if untested.is_empty() {
             return (Verdict::Passed, notes.join("; "));

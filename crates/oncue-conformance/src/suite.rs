@@ -100,13 +100,13 @@ impl Suite {
     /// For `memory:`.
     #[must_use]
     pub fn memory() -> Self {
-        Self::new("memory:", Urls::Memory)
+        Self::new("memory:", Urls::Memory).instances(true)
     }
 
     /// For `file:`, in subdirectories of this one.
     #[must_use]
     pub fn file(directory: impl Into<PathBuf>) -> Self {
-        Self::new("file:", Urls::File(directory.into()))
+        Self::new("file:", Urls::File(directory.into())).instances(true)
     }
 
     /// The clock that transports, apps and deadlines go by; the system's without this.
@@ -123,7 +123,7 @@ impl Suite {
         self
     }
 
-    /// Whether several instances can serve one subscription; not without this.
+    /// Whether several instances on one transport can share a subscription; not without this.
     #[must_use]
     pub fn instances(mut self, several: bool) -> Self {
         self.instances = several;

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Most events of a subscription that the bus holds.
-const MOST_EVENTS: usize = 4_096;
+pub(super) const MOST_EVENTS: usize = 4_096;
 /// Most bytes of them, but for a last event.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 
