@@ -4,7 +4,7 @@ use oncue::transport::Capabilities;
 
 use crate::{
     Case, Needs,
-    cases::{envelope, failure, flow, graph, groups, lifecycle, order, outcome, publish, restart, run_time, size, state},
+    cases::{envelope, failure, filter, flow, graph, groups, lifecycle, order, outcome, publish, redrive, replay, restart, run_time, size, state},
 };
 
 /// How many cases there are.
@@ -28,10 +28,6 @@ fn deduplicates(capabilities: &Capabilities) -> Option<&'static str> {
 
 fn no_schedule(_: &Capabilities) -> Option<&'static str> {
     Some("no way to delay, expire or prioritise an event yet, and no LIFO order")
-}
-
-fn no_start_at_a_time(_: &Capabilities) -> Option<&'static str> {
-    Some("no way to start a subscription from a time or a position yet")
 }
 
 macro_rules! case {
@@ -79,7 +75,7 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(23 "batches: published, consumed, one failing item" ["P4"] nothing publish::batch),
     case!(24 "subscribe and unsubscribe at run time" ["D11"] nothing run_time::subscribe),
     case!(25 "source, correlation, trace" ["D14"] nothing envelope::lineage),
-    case!(26 "filters" ["D1"]),
+    case!(26 "filters" ["D1"] nothing filter::filters_hold),
     case!(27 "CloudEvents: binary, structured, malformed, foreign" ["P5" "D18"] nothing envelope::cloud_events),
     case!(28 "oversized is rejected, large is delivered" ["P5"] nothing size::large),
     case!(29 "health" ["D16"]),
@@ -87,9 +83,9 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(31 "graceful shutdown under load" ["D12" "S1"] nothing lifecycle::shutdown_under_load),
     case!(32 "the suite ten times in parallel" ["D1"]),
     case!(33 "kill at random points" ["S1"]),
-    case!(34 "replay from a time" ["D9"] no_start_at_a_time),
+    case!(34 "replay from a time" ["D9"] history replay::replay),
     case!(35 "memory is bounded with a stalled consumer" ["P6" "D8"] nothing flow::stalled),
-    case!(36 "order across redelivery, held dead letter, redrive" ["D2" "D6"]),
+    case!(36 "order across redelivery, held dead letter, redrive" ["D2" "D6"] nothing redrive::dead_letters),
     case!(37 "a hot key does not slow others" ["D3"] nothing order::hot_key),
     case!(38 "`after`: diamond, failing branch, dead-lettered branch" ["D10" "D2"] nothing graph::after),
     case!(39 "published twice, delivered once" ["P3"] deduplicates publish::twice),

@@ -2,6 +2,7 @@
 
 pub mod envelope;
 pub mod failure;
+pub mod filter;
 pub mod flow;
 pub mod graph;
 pub mod groups;
@@ -9,6 +10,8 @@ pub mod lifecycle;
 pub mod order;
 pub mod outcome;
 pub mod publish;
+pub mod redrive;
+pub mod replay;
 pub mod restart;
 pub mod run_time;
 pub mod size;

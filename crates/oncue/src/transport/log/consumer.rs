@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
-use oncue_log::Record;
+use oncue_log::{Lsn, Record};
 use parking_lot::Mutex;
 
 use super::{
@@ -33,6 +33,8 @@ use crate::{
 
 /// Schedules are wall time, and the wall clock may be stepped: it is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// What is being written is looked for again after this.
+const MOMENT: Duration = Duration::from_millis(1);
 /// Records read from the log at once.
 const READ_RECORDS: usize = 512;
 
@@ -184,7 +186,11 @@ impl Core {
                 && bytes < room.bytes
                 && let Some(offset) = hand.pop_ready()
             {
-                let record = self.read_again(hand, offset)?;
+                let Some(record) = self.read_again(hand, offset)? else {
+                    let place = hand.place(offset, &Envelope::blank());
+                    hand.due.insert((now.after(MOMENT), place));
+                    continue;
+                };
                 bytes += record.data.len();
                 records.push(record);
             }
@@ -278,11 +284,11 @@ impl Core {
     }
 
     /// Reads one event that was passed by before. Events that waited behind one another are near each other: one cursor
-    /// goes from the one to the next.
-    fn read_again(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {
+    /// goes from the one to the next. Nothing if it cannot be read yet.
+    fn read_again(&self, hand: &mut Hand, offset: u64) -> Result<Option<Record>, ConsumeError> {
         const NEAR: u64 = 256;
-        if let Some(record) = self.read_redriven(offset)? {
-            return Ok(record);
+        if let Some(lsn) = self.redriven(offset) {
+            return if self.inner.is_durable(lsn) { self.read_redriven(offset, lsn).map(Some) } else { Ok(None) };
         }
         let known = hand.again.take();
         let near = known.filter(|cursor| cursor.offset() <= offset && offset - cursor.offset() < NEAR);
@@ -296,7 +302,7 @@ impl Core {
             }
         }
         hand.again = Some(cursor);
-        read.pop().filter(|record| record.offset == offset).ok_or_else(|| {
+        read.pop().filter(|record| record.offset == offset).map(Some).ok_or_else(|| {
             ConsumeError::Storage(format!(
                 "topic `{}`: event {offset} is gone although it is not settled",
                 self.topic.name
@@ -304,23 +310,24 @@ impl Core {
         })
     }
 
-    /// An event that is handled again is read from its copy: the topic may have dropped it, and it may have been edited.
-    fn read_redriven(&self, offset: u64) -> Result<Option<Record>, ConsumeError> {
-        let lsn = {
-            let shared = self.inner.shared.lock();
-            let of_member = |number: &SubscriptionNumber| {
-                let state = &shared.state.subscriptions[*number as usize];
-                state.redriven.get(&offset).copied()
-            };
-            self.numbers.iter().find_map(of_member)
+    /// The record of an event that is handled again.
+    fn redriven(&self, offset: u64) -> Option<Lsn> {
+        let shared = self.inner.shared.lock();
+        let of_member = |number: &SubscriptionNumber| {
+            let state = &shared.state.subscriptions[*number as usize];
+            state.redriven.get(&offset).copied()
         };
-        let Some(lsn) = lsn else { return Ok(None) };
+        self.numbers.iter().find_map(of_member)
+    }
+
+    /// An event that is handled again is read from its copy: the topic may have dropped it, and it may have been edited.
+    fn read_redriven(&self, offset: u64, lsn: Lsn) -> Result<Record, ConsumeError> {
         let again = self.inner.redriven(lsn).map_err(|error| ConsumeError::Storage(error.to_string()))?;
         let data = again.envelope.to_stored();
         let topic = self.topic.id;
         let kind = oncue_log::KIND_EVENT;
         let (partition, time) = (again.about.partition, again.envelope.published().as_micros());
-        Ok(Some(Record { lsn, kind, topic, partition, offset, time, data }))
+        Ok(Record { lsn, kind, topic, partition, offset, time, data })
     }
 
     /// Hands one event out, or lets it wait, or passes it by. `again`: it waited before.

@@ -76,6 +76,7 @@ impl Inner {
     ) -> Result<(Change, Resolved), ControlError> {
         let offset = position.offset();
         let entry = self.shared.lock().state.subscriptions[number as usize].dead.get(&offset).copied();
+        let entry = entry.filter(|entry| self.is_durable(entry.lsn));
         let gone = || ControlError::NoDeadLetter { subscription: subscription.to_owned(), position };
         let dead = self.dead_record(entry.ok_or_else(gone)?.lsn);
         let dead = dead.map_err(|error| ControlError::Storage(error.to_string()))?;

@@ -47,7 +47,7 @@ impl Inner {
             attached,
             lag: state.settled.missing_below(next),
             retrying: state.failing.len() as u64,
-            dead: state.dead.len() as u64,
+            dead: state.dead.values().filter(|dead| self.is_durable(dead.lsn)).count() as u64,
             oldest: None,
             in_flight: 0,
             stats: state.stats.clone(),
@@ -63,6 +63,11 @@ impl Inner {
             holds: dead.about.hold,
             history: dead.about.history,
         })
+    }
+
+    /// Whether a record that was appended can be read.
+    pub(super) fn is_durable(&self, lsn: Lsn) -> bool {
+        lsn < self.log.durable()
     }
 
     pub(super) fn dead_record(&self, lsn: Lsn) -> Result<Dead, InspectError> {
@@ -196,7 +201,8 @@ impl Inspect for Inner {
         let entries: Vec<DeadEntry> = {
             let shared = self.shared.lock();
             let state = shared.state.find(subscription).ok_or_else(|| Self::unknown(subscription))?;
-            state.dead.values().copied().collect()
+            // One that is being written cannot be read yet.
+            state.dead.values().filter(|dead| self.is_durable(dead.lsn)).copied().collect()
         };
         entries.into_iter().map(|entry| self.dead_letter(entry)).collect()
     }
