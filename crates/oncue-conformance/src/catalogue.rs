@@ -4,7 +4,10 @@ use oncue::transport::Capabilities;
 
 use crate::{
     Case, Needs,
-    cases::{envelope, failure, filter, flow, graph, groups, lifecycle, order, outcome, publish, redrive, replay, restart, run_time, size, state},
+    cases::{
+        batches, envelope, failure, filter, flow, graph, groups, lifecycle, order, outcome, publish, redrive, replay,
+        restart, run_time, schedule, size, state,
+    },
 };
 
 /// How many cases there are.
@@ -24,10 +27,6 @@ fn history(capabilities: &Capabilities) -> Option<&'static str> {
 
 fn deduplicates(capabilities: &Capabilities) -> Option<&'static str> {
     (!capabilities.deduplicates).then_some("it does not recognise duplicates: use the inbox")
-}
-
-fn no_schedule(_: &Capabilities) -> Option<&'static str> {
-    Some("no way to delay, expire or prioritise an event yet, and no LIFO order")
 }
 
 macro_rules! case {
@@ -71,8 +70,8 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(19 "in flight is bounded: busy, then stop, then resume" ["D8"] nothing flow::busy),
     case!(20 "pause, resume" ["D11"] nothing run_time::pause),
     case!(21 "request and reply" ["D15"]),
-    case!(22 "delay, time to live, priority, LIFO" ["D3" "D13"] no_schedule),
-    case!(23 "batches: published, consumed, one failing item" ["P4"] nothing publish::batch),
+    case!(22 "delay, time to live, priority, LIFO" ["D3" "D13"] nothing schedule::schedule),
+    case!(23 "batches: published, consumed, one failing item" ["P4" "D2"] nothing batches::batches),
     case!(24 "subscribe and unsubscribe at run time" ["D11"] nothing run_time::subscribe),
     case!(25 "source, correlation, trace" ["D14"] nothing envelope::lineage),
     case!(26 "filters" ["D1"] nothing filter::filters_hold),

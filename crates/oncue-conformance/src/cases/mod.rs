@@ -1,5 +1,6 @@
 //! The cases, grouped by what they are about.
 
+pub mod batches;
 pub mod envelope;
 pub mod failure;
 pub mod filter;
@@ -14,5 +15,6 @@ pub mod redrive;
 pub mod replay;
 pub mod restart;
 pub mod run_time;
+pub mod schedule;
 pub mod size;
 pub mod state;

@@ -79,12 +79,7 @@ fn given(seen: &Seen, handler: &str, from: usize) -> Vec<u32> {
 }
 
 /// A subscription that was reset just before a crash begins there after it, and goes on with what comes.
-async fn survives(
-    bench: &Bench,
-    bus: Bus,
-    seen: &Seen,
-    stood: &[(Position, Timestamp)],
-) -> Result<(), Failure> {
+async fn survives(bench: &Bench, bus: Bus, seen: &Seen, stood: &[(Position, Timestamp)]) -> Result<(), Failure> {
     if !bench.capabilities().durable {
         return bench.shutdown(bus).await;
     }

@@ -33,8 +33,6 @@ use crate::{
 
 /// Schedules are wall time, and the wall clock may be stepped: it is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// What is being written is looked for again after this.
-const MOMENT: Duration = Duration::from_millis(1);
 /// Records read from the log at once.
 const READ_RECORDS: usize = 512;
 
@@ -179,7 +177,8 @@ impl Core {
     ) -> Result<(), ConsumeError> {
         // Read first, decide then: nobody waits for the disk behind the lock that deciding takes.
         let mut records = std::mem::take(&mut hand.records);
-        while room.events > 0 && room.bytes > 0 && hand.has_ready() {
+        let mut being_written = false;
+        while room.events > 0 && room.bytes > 0 && hand.has_ready() && !being_written {
             records.clear();
             let mut bytes = 0;
             while records.len() < room.events.min(READ_RECORDS)
@@ -187,9 +186,10 @@ impl Core {
                 && let Some(offset) = hand.pop_ready()
             {
                 let Some(record) = self.read_again(hand, offset)? else {
-                    let place = hand.place(offset, &Envelope::blank());
-                    hand.due.insert((now.after(MOMENT), place));
-                    continue;
+                    // It is being written. Those behind it wait too: they may be of its key.
+                    hand.make_ready(hand.place(offset, &Envelope::blank()));
+                    being_written = true;
+                    break;
                 };
                 bytes += record.data.len();
                 records.push(record);
