@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
 use oncue::{
     App, Bus, Clock, Envelope, Receipt,
     event::DEFAULT_TOPIC,
@@ -16,12 +16,13 @@ use oncue::{
 };
 use parking_lot::Mutex;
 
-use crate::{Factory, Failure, Step, Tier, Verdict, tap};
+use crate::{Disturbance, Factory, Failure, Intruder, Opened, Step, Tier, Verdict, tap};
 
 /// How often a wait looks whether a handler stopped: that ends it with the cause instead of the deadline.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What all cases of a run share.
+#[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) factory: Arc<dyn Factory>,
     pub(crate) clock: Clock,
@@ -36,6 +37,8 @@ pub struct Bench {
     place: String,
     opened: Mutex<BTreeSet<String>>,
     transports: Mutex<Vec<Weak<dyn Transport>>>,
+    /// Benches of cases that this one runs.
+    inner: Mutex<Vec<Arc<Bench>>>,
     waiting: Mutex<BTreeMap<u64, String>>,
     skipped: Mutex<Option<String>>,
     untested: Mutex<Vec<String>>,
@@ -49,6 +52,7 @@ impl Bench {
             place,
             opened: Mutex::default(),
             transports: Mutex::default(),
+            inner: Mutex::default(),
             waiting: Mutex::default(),
             skipped: Mutex::default(),
             untested: Mutex::default(),
@@ -73,7 +77,12 @@ impl Bench {
 
     /// A size: the first in the fast tier, the second in the full one.
     pub fn size(&self, fast: u32, full: u32) -> u32 {
-        if self.setup.tier == Tier::Full { full } else { fast }
+        if self.is_full() { full } else { fast }
+    }
+
+    /// Whether everything is done, in the sizes of the catalogue.
+    pub fn is_full(&self) -> bool {
+        self.setup.tier == Tier::Full
     }
 
     /// The case's transport: empty the first time, later with what it kept.
@@ -211,6 +220,30 @@ impl Bench {
         App::with_transport(tap::connection(Arc::clone(transport)), self.setup.clock.clone())
     }
 
+    /// Opens the case's transport as somebody who must not get in.
+    ///
+    /// # Errors
+    /// Why that cannot be tried.
+    pub fn transport_as(&self, intruder: Intruder) -> Result<BoxFuture<'static, Opened>, &'static str> {
+        self.setup.factory.open_as(intruder, &self.place, self.setup.clock.clone())
+    }
+
+    /// Does something to what is behind the transport at another place of this case.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    pub fn disturb(&self, disturbance: Disturbance, name: &str) -> Result<BoxFuture<'static, ()>, &'static str> {
+        self.setup.factory.disturb(disturbance, &format!("{}{name}", self.place))
+    }
+
+    /// For a case that runs in this one: at places of its own, with the sizes of the fast tier.
+    pub(crate) fn inner(&self, name: &str) -> Arc<Self> {
+        let setup = Setup { tier: Tier::Fast, ..self.setup.clone() };
+        let inner = Arc::new(Self::new(setup, format!("{}-{name}", self.place)));
+        self.inner.lock().push(Arc::clone(&inner));
+        inner
+    }
+
     /// Says that nothing of the case can be asked here, and why: it counts as skipped.
     ///
     /// # Errors
@@ -260,6 +293,9 @@ impl Bench {
                 "; `{}`: {} acked, {} retried, {} dead, {} waiting for a retry, {} behind",
                 known.id, stats.acked, stats.retried, stats.dead, known.retrying, known.lag
             );
+        }
+        for inner in self.inner.lock().iter().filter(|inner| !inner.waiting.lock().is_empty()) {
+            let _ = write!(text, "; {}: {}", inner.place, inner.stuck());
         }
         text
     }

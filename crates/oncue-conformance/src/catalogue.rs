@@ -5,8 +5,8 @@ use oncue::transport::Capabilities;
 use crate::{
     Case, Needs,
     cases::{
-        batches, envelope, failure, filter, flow, graph, groups, lifecycle, order, outcome, publish, redrive, replay,
-        restart, run_time, schedule, size, state,
+        batches, disturbed, envelope, failure, filter, flow, graph, groups, health, lifecycle, order, outcome,
+        parallel, publish, redrive, replay, restart, run_time, schedule, secured, size, state,
     },
 };
 
@@ -65,7 +65,7 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(14 "groups: each group all, members share" ["D1"] nothing groups::groups),
     case!(15 "resume after a restart" ["D1" "S1"] durable restart::resume),
     case!(16 "history for a new subscriber" ["D9"] history flow::history),
-    case!(17 "broker restart, connection cut, rebalance" ["S2"]),
+    case!(17 "broker restart, connection cut, rebalance" ["S2"] nothing disturbed::disturbed),
     case!(18 "receiver down when it is published" ["D1"] history flow::receiver_down),
     case!(19 "in flight is bounded: busy, then stop, then resume" ["D8"] nothing flow::busy),
     case!(20 "pause, resume" ["D11"] nothing run_time::pause),
@@ -77,10 +77,10 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(26 "filters" ["D1"] nothing filter::filters_hold),
     case!(27 "CloudEvents: binary, structured, malformed, foreign" ["P5" "D18"] nothing envelope::cloud_events),
     case!(28 "oversized is rejected, large is delivered" ["P5"] nothing size::large),
-    case!(29 "health" ["D16"]),
-    case!(30 "TLS and credentials" ["P1"]),
+    case!(29 "health" ["D16"] nothing health::health),
+    case!(30 "TLS and credentials" ["P1"] nothing secured::secured),
     case!(31 "graceful shutdown under load" ["D12" "S1"] nothing lifecycle::shutdown_under_load),
-    case!(32 "the suite ten times in parallel" ["D1"]),
+    case!(32 "the suite ten times in parallel" ["D1"] nothing parallel::in_parallel),
     case!(33 "kill at random points" ["S1"]),
     case!(34 "replay from a time" ["D9"] history replay::replay),
     case!(35 "memory is bounded with a stalled consumer" ["P6" "D8"] nothing flow::stalled),

@@ -116,6 +116,11 @@ impl Seen {
         Running { seen: self.clone(), index: notes.len() - 1 }
     }
 
+    /// The process of all handlers is gone: what still runs of them counts for nothing, and overlaps with nothing.
+    pub fn crashed(&self) {
+        self.0.running.lock().clear();
+    }
+
     /// Every call so far.
     #[must_use]
     pub fn notes(&self) -> Vec<Note> {

@@ -2,62 +2,16 @@
 
 use std::{collections::BTreeSet, error::Error, path::PathBuf, sync::Arc, time::Duration};
 
-use futures_util::future::{BoxFuture, Either, FutureExt as _, select};
-use oncue::{
-    Clock,
-    transport::{self, Capabilities, Transport},
-};
+use futures_util::future::{Either, select};
+use oncue::{Clock, transport::Capabilities};
 
-use crate::{Bench, CATALOGUE, Case, Entry, Report, Tier, Verdict, bench::Setup};
+use crate::{Bench, CATALOGUE, Case, Entry, Factory, Report, Tier, Urls, Verdict, bench::Setup};
 
 /// How long a case may take before it counts as stuck.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How many times as long a case may take with the sizes of the full tier.
 const FULL_DEADLINES: u32 = 12;
-
-/// A transport, or why there is none.
-pub type Opened = Result<Arc<dyn Transport>, Box<dyn Error + Send + Sync>>;
-
-/// Opens the transport under test.
-///
-/// A place is a name of letters, digits and `-`. One that is new is empty, and isolated from every other; opened again,
-/// it holds what had been made durable. It may be opened again while the last holder is still going: then it answers
-/// with an error, and is asked again.
-pub trait Factory: Send + Sync + 'static {
-    /// Opens the transport at a place.
-    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened>;
-}
-
-impl<F, Opening> Factory for F
-where
-    F: Fn(String, Clock) -> Opening + Send + Sync + 'static,
-    Opening: Future<Output = Opened> + Send + 'static,
-{
-    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
-        self(place.to_owned(), clock).boxed()
-    }
-}
-
-/// Opens the transports that come with Oncue.
-#[derive(Clone, Debug)]
-pub enum Urls {
-    /// `memory:`: every opening is empty.
-    Memory,
-    /// `file:`: a directory per place, in this one.
-    File(PathBuf),
-}
-
-impl Factory for Urls {
-    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
-        let url = match self {
-            Self::Memory => "memory:".to_owned(),
-            Self::File(directory) => format!("file:{}", directory.join(place).display()),
-        };
-        // Opening reads what the log says: off the runtime's threads.
-        async move { Ok(tokio::task::spawn_blocking(move || transport::open(&url, clock)).await??) }.boxed()
-    }
-}
 
 /// Which cases to run.
 #[derive(Clone, Debug, Default)]
