@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use oncue::{
     Bus,
+    event::DEFAULT_TOPIC,
     handler::{HandlerError, HandlerExt as _},
     policy,
-    transport::{PublishError, SubscriptionInfo},
+    transport::{Ordered, Publish, PublishError, SubscriptionInfo},
 };
 use tokio::sync::watch;
 
@@ -50,12 +51,12 @@ async fn well(bench: &Bench) -> Result<(), Failure> {
         _ => Ok(()),
     });
     let app = bench.app_at("-well").await?.on(gated.named("gated"));
-    let bus = app.on(fails.ordered(oncue::transport::Ordered::Relaxed).retry(policy::fixed(LONG))).start().await?;
+    let bus = app.on(fails.ordered(Ordered::Relaxed).retry(policy::fixed(LONG))).start().await?;
     bus.check()?;
     let idle = info(&bus, "gated")?;
     ensure_eq!((idle.attached, idle.lag, idle.oldest, idle.in_flight), (true, 0, None, 0), "with nothing to do");
     bench.publish(&bus, "key", 0..3).await?;
-    let published = bus.inspect().browse(oncue::event::DEFAULT_TOPIC, 0, 1)?[0].1.published();
+    let published = bus.inspect().browse(DEFAULT_TOPIC, 0, 1)?[0].1.published();
     bench.until(&bus, "gated", "an event in hand", |known| known.in_flight > 0).await?;
     let busy = info(&bus, "gated")?;
     ensure_eq!((busy.lag, busy.oldest), (3, Some(published)), "events behind, and since when");
@@ -87,11 +88,9 @@ async fn closed(bench: &Bench) -> Result<(), Failure> {
     bench.publish(&bus, "key", 0..2).await?;
     bench.until(&bus, "gated", "an event in hand", |known| known.in_flight > 0).await?;
     bench.wait("the transport to close", bus.transport().close()).await?;
-    let refused = bus.publish(Step::new("key", 2)).await;
-    ensure!(
-        matches!(refused, Err(oncue::Error::Publish(PublishError::Closed))),
-        "published to a closed transport: {refused:?}"
-    );
+    let events = vec![Step::new("key", 2).envelope()?];
+    let refused = bus.transport().publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events, source: None }).await;
+    ensure!(matches!(refused, Err(PublishError::Closed)), "published to a closed transport: {refused:?}");
     let seen = Seen::new(bench);
     let late = bench.wait("a handler to be refused", bus.subscribe(accepting("late", &seen))).await;
     ensure!(late.is_err(), "a handler was subscribed to a closed transport");

@@ -2,7 +2,9 @@
 
 mod broken;
 
-use oncue_conformance::{Filter, Report, Reports, Suite, Tier};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use oncue::Clock;
+use oncue_conformance::{Factory, Filter, Intruder, Opened, Report, Reports, Suite, Tier, Urls, Verdict};
 
 fn assert_holds(report: &Report) {
     println!("{report}");
@@ -22,4 +24,28 @@ async fn file_keeps_the_contract() {
     let report = Suite::file(directory.path()).run(&Filter::all(), Tier::Fast).await;
     assert!(Reports(std::slice::from_ref(&report)).to_json().contains("\"46\""));
     assert_holds(&report);
+}
+
+/// A transport that lets in nobody without the right credentials.
+struct Guarded;
+
+impl Factory for Guarded {
+    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
+        Urls::Memory.open(place, clock)
+    }
+
+    fn open_as(&self, intruder: Intruder, _: &str, _: Clock) -> Result<BoxFuture<'static, Opened>, &'static str> {
+        if intruder == Intruder::NoTls {
+            return Err("it asks for no TLS");
+        }
+        Ok(std::future::ready(Err("access denied".into())).boxed())
+    }
+}
+
+#[tokio::test]
+async fn a_transport_that_refuses_intruders_is_secured() {
+    let report = Suite::new("guarded:", Guarded).run(&Filter::only([30]), Tier::Fast).await;
+    let entry = &report.entries[29];
+    assert_eq!(entry.verdict, Verdict::Passed, "{}", entry.reason);
+    assert!(entry.reason.contains("NoTls was not tried"), "{}", entry.reason);
 }

@@ -82,12 +82,20 @@ pub(super) enum Fault {
     RoundsTimes,
     /// Says that a dead letter is taken up again, and drops it.
     DropsRedriven,
+    /// After a cut, acknowledges some events and loses them.
+    LosesWhenCut,
+    /// Lets in whoever comes.
+    LetsAnybodyIn,
+    /// Keeps some places in one.
+    MixesPlaces,
 }
 
 pub(super) struct Broken {
     fault: Fault,
     late: parking_lot::Mutex<Option<Publish>>,
     published: AtomicU64,
+    /// Events to be lost.
+    losing: AtomicU64,
     unsettled: watch::Sender<usize>,
     handed_out: parking_lot::Mutex<Vec<Delivered>>,
 }
@@ -98,9 +106,19 @@ impl Broken {
             fault,
             late: parking_lot::Mutex::default(),
             published: AtomicU64::new(0),
+            losing: AtomicU64::new(0),
             unsettled: watch::Sender::default(),
             handed_out: parking_lot::Mutex::default(),
         }
+    }
+
+    /// The connection was cut.
+    pub(super) fn cut(&self) {
+        self.losing.store(3, Ordering::SeqCst);
+    }
+
+    fn loses(&self) -> bool {
+        self.losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |losing| losing.checked_sub(1)).is_ok()
     }
 
     fn is(&self, fault: Fault) -> bool {
@@ -154,6 +172,7 @@ impl Tap for Broken {
                 }
                 Fault::MixesTopics => "one".clone_into(&mut batch.topic),
                 Fault::Loses if nth % 10 == 9 => return Ok(nowhere(&batch)),
+                Fault::LosesWhenCut if self.loses() => return Ok(nowhere(&batch)),
                 Fault::WritesLate => {
                     let answer = nowhere(&batch);
                     let earlier = self.late.lock().replace(batch);

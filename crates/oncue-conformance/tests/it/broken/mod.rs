@@ -3,6 +3,7 @@
 mod fault;
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,7 +16,10 @@ use oncue::{
     Clock,
     transport::{self, Transport},
 };
-use oncue_conformance::{CATALOGUE, Factory, Filter, Opened, Suite, Tier, Urls, Verdict, tap::Tapped};
+use oncue_conformance::{
+    CATALOGUE, Disturbance, Factory, Filter, Intruder, Opened, Suite, Tier, Urls, Verdict, tap::Tapped,
+};
+use parking_lot::Mutex;
 
 use self::fault::{Broken, Fault};
 
@@ -24,20 +28,38 @@ struct BrokenFiles {
     files: Urls,
     fault: Fault,
     openings: AtomicU64,
+    opened: Mutex<Vec<Arc<Broken>>>,
+}
+
+impl BrokenFiles {
+    fn new(directory: PathBuf, fault: Fault) -> Self {
+        Self { files: Urls::File(directory), fault, openings: AtomicU64::new(0), opened: Mutex::default() }
+    }
 }
 
 impl Factory for BrokenFiles {
     fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
-        let mut place = place.to_owned();
-        if self.fault == Fault::Forgets {
-            place = format!("{place}-{}", self.openings.fetch_add(1, Ordering::SeqCst));
+        let place = match self.fault {
+            Fault::Forgets => format!("{place}-{}", self.openings.fetch_add(1, Ordering::SeqCst)),
+            Fault::MixesPlaces => place.replace("case-32-2", "case-32-1"),
+            _ => place.to_owned(),
+        };
+        let (opening, broken) = (self.files.open(&place, clock), Arc::new(Broken::new(self.fault)));
+        self.opened.lock().push(Arc::clone(&broken));
+        async move { Ok(Arc::new(Tapped::new(opening.await?, broken)) as Arc<dyn Transport>) }.boxed()
+    }
+
+    fn open_as(&self, _: Intruder, place: &str, clock: Clock) -> Result<BoxFuture<'static, Opened>, &'static str> {
+        let is_open = self.fault == Fault::LetsAnybodyIn;
+        if is_open { Ok(self.open(&format!("{place}-side-door"), clock)) } else { Err("it is locked") }
+    }
+
+    fn disturb(&self, disturbance: Disturbance, _: &str) -> Result<BoxFuture<'static, ()>, &'static str> {
+        if self.fault != Fault::LosesWhenCut || disturbance != Disturbance::Cut {
+            return Err("it stands firm");
         }
-        let (opening, fault) = (self.files.open(&place, clock), self.fault);
-        async move {
-            let tapped = Tapped::new(opening.await?, Arc::new(Broken::new(fault)));
-            Ok(Arc::new(tapped) as Arc<dyn Transport>)
-        }
-        .boxed()
+        let opened = self.opened.lock().clone();
+        Ok(async move { opened.iter().for_each(|broken| broken.cut()) }.boxed())
     }
 }
 
@@ -58,6 +80,8 @@ const FINDS: &[(u8, Fault, &str)] = &[
     (14, Fault::NotShared, "twice"),
     (15, Fault::Forgets, "was never given"),
     (16, Fault::NoHistory, "earlier events"),
+    (17, Fault::Forgets, "opened again: `steady` was never given"),
+    (17, Fault::LosesWhenCut, "connection cut: `steady` was never given"),
     (18, Fault::Loses, "was never given"),
     (19, Fault::Repeats, "twice"),
     (20, Fault::ForgetsOptions, "while it is paused, after a restart"),
@@ -70,7 +94,10 @@ const FINDS: &[(u8, Fault, &str)] = &[
     (26, Fault::IgnoresFilters, "events that `exact` took"),
     (27, Fault::DropsExtensions, "event 1"),
     (28, Fault::CutsLarge, "a dead letter lost bytes"),
+    (29, Fault::AcceptsWhenClosed, "published to a closed transport"),
+    (30, Fault::LetsAnybodyIn, "WrongCredentials: it published an event"),
     (31, Fault::Loses, "were acknowledged"),
+    (32, Fault::MixesPlaces, "round "),
     (34, Fault::RoundsTimes, "a new subscription, from Since"),
     (35, Fault::NoLimit, "events are held"),
     (36, Fault::NeverHolds, "the held key"),
@@ -102,8 +129,8 @@ async fn every_case_finds_its_fault() {
     let mut missed = Vec::new();
     for (case, fault, text) in FINDS {
         let place = directory.path().join(format!("{case}-{fault:?}"));
-        let files = BrokenFiles { files: Urls::File(place), fault: *fault, openings: AtomicU64::new(0) };
-        let suite = Suite::new("broken:", files).instances(true).deadline(Duration::from_secs(3));
+        let suite =
+            Suite::new("broken:", BrokenFiles::new(place, *fault)).instances(true).deadline(Duration::from_secs(3));
         let report = suite.run(&Filter::only([*case]), Tier::Fast).await;
         let entry = &report.entries[usize::from(*case) - 1];
         println!("{case:>2} {fault:?}: {}: {}", entry.verdict.as_str(), entry.reason);
