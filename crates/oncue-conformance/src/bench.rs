@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     ops::Range,
+    process::Command,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -29,7 +30,11 @@ pub(crate) struct Setup {
     pub(crate) capabilities: Capabilities,
     pub(crate) tier: Tier,
     pub(crate) instances: bool,
+    pub(crate) worker: Option<Worker>,
 }
+
+/// Starts a second process on a place.
+pub(crate) type Worker = Arc<dyn Fn(&str) -> Command + Send + Sync>;
 
 /// What a case works with.
 pub struct Bench {
@@ -234,6 +239,12 @@ impl Bench {
     /// Why that cannot be done.
     pub fn disturb(&self, disturbance: Disturbance, name: &str) -> Result<BoxFuture<'static, ()>, &'static str> {
         self.setup.factory.disturb(disturbance, &format!("{}{name}", self.place))
+    }
+
+    /// What starts a second process on the case's transport, if there is such a thing; it takes one more argument, the
+    /// number to begin with.
+    pub fn worker(&self) -> Option<Command> {
+        self.setup.worker.as_ref().map(|worker| worker(&self.place))
     }
 
     /// For a case that runs in this one: at places of its own, with the sizes of the fast tier.

@@ -5,7 +5,7 @@ use oncue::transport::Capabilities;
 use crate::{
     Case, Needs,
     cases::{
-        batches, disturbed, envelope, failure, filter, flow, graph, groups, health, lifecycle, order, outcome,
+        batches, disturbed, envelope, failure, filter, flow, graph, groups, health, kill, lifecycle, order, outcome,
         parallel, publish, redrive, replay, restart, run_time, schedule, secured, size, state,
     },
 };
@@ -81,7 +81,7 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(30 "TLS and credentials" ["P1"] nothing secured::secured),
     case!(31 "graceful shutdown under load" ["D12" "S1"] nothing lifecycle::shutdown_under_load),
     case!(32 "the suite ten times in parallel" ["D1"] nothing parallel::in_parallel),
-    case!(33 "kill at random points" ["S1"]),
+    case!(33 "kill at random points" ["S1" "D19"] durable kill::kill),
     case!(34 "replay from a time" ["D9"] history replay::replay),
     case!(35 "memory is bounded with a stalled consumer" ["P6" "D8"] nothing flow::stalled),
     case!(36 "order across redelivery, held dead letter, redrive" ["D2" "D6"] nothing redrive::dead_letters),

@@ -30,6 +30,7 @@ mod report;
 mod seen;
 mod suite;
 pub mod tap;
+pub mod worker;
 
 pub use bench::Bench;
 pub use case::{Case, Needs, Run, Tier};

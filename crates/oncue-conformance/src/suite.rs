@@ -1,11 +1,14 @@
 //! Running the cases on a transport.
 
-use std::{collections::BTreeSet, error::Error, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, error::Error, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
 use oncue::{Clock, transport::Capabilities};
 
-use crate::{Bench, CATALOGUE, Case, Entry, Factory, Report, Tier, Urls, Verdict, bench::Setup};
+use crate::{
+    Bench, CATALOGUE, Case, Entry, Factory, Report, Tier, Urls, Verdict,
+    bench::{Setup, Worker},
+};
 
 /// How long a case may take before it counts as stuck.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -42,13 +45,15 @@ pub struct Suite {
     clock: Clock,
     deadline: Duration,
     instances: bool,
+    worker: Option<Worker>,
 }
 
 impl Suite {
     /// For a transport that the report calls so: `kafka:`.
     pub fn new(transport: impl Into<String>, factory: impl Factory) -> Self {
         let factory = Arc::new(factory);
-        Self { transport: transport.into(), factory, clock: Clock::system(), deadline: DEADLINE, instances: false }
+        let (transport, clock) = (transport.into(), Clock::system());
+        Self { transport, factory, clock, deadline: DEADLINE, instances: false, worker: None }
     }
 
     /// For `memory:`.
@@ -81,6 +86,14 @@ impl Suite {
     #[must_use]
     pub fn instances(mut self, several: bool) -> Self {
         self.instances = several;
+        self
+    }
+
+    /// What starts a second process on the transport at a place: a program that calls [`worker::main`](crate::worker::main)
+    /// or [`run`](crate::worker::run). The suite adds the number to begin with as the last argument.
+    #[must_use]
+    pub fn worker(mut self, command: impl Fn(&str) -> Command + Send + Sync + 'static) -> Self {
+        self.worker = Some(Arc::new(command));
         self
     }
 
@@ -118,6 +131,7 @@ impl Suite {
             capabilities,
             tier,
             instances: self.instances,
+            worker: self.worker.clone(),
         };
         let bench = Arc::new(Bench::new(setup, format!("case-{}", case.number)));
         let running = Arc::clone(&bench);

@@ -9,6 +9,7 @@ pub mod flow;
 pub mod graph;
 pub mod groups;
 pub mod health;
+pub mod kill;
 pub mod lifecycle;
 pub mod order;
 pub mod outcome;

@@ -2,6 +2,8 @@
 
 mod broken;
 
+use std::process::Command;
+
 use futures_util::future::{BoxFuture, FutureExt as _};
 use oncue::Clock;
 use oncue_conformance::{Factory, Filter, Intruder, Opened, Report, Reports, Suite, Tier, Urls, Verdict};
@@ -13,6 +15,13 @@ fn assert_holds(report: &Report) {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
+/// A second process.
+fn worker(url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conformance-worker"));
+    command.arg(url);
+    command
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_keeps_the_contract() {
     assert_holds(&Suite::memory().run(&Filter::all(), Tier::Fast).await);
@@ -21,7 +30,10 @@ async fn memory_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn file_keeps_the_contract() {
     let directory = tempfile::tempdir().unwrap();
-    let report = Suite::file(directory.path()).run(&Filter::all(), Tier::Fast).await;
+    let places = directory.path().to_owned();
+    let suite =
+        Suite::file(directory.path()).worker(move |place| worker(&format!("file:{}", places.join(place).display())));
+    let report = suite.run(&Filter::all(), Tier::Fast).await;
     assert!(Reports(std::slice::from_ref(&report)).to_json().contains("\"46\""));
     assert_holds(&report);
 }

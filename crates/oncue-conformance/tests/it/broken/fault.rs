@@ -88,6 +88,8 @@ pub(super) enum Fault {
     LetsAnybodyIn,
     /// Keeps some places in one.
     MixesPlaces,
+    /// A second process keeps everything in its memory.
+    KeepsNothing,
 }
 
 pub(super) struct Broken {

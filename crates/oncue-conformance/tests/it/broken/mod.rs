@@ -98,6 +98,7 @@ const FINDS: &[(u8, Fault, &str)] = &[
     (30, Fault::LetsAnybodyIn, "WrongCredentials: it published an event"),
     (31, Fault::Loses, "were acknowledged"),
     (32, Fault::MixesPlaces, "round "),
+    (33, Fault::KeepsNothing, "acknowledged events are lost"),
     (34, Fault::RoundsTimes, "a new subscription, from Since"),
     (35, Fault::NoLimit, "events are held"),
     (36, Fault::NeverHolds, "the held key"),
@@ -131,6 +132,7 @@ async fn every_case_finds_its_fault() {
         let place = directory.path().join(format!("{case}-{fault:?}"));
         let suite =
             Suite::new("broken:", BrokenFiles::new(place, *fault)).instances(true).deadline(Duration::from_secs(3));
+        let suite = suite.worker(|_| crate::worker("memory:"));
         let report = suite.run(&Filter::only([*case]), Tier::Fast).await;
         let entry = &report.entries[usize::from(*case) - 1];
         println!("{case:>2} {fault:?}: {}: {}", entry.verdict.as_str(), entry.reason);
