@@ -1,6 +1,6 @@
 //! Several events at once, published and handled.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use oncue::{
     App, Bus, Envelope, Timestamp,
@@ -10,7 +10,6 @@ use oncue::{
     transport::{Publish, PublishError},
 };
 use parking_lot::Mutex;
-use std::sync::Arc;
 
 use crate::{
     Bench, Failure, Seen, Step,

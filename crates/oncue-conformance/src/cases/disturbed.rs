@@ -1,9 +1,13 @@
 //! Restarts, cuts and changes of who serves, while events flow.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use oncue::{App, Bus, Envelope, event::DEFAULT_TOPIC, handler::HandlerExt as _, transport::Transport};
-use std::sync::Arc;
+use oncue::{
+    App, Bus, Envelope,
+    event::DEFAULT_TOPIC,
+    handler::{HandlerExt as _, Registration, extract::Context},
+    transport::Transport,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -14,6 +18,8 @@ use crate::{
 
 /// Publishers, each with a key of its own.
 const PUBLISHERS: u32 = 10;
+/// How long the handler is at an event.
+const WORK: Duration = Duration::from_millis(1);
 
 /// Case 17. The transport goes away at a third and at the half of the events and comes back, and instances come and go,
 /// while publishers try again until they are told that it worked: nothing is lost, each key stays in order, each event is
@@ -66,7 +72,12 @@ async fn flow(bench: &Bench, place: &str, interruptions: [Interruption; 2]) -> R
     let (keys, numbers) = (keys(PUBLISHERS), bench.size(60, 1_000));
     let total = numbers * PUBLISHERS;
     let seen = Seen::new(bench);
-    let open = || async { Ok::<_, Failure>(bench.app_at(place).await?.on(accepting("steady", &seen)).start().await?) };
+    let open = || async {
+        let app = bench.app_at(place).await?;
+        // Whoever had it open begins nothing any more.
+        seen.crashed();
+        Ok::<_, Failure>(app.on(working(bench, &seen)).start().await?)
+    };
     let connection = watch::Sender::new(Some(open().await?));
     let published = watch::Sender::new(0_u32);
     let publishing: Vec<_> = keys
@@ -89,7 +100,6 @@ async fn flow(bench: &Bench, place: &str, interruptions: [Interruption; 2]) -> R
             Interruption::Crash => {
                 let bus = connection.send_replace(None);
                 bus.into_iter().for_each(|bus| bench.crash(bus));
-                seen.crashed();
             }
             Interruption::Close => {
                 // Publishers are told that it is closed, and try until it is there again.
@@ -117,6 +127,19 @@ async fn flow(bench: &Bench, place: &str, interruptions: [Interruption; 2]) -> R
     }
     bench.note(format!("{} of {total} events were handled again", seen.count("steady") - total as usize));
     bench.shutdown(bus).await
+}
+
+/// A handler that takes its time, so that there always is something in hand.
+fn working(bench: &Bench, seen: &Seen) -> Registration {
+    let (seen, clock) = (seen.clone(), bench.clock().clone());
+    let handle = move |step: Step, context: Context| {
+        let (running, working) = (seen.begin("steady", &step, context.attempt()), clock.sleep(WORK));
+        async move {
+            working.await;
+            drop(running);
+        }
+    };
+    handle.named("steady")
 }
 
 /// Publishes one event after the other, each until it is told that it is published: always with the same id.
@@ -183,9 +206,9 @@ async fn instances(bench: &Bench) -> Result<(), Failure> {
     Ok(transport.close().await?)
 }
 
-fn at_once(seen: &Seen) -> oncue::handler::Registration {
+fn at_once(seen: &Seen) -> Registration {
     let seen = seen.clone();
-    let handle = move |step: &Step, context: oncue::handler::extract::Context| {
+    let handle = move |step: &Step, context: Context| {
         drop(seen.begin("shared", step, context.attempt()));
     };
     handle.named("shared").inline()
