@@ -86,11 +86,11 @@ impl Bus {
                         }
                         Err(StartError::Closed) => return,
                         Err(error) => {
-                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
+                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
                         }
                     },
                     Err(error) => {
-                        tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
+                        tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
                     }
                 }
             }

@@ -171,7 +171,8 @@ impl Inspect for Inner {
     }
 
     fn unsettled(&self) -> u64 {
-        let (end, served): (Lsn, Vec<(u64, u64, Option<Arc<Core>>)>) = {
+        let end;
+        let served: Vec<(u64, u64, Option<Arc<Core>>)> = {
             let shared = self.shared.lock();
             if self.log.durable() < shared.end {
                 // Something is being written: events that were emitted are not counted yet.
@@ -185,7 +186,8 @@ impl Inspect for Inner {
                 let again = state.redriven.keys().filter(|offset| state.settled.contains(**offset)).count();
                 Some((state.settled.missing_below(next) + again as u64, next, core))
             });
-            (shared.end, served.collect())
+            end = shared.end;
+            served.collect()
         };
         // Without the lock: what is handed out is locked before.
         let left = |(unsettled, next, core): (u64, u64, Option<Arc<Core>>)| match core {
