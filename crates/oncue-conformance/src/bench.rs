@@ -17,7 +17,7 @@ use oncue::{
 };
 use parking_lot::Mutex;
 
-use crate::{Disturbance, Factory, Failure, Intruder, Opened, Step, Tier, Verdict, tap};
+use crate::{Disturbance, Factory, Failure, Intruder, Opened, Step, Tier, remarks::Remarks, tap};
 
 /// How often a wait looks whether a handler stopped: that ends it with the cause instead of the deadline.
 const LOOK: Duration = Duration::from_millis(50);
@@ -45,9 +45,7 @@ pub struct Bench {
     /// Benches of cases that this one runs.
     inner: Mutex<Vec<Arc<Bench>>>,
     waiting: Mutex<BTreeMap<u64, String>>,
-    skipped: Mutex<Option<String>>,
-    untested: Mutex<Vec<String>>,
-    notes: Mutex<Vec<String>>,
+    remarks: Remarks,
 }
 
 impl Bench {
@@ -59,9 +57,7 @@ impl Bench {
             transports: Mutex::default(),
             inner: Mutex::default(),
             waiting: Mutex::default(),
-            skipped: Mutex::default(),
-            untested: Mutex::default(),
-            notes: Mutex::default(),
+            remarks: Remarks::default(),
         }
     }
 
@@ -260,35 +256,22 @@ impl Bench {
     /// # Errors
     /// None: so that a case can end with it.
     pub fn skip(&self, why: impl Into<String>) -> Result<(), Failure> {
-        *self.skipped.lock() = Some(why.into());
+        self.remarks.skip(why.into());
         Ok(())
     }
 
     /// Says that a part of the case cannot be asked of any transport yet: the case counts as skipped, if the rest held.
     pub fn untested(&self, what: impl Into<String>) {
-        self.untested.lock().push(what.into());
+        self.remarks.untested(what.into());
     }
 
     /// Adds a remark to the report of the case.
     pub fn note(&self, what: impl Into<String>) {
-        self.notes.lock().push(what.into());
+        self.remarks.note(what.into());
     }
 
-    pub(crate) fn verdict(&self) -> (Verdict, String) {
-        if let Some(why) = self.skipped.lock().clone() {
-            return (Verdict::Skipped, why);
-        }
-        let (untested, notes) = (self.untested.lock(), self.notes.lock());
-        if untested.is_empty() {
-            return (Verdict::Passed, notes.join("; "));
-        }
-        (Verdict::Skipped, format!("the rest holds, untested: {}", untested.join("; ")))
-    }
-
-    /// A failure's text, with what was noted before it.
-    pub(crate) fn with_notes(&self, failure: &Failure) -> String {
-        let notes = self.notes.lock();
-        if notes.is_empty() { failure.to_string() } else { format!("{failure} ({})", notes.join("; ")) }
+    pub(crate) fn remarks(&self) -> &Remarks {
+        &self.remarks
     }
 
     /// What is being waited for, and how the transports stand.

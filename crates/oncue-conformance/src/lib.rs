@@ -26,6 +26,7 @@ pub mod cases;
 mod catalogue;
 mod factory;
 mod failure;
+mod remarks;
 mod report;
 mod seen;
 mod suite;

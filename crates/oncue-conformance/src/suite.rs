@@ -148,8 +148,8 @@ impl Suite {
             }
         };
         match ended {
-            Ok(Ok(())) => bench.verdict(),
-            Ok(Err(failure)) => (Verdict::Failed, bench.with_notes(&failure)),
+            Ok(Ok(())) => bench.remarks().verdict(),
+            Ok(Err(failure)) => (Verdict::Failed, bench.remarks().with_notes(&failure)),
             Err(panic) => (Verdict::Failed, format!("the case itself broke: {panic}")),
         }
     }
