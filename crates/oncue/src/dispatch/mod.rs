@@ -328,7 +328,7 @@ impl Dispatcher {
     /// Calls the batch handler if a batch is complete and a place is free; whether it did.
     fn call_batch(&mut self) -> bool {
         let Some(gather) = self.gather.as_mut().filter(|_| self.members[0].has_place()) else { return false };
-        let Some(batch) = gather.take() else { return false };
+        let Some(batch) = gather.take(&self.clock) else { return false };
         let mut fresh = Vec::with_capacity(batch.len());
         for id in batch {
             let Some(run) = self.runs.get_mut(id) else { continue };
