@@ -72,3 +72,32 @@ pub(crate) async fn over(gather: &mut Option<Gather>) {
         gather.wait = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::FutureExt as _;
+
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+
+    #[test]
+    fn a_batch_is_called_when_it_is_full_or_its_oldest_event_has_waited() {
+        let time = ManualClock::new(Timestamp::from_micros(0));
+        let (clock, wait) = (time.clock(), Duration::from_millis(10));
+        let mut gather = Some(Gather::new(BatchLimits { size: 2, wait }));
+        let add = |gather: &mut Option<Gather>, run| gather.as_mut().unwrap().add(run, &clock);
+        let take = |gather: &mut Option<Gather>| gather.as_mut().unwrap().take(&clock);
+        add(&mut gather, 1);
+        assert_eq!(take(&mut gather), None);
+        time.advance(wait / 2);
+        add(&mut gather, 2);
+        add(&mut gather, 3);
+        assert_eq!(take(&mut gather), Some(vec![1, 2]));
+        assert_eq!(take(&mut gather), None, "what is left behind a full batch waits for more, as long as any");
+        time.advance(wait / 2);
+        assert!(over(&mut gather).now_or_never().is_none(), "half of its time is left");
+        time.advance(wait / 2);
+        assert!(over(&mut gather).now_or_never().is_some());
+        assert_eq!((take(&mut gather), take(&mut gather)), (Some(vec![3]), None));
+    }
+}
