@@ -24,7 +24,7 @@
 //! ```
 //!
 //! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`policy`], [`metrics`],
-//! [`transport`], [`mod@handler`], [`config`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
+//! [`transport`], [`mod@handler`], [`config`], [`graph`], [`middleware`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
 
 // Lets the macros name `::oncue` inside this crate too.
 #[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
@@ -37,6 +37,7 @@ pub mod filter;
 pub mod graph;
 pub mod handler;
 pub mod metrics;
+pub mod middleware;
 pub mod policy;
 pub mod transport;
 
@@ -74,7 +75,7 @@ pub mod prelude {
             Batch, Delivery, Handle, HandlerError, HandlerExt as _, IntoRegistration as _, Outcome,
             extract::{Context, Headers, Keyed, State},
         },
-        policy,
+        middleware, policy,
     };
     pub use oncue_macros::handler;
 }

@@ -21,7 +21,7 @@ use crate::{
     error::{Result, StartError},
     event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
     graph::Graph,
-    handler::Registration,
+    handler::{BreakerHandle, Registration},
     receipt::Receipt,
     transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
 };
@@ -86,11 +86,11 @@ impl Bus {
                         }
                         Err(StartError::Closed) => return,
                         Err(error) => {
-                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
+                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
                         }
                     },
                     Err(error) => {
-                        tracing::error!(%error, "the configuration file cannot be used: the options from before stay")
+                        tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
                     }
                 }
             }
@@ -167,6 +167,19 @@ impl Bus {
     #[must_use]
     pub fn handlers(&self) -> Vec<Registration> {
         self.0.serving.shown().handlers.clone()
+    }
+
+    /// The circuit breakers around the handlers: each once, also one that stands around several.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<BreakerHandle> {
+        let shown = self.0.serving.shown();
+        let mut breakers: Vec<BreakerHandle> = Vec::new();
+        for breaker in shown.handlers.iter().flat_map(|handler| &handler.layers).flat_map(|layer| layer.breakers()) {
+            if !breakers.iter().any(|known| known.is_same(&breaker)) {
+                breakers.push(breaker);
+            }
+        }
+        breakers
     }
 
     /// Ids of the handlers that take an event of this topic.

@@ -348,9 +348,11 @@ impl Drop for AbortOnDrop {
 
 /// Lets what runs finish, and settles it.
 async fn stop_all(stop: Vec<Running>) {
-    let stop = stop.into_iter().map(|running| {
-        running.phase.send_replace(Phase::Drain(std::time::Duration::MAX));
-        running.task.join()
+    let stop = stop.into_iter().map(|Running { phase, task, .. }| async move {
+        phase.send_replace(Phase::Drain(std::time::Duration::MAX));
+        // A dispatcher whose phase nobody can change any more stops at once.
+        task.join().await;
+        drop(phase);
     });
     join_all(stop).await;
 }

@@ -13,9 +13,15 @@ use futures_util::{
     future::{BoxFuture, Either, FutureExt as _, select},
     task::noop_waker,
 };
+use tokio::sync::watch;
 use tracing::Instrument as _;
 
-use super::{member::Member, run::RunId};
+use super::{
+    Phase,
+    layered::{self, Running, unless_stopped},
+    member::Member,
+    run::RunId,
+};
 use crate::{
     clock::Timestamp,
     handler::{Call, Effects, ErasedHandler, Invocation, Layers, Next, Outcome},
@@ -26,7 +32,7 @@ use crate::{
 /// An event that a handler is through with.
 pub(crate) struct Finished {
     pub(crate) run: RunId,
-    /// When the handler was given the event.
+    /// When the handler was given the event: when the call had come through its layers.
     pub(crate) read: Timestamp,
     pub(crate) outcome: Outcome,
     pub(crate) effects: Effects,
@@ -42,6 +48,8 @@ pub(crate) struct Ended {
 pub(crate) enum Events {
     One(Finished),
     Batch(Vec<Finished>),
+    /// None is finished: the handler was stopped while the call waited in a layer.
+    GivenUp,
 }
 
 /// What starting a call gives.
@@ -66,9 +74,9 @@ impl Callee {
 }
 
 /// A call of one event, as far as it has come.
-enum Progress<T> {
-    Done(T),
-    Pending(BoxFuture<'static, T>),
+enum Progress {
+    Done(Outcome),
+    Pending(BoxFuture<'static, Outcome>),
 }
 
 /// The keyed state being read.
@@ -82,6 +90,8 @@ pub(crate) struct Prepared<'run> {
     pub(crate) delivered: &'run Delivered,
     /// When the handler is given the event.
     pub(crate) read: Timestamp,
+    /// Whether the handler is being stopped.
+    pub(crate) phase: &'run watch::Receiver<Phase>,
 }
 
 impl Prepared<'_> {
@@ -89,12 +99,17 @@ impl Prepared<'_> {
     pub(crate) fn start(&self, state: Option<StateRead>) -> Started {
         let ending = Ending { run: self.run, member: self.index, read: self.read };
         let (callee, binding) = (Callee::of(self.member), Arc::clone(&self.member.binding));
+        // Only who waits in layers looks at it.
+        let phase = (!callee.layers.is_empty()).then(|| self.phase.clone());
         let (envelope, position) = (self.delivered.envelope.clone(), self.delivered.position);
         let attempt = self.delivered.attempts_of(self.index) + 1;
         let begin = move |keyed: Result<Option<Bytes>, ConsumeError>| match keyed {
             Ok(keyed) => {
                 let invocation = Invocation::new(binding, envelope, position, attempt, keyed);
-                ending.follow(callee.begin(&invocation), invocation)
+                match phase {
+                    None => ending.follow(callee.begin(&invocation), invocation),
+                    Some(phase) => ending.follow_layered(callee.begin_layered(&invocation), invocation, phase),
+                }
             }
             Err(error) => {
                 let error = format!("its keyed state cannot be read: {error}");
@@ -123,6 +138,7 @@ pub(crate) fn start_batch<'run>(
     index: usize,
     runs: impl Iterator<Item = (RunId, &'run Delivered)>,
     read: Timestamp,
+    phase: &watch::Receiver<Phase>,
 ) -> Started {
     let (runs, batch): (Vec<RunId>, Vec<Invocation>) = runs
         .map(|(run, delivered)| {
@@ -132,49 +148,59 @@ pub(crate) fn start_batch<'run>(
         })
         .unzip();
     let end = move |outcomes: Vec<Outcome>, batch: Vec<Invocation>| {
+        let read = batch.first().and_then(Invocation::began).unwrap_or(read);
         let ended = runs.into_iter().zip(batch).zip(outcomes).map(|((run, invocation), outcome)| {
             let effects = effects_of(&outcome, &invocation);
             Finished { run, read, outcome, effects }
         });
         Ended { member: index, finished: Events::Batch(ended.collect()) }
     };
-    match Callee::of(member).begin_batch(&batch) {
-        Progress::Done(outcomes) => Started::Ended(end(outcomes, batch)),
-        Progress::Pending(outcomes) => Started::Pending(async move { end(outcomes.await, batch) }.boxed()),
+    let callee = Callee::of(member);
+    let first = batch.first().filter(|_| !callee.layers.is_empty()).cloned();
+    let mut call = callee.begin_batch(&batch);
+    match (poll_once(&mut call), first) {
+        (Poll::Ready(outcomes), _) => Started::Ended(end(outcomes, batch)),
+        (Poll::Pending, None) => Started::Pending(async move { end(call.await, batch) }.boxed()),
+        (Poll::Pending, Some(first)) => {
+            let call = unless_stopped(call, first, phase.clone());
+            let given_up = Ended { member: index, finished: Events::GivenUp };
+            Started::Pending(call.map(|outcomes| outcomes.map_or(given_up, |outcomes| end(outcomes, batch))).boxed())
+        }
     }
 }
 
 impl Callee {
-    /// Calls the handler, layers and all.
-    fn begin(self, invocation: &Invocation) -> Progress<Outcome> {
-        let mut call = if self.layers.is_empty() {
-            match guarded(&*self.handler, self.timeout, invocation) {
-                Progress::Done(outcome) => return Progress::Done(outcome),
-                Progress::Pending(call) => call,
-            }
-        } else {
-            let Self { handler, layers, timeout } = self;
-            let next = Next::new(layers, move |invocation| match guarded(&*handler, timeout, &invocation) {
-                Progress::Done(outcome) => std::future::ready(outcome).boxed(),
-                Progress::Pending(call) => call,
-            });
-            let invocation = invocation.clone();
-            caught(async move { next.run(invocation).await })
-        };
-        match poll_once(&mut call) {
-            Poll::Ready(outcome) => Progress::Done(outcome),
-            Poll::Pending => Progress::Pending(call),
+    /// Calls the handler, which has no layers.
+    fn begin(self, invocation: &Invocation) -> Progress {
+        match guarded(&*self.handler, self.timeout, invocation, None) {
+            Progress::Pending(mut call) => match poll_once(&mut call) {
+                Poll::Ready(outcome) => Progress::Done(outcome),
+                Poll::Pending => Progress::Pending(call),
+            },
+            done @ Progress::Done(_) => done,
         }
     }
 
+    /// Calls the outermost layer, and at last the handler.
+    fn begin_layered(self, invocation: &Invocation) -> BoxFuture<'static, Outcome> {
+        let Self { handler, layers, timeout } = self;
+        let innermost = move |invocation: &Invocation, running| match guarded(&*handler, timeout, invocation, running) {
+            Progress::Done(outcome) => std::future::ready(outcome).boxed(),
+            Progress::Pending(call) => call,
+        };
+        layered::call(layers, invocation, innermost)
+    }
+
     /// Calls the handler with a batch. A layer sees its first event, and the first of its outcomes that is no ack.
-    fn begin_batch(self, batch: &[Invocation]) -> Progress<Vec<Outcome>> {
+    fn begin_batch(self, batch: &[Invocation]) -> BoxFuture<'static, Vec<Outcome>> {
         let count = batch.len();
-        let Some(first) = batch.first().cloned() else { return Progress::Done(Vec::new()) };
+        let Some(first) = batch.first().cloned() else { return std::future::ready(Vec::new()).boxed() };
         let Self { handler, layers, timeout } = self;
         let outcomes: Arc<parking_lot::Mutex<Option<Vec<Outcome>>>> = Arc::default();
         let (told, batch) = (Arc::clone(&outcomes), batch.to_vec());
+        let outer = first.clone();
         let next = Next::new(layers, move |first| {
+            outer.begin();
             let span = span_of(&first, count);
             let Some(call) = handler.call_batch(batch) else {
                 let error = "it handles one event at a time: remove `batch`".to_owned();
@@ -188,18 +214,20 @@ impl Callee {
             };
             in_time(caught(call.instrument(span)), first, timeout)
         });
-        let mut call = caught(async move { next.run(first).await })
+        caught(async move { next.run(first).await })
             .map(move |of_all| outcomes.lock().take().unwrap_or_else(|| vec![of_all; count]))
-            .boxed();
-        match poll_once(&mut call) {
-            Poll::Ready(outcomes) => Progress::Done(outcomes),
-            Poll::Pending => Progress::Pending(call),
-        }
+            .boxed()
     }
 }
 
 /// Calls the handler itself, in its span, with its timeout; a panic becomes an outcome.
-fn guarded(handler: &dyn ErasedHandler, timeout: Option<Duration>, invocation: &Invocation) -> Progress<Outcome> {
+/// `running` is held by a plain function on the blocking pool until it returns.
+fn guarded(
+    handler: &dyn ErasedHandler,
+    timeout: Option<Duration>,
+    invocation: &Invocation,
+    running: Option<Running>,
+) -> Progress {
     let span = span_of(invocation, 1);
     let call = {
         let _entered = span.enter();
@@ -209,7 +237,7 @@ fn guarded(handler: &dyn ErasedHandler, timeout: Option<Duration>, invocation: &
         Err(panic) => Progress::Done(panicked(&*panic)),
         Ok(Call::Done(outcome)) => Progress::Done(outcome),
         Ok(Call::Blocking(blocking)) => {
-            Progress::Pending(on_blocking_pool(blocking, span, invocation.clone(), timeout).boxed())
+            Progress::Pending(on_blocking_pool(blocking, span, invocation.clone(), timeout, running).boxed())
         }
         Ok(Call::Future(future)) => {
             let guarded = caught(future.instrument(span));
@@ -225,7 +253,7 @@ fn span_of(invocation: &Invocation, events: usize) -> tracing::Span {
 }
 
 /// A call whose panic is an outcome.
-fn caught(call: impl Future<Output = Outcome> + Send + 'static) -> BoxFuture<'static, Outcome> {
+pub(super) fn caught(call: impl Future<Output = Outcome> + Send + 'static) -> BoxFuture<'static, Outcome> {
     AssertUnwindSafe(call).catch_unwind().map(|ended| ended.unwrap_or_else(|panic| panicked(&*panic))).boxed()
 }
 
@@ -261,20 +289,40 @@ struct Ending {
 }
 
 impl Ending {
-    fn follow(self, progress: Progress<Outcome>, invocation: Invocation) -> Started {
+    fn follow(self, progress: Progress, invocation: Invocation) -> Started {
         match progress {
-            Progress::Done(outcome) => {
-                let effects = effects_of(&outcome, &invocation);
-                Started::Ended(self.with(outcome, effects))
+            Progress::Done(outcome) => Started::Ended(self.ended(outcome, &invocation)),
+            Progress::Pending(call) => {
+                Started::Pending(call.map(move |outcome| self.ended(outcome, &invocation)).boxed())
             }
-            Progress::Pending(call) => Started::Pending(
-                call.map(move |outcome| {
-                    let effects = effects_of(&outcome, &invocation);
-                    self.with(outcome, effects)
-                })
-                .boxed(),
-            ),
         }
+    }
+
+    fn follow_layered(
+        self,
+        mut call: BoxFuture<'static, Outcome>,
+        invocation: Invocation,
+        phase: watch::Receiver<Phase>,
+    ) -> Started {
+        let end = move |outcome, invocation: &Invocation| {
+            let read = invocation.began().unwrap_or(self.read);
+            Self { read, ..self }.ended(outcome, invocation)
+        };
+        match poll_once(&mut call) {
+            Poll::Ready(outcome) => Started::Ended(end(outcome, &invocation)),
+            Poll::Pending => {
+                let call = unless_stopped(call, invocation.clone(), phase);
+                let given_up = Ended { member: self.member, finished: Events::GivenUp };
+                Started::Pending(
+                    call.map(move |outcome| outcome.map_or(given_up, |outcome| end(outcome, &invocation))).boxed(),
+                )
+            }
+        }
+    }
+
+    fn ended(self, outcome: Outcome, invocation: &Invocation) -> Ended {
+        let effects = effects_of(&outcome, invocation);
+        self.with(outcome, effects)
     }
 
     fn with(self, outcome: Outcome, effects: Effects) -> Ended {
@@ -295,11 +343,14 @@ fn on_blocking_pool(
     span: tracing::Span,
     invocation: Invocation,
     timeout: Option<Duration>,
+    running: Option<Running>,
 ) -> impl Future<Output = Outcome> + Send {
     if let Some(timeout) = timeout {
         invocation.set_timeout(timeout);
     }
+    invocation.block();
     let task = tokio::task::spawn_blocking(move || {
+        let _running = running;
         let _entered = span.enter();
         catch_unwind(AssertUnwindSafe(blocking)).unwrap_or_else(|panic| panicked(&*panic))
     });

@@ -6,6 +6,7 @@
 mod gather;
 mod invoke;
 mod lanes;
+mod layered;
 mod member;
 mod run;
 
@@ -306,7 +307,8 @@ impl Dispatcher {
             _ => None,
         };
         let (delivered, read) = (&run.delivered, self.clock.now());
-        let started = invoke::Prepared { run: id, index: member, member: called, delivered, read }.start(state);
+        let started = invoke::Prepared { run: id, index: member, member: called, delivered, read, phase: &self.phase }
+            .start(state);
         self.started(started);
     }
 
@@ -329,7 +331,7 @@ impl Dispatcher {
         if !fresh.is_empty() {
             self.members[0].running += 1;
             let runs = fresh.iter().filter_map(|id| Some((*id, &self.runs.get(*id)?.delivered)));
-            let started = invoke::start_batch(&self.members[0], 0, runs, self.clock.now());
+            let started = invoke::start_batch(&self.members[0], 0, runs, self.clock.now(), &self.phase);
             self.started(started);
         }
         true
@@ -360,6 +362,8 @@ impl Dispatcher {
                 self.finished(member, finished, now);
             }
             Events::Batch(batch) => self.batch_finished(member, batch, now),
+            // Unsettled: it is delivered again when the handler is served again.
+            Events::GivenUp => {}
         }
         self.leave_place(member);
     }
