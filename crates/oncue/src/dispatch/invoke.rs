@@ -97,20 +97,27 @@ pub(crate) struct Prepared<'run> {
 impl Prepared<'_> {
     /// Goes as far as it can without waiting. `state` reads the keyed state, where the handler takes it.
     pub(crate) fn start(&self, state: Option<StateRead>) -> Started {
+        if self.member.layers.is_empty() {
+            return self
+                .begin(state, |callee, invocation, ending| ending.follow(callee.begin(&invocation), invocation));
+        }
+        let phase = self.phase.clone();
+        self.begin(state, move |callee, invocation, ending| {
+            ending.follow_layered(callee.begin_layered(&invocation), invocation, phase)
+        })
+    }
+
+    fn begin(
+        &self,
+        state: Option<StateRead>,
+        call: impl FnOnce(Callee, Invocation, Ending) -> Started + Send + 'static,
+    ) -> Started {
         let ending = Ending { run: self.run, member: self.index, read: self.read };
         let (callee, binding) = (Callee::of(self.member), Arc::clone(&self.member.binding));
-        // Only who waits in layers looks at it.
-        let phase = (!callee.layers.is_empty()).then(|| self.phase.clone());
         let (envelope, position) = (self.delivered.envelope.clone(), self.delivered.position);
         let attempt = self.delivered.attempts_of(self.index) + 1;
         let begin = move |keyed: Result<Option<Bytes>, ConsumeError>| match keyed {
-            Ok(keyed) => {
-                let invocation = Invocation::new(binding, envelope, position, attempt, keyed);
-                match phase {
-                    None => ending.follow(callee.begin(&invocation), invocation),
-                    Some(phase) => ending.follow_layered(callee.begin_layered(&invocation), invocation, phase),
-                }
-            }
+            Ok(keyed) => call(callee, Invocation::new(binding, envelope, position, attempt, keyed), ending),
             Err(error) => {
                 let error = format!("its keyed state cannot be read: {error}");
                 Started::Ended(ending.with(Outcome::Fail { class: ErrorClass::Transient, error }, Effects::default()))

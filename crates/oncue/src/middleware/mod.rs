@@ -33,8 +33,8 @@
 //!
 //! **From the outside in**: the app's layers, the group's, the handler's, each in the order in which they were added; then
 //! the handler's own `timeout` and the catching of panics; then the handler. So waiting in a layer is no part of an
-//! attempt, and a layer sees a timeout or a panic as an outcome. What holds something while it waits goes inside:
-//! [`trace()`], [`circuit_breaker`], [`rate_limit`], [`concurrency_limit`] is a good order.
+//! attempt, and a layer sees a timeout or a panic as an outcome. A good order is [`trace()`], [`circuit_breaker`],
+//! [`rate_limit`], [`concurrency_limit`]: who waits for the one has taken nothing of those behind it.
 //!
 //! **A call that waits in a layer** holds its handler's place and its key, so the log keeps what comes behind it. It has not
 //! begun: when its handler is paused, unsubscribed, configured or shut down, the call is dropped and its event delivered

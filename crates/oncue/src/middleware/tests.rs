@@ -23,6 +23,11 @@ use crate::{
 pub(super) struct Polled(BoxFuture<'static, Outcome>);
 
 impl Polled {
+    /// Hands the call to a task, which is woken as the dispatcher's are.
+    pub(super) fn spawn(self) -> tokio::task::JoinHandle<Outcome> {
+        tokio::spawn(self.0)
+    }
+
     /// Polls once; what became of the call, if it ended.
     pub(super) fn poll(&mut self) -> Option<Outcome> {
         match Pin::new(&mut self.0).poll(&mut Context::from_waker(Waker::noop())) {

@@ -148,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { window: 4, minimum: 3, share: 0.5, open_for: Duration::from_secs(10), probes: 2 };
+    const LIMITS: Limits = Limits { window: 4, minimum: 3, share: 0.4, open_for: Duration::from_secs(10), probes: 2 };
     const NOW: Duration = Duration::from_secs(100);
 
     fn passed(machine: &mut Machine, now: Duration) -> u64 {
@@ -174,7 +174,7 @@ mod tests {
         assert!(!is_open(&[Fails, Fails]), "too few to say");
         assert!(is_open(&[Fails, Fails, Fails]));
         assert!(!is_open(&[Fails, Works, Works]));
-        assert!(is_open(&[Works, Fails, Works, Fails]), "half of them");
+        assert!(is_open(&[Works, Fails, Works, Fails]), "two of four");
         assert!(!is_open(&[Fails, Works, Works, Works, Fails]), "the first one is out of the window");
         assert!(!is_open(&[Fails, Unknown, Unknown, Unknown, Fails, Unknown]), "what says nothing does not count");
     }

@@ -65,6 +65,24 @@ fn a_call_that_tries_and_fails_opens_it_anew_and_one_that_is_dropped_lets_anothe
     assert_eq!(calls.running(), [2]);
 }
 
+#[tokio::test]
+async fn calls_that_wait_for_one_that_tries_are_woken_by_what_becomes_of_it() {
+    let manual = at_zero();
+    let (calls, breaker) = (Calls::by(&manual), breaker());
+    fail(&calls, &breaker, 2);
+    manual.advance(OPEN_FOR);
+    let tries = calls.pending(&breaker, 0).spawn();
+    let waits = calls.ready(&breaker, Outcome::Ack).spawn();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(calls.running() == [0] && !waits.is_finished());
+    calls.finish(0);
+    assert_eq!(tries.await.unwrap(), Outcome::Ack);
+    let woken = tokio::time::timeout(Duration::from_secs(20), waits).await;
+    assert_eq!(woken.expect("it is woken").unwrap(), Outcome::Ack);
+}
+
 #[test]
 fn a_call_that_puts_its_event_off_while_it_tries_lets_another_try() {
     let manual = at_zero();

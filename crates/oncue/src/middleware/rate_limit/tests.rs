@@ -101,6 +101,13 @@ fn fast_rates_have_a_burst_of_ten_milliseconds_and_slow_ones_none() {
 }
 
 #[test]
+fn what_cannot_be_divided_is_rounded_to_the_slower_side() {
+    assert_eq!(buckets::interval(3, SECOND), Duration::from_nanos(333_333_334));
+    assert_eq!(buckets::interval(4, SECOND), Duration::from_millis(250));
+    assert_eq!(buckets::interval(u32::MAX, SECOND), Duration::from_nanos(1));
+}
+
+#[test]
 fn rates_that_let_nothing_pass_are_problems() {
     for wrong in [rate_limit(0, SECOND), rate_limit(1, Duration::ZERO), rate_limit(1, SECOND).burst(0)] {
         assert_eq!(wrong.problems().len(), 1, "{wrong:?}");
