@@ -46,6 +46,11 @@ impl Parts {
         Ok(Self { event: events::one()?, binding: Arc::new(binding) })
     }
 
+    /// In the memory of the call before, as the dispatcher does.
+    fn invocation_in(&self, over: Option<Invocation>) -> Invocation {
+        Invocation::again(over, Arc::clone(&self.binding), self.event.clone(), Position::new(0, 7, 0), 1, None)
+    }
+
     fn invocation(&self) -> Invocation {
         Invocation::new(Arc::clone(&self.binding), self.event.clone(), Position::new(0, 7, 0), 1, None)
     }
@@ -74,7 +79,12 @@ fn inline(plan: &Plan, parts: &Parts, new_invocation: bool) -> Result<Row> {
     let seconds = plan.seconds / 4.0;
     let rounds = plan.rounds("1a", || {
         let ours = if new_invocation {
-            nanos_per_call(seconds, || finish(handler.call(black_box(&parts.invocation()))))
+            let mut over = None;
+            nanos_per_call(seconds, || {
+                let invocation = parts.invocation_in(over.take());
+                finish(handler.call(black_box(&invocation)));
+                over = Some(invocation);
+            })
         } else {
             nanos_per_call(seconds, || finish(handler.call(black_box(&invocation))))
         };
@@ -112,10 +122,12 @@ pub(crate) fn asynchronous(plan: &Plan) -> Result<Vec<Row>> {
             black_box(Box::new(|event| Box::pin(handle_later(event))));
         let seconds = plan.seconds / 4.0;
         let rounds = plan.rounds("1b", || {
+            let mut over = None;
             let ours = nanos_per_call(seconds, || {
-                let invocation = black_box(parts.invocation());
+                let invocation = black_box(parts.invocation_in(over.take()));
                 finish(handler.call(&invocation));
                 black_box(invocation.take_effects());
+                over = Some(invocation);
             });
             let against = nanos_per_call(seconds, || {
                 let mut future = direct(black_box(&parts.event).clone());

@@ -3,6 +3,8 @@
 mod dispatch;
 mod durable;
 mod events;
+mod fanout;
+mod filters;
 mod handoff;
 mod load;
 mod machine;
@@ -28,7 +30,7 @@ use crate::{
 };
 
 /// Every row, in order.
-const IDS: [&str; 10] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c"];
+const IDS: [&str; 12] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c", "7a", "7b"];
 
 #[derive(Parser)]
 #[command(name = "oncue-benches", about = "Both sides of every performance claim, in one run")]
@@ -78,6 +80,8 @@ impl Bench {
             "3a" => pipeline::batched(plan, runtime, directory),
             "3b" => pipeline::each(plan, runtime, directory),
             "3c" => pipeline::one(plan, runtime, directory),
+            "7a" => fanout::many(plan, runtime),
+            "7b" => filters::matching(plan),
             other => Err(format!("no row `{other}`; there are {}", IDS.join(" ")).into()),
         }
     }

@@ -53,6 +53,16 @@ impl Serialize for Entry {
     }
 }
 
+impl fmt::Display for Entry {
+    /// A line of the table, and one for the reason if there is any.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { case, verdict, reason, took } = self;
+        let (verdict, seconds, clauses) = (verdict.as_str(), took.as_secs_f64(), case.clauses.join(" "));
+        write!(f, "{:>4}  {verdict:7}  {seconds:6.3} s  {clauses:12}  {}", case.number, case.name)?;
+        if reason.is_empty() { Ok(()) } else { write!(f, "\n{:25}{reason}", "") }
+    }
+}
+
 /// The results of all cases on one transport, by number.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -84,18 +94,8 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.transport)?;
-        for Entry { case, verdict, reason, took } in &self.entries {
-            let (number, clauses) = (case.number, case.clauses.join(" "));
-            writeln!(
-                f,
-                "{number:>4}  {:7}  {:6.3} s  {clauses:12}  {}",
-                verdict.as_str(),
-                took.as_secs_f64(),
-                case.name
-            )?;
-            if !reason.is_empty() {
-                writeln!(f, "{:25}{reason}", "")?;
-            }
+        for entry in &self.entries {
+            writeln!(f, "{entry}")?;
         }
         let count = |verdict| self.count(verdict);
         let (passed, failed, skipped) = (count(Verdict::Passed), count(Verdict::Failed), count(Verdict::Skipped));

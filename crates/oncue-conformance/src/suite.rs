@@ -76,10 +76,15 @@ impl Filter {
         Self(Some(numbers.into_iter().collect()))
     }
 
-    fn takes(&self, case: &Case) -> bool {
+    /// Whether a case is to be run.
+    #[must_use]
+    pub fn takes(&self, case: &Case) -> bool {
         self.0.as_ref().is_none_or(|numbers| numbers.contains(&case.number))
     }
 }
+
+/// Is told of each case when it ends.
+type Observer = dyn Fn(&Entry) + Send + Sync;
 
 /// The suite for one transport.
 pub struct Suite {
@@ -88,13 +93,20 @@ pub struct Suite {
     clock: Clock,
     deadline: Duration,
     instances: bool,
+    observer: Option<Box<Observer>>,
 }
 
 impl Suite {
     /// For a transport that the report calls so: `kafka:`.
     pub fn new(transport: impl Into<String>, factory: impl Factory) -> Self {
-        let factory = Arc::new(factory);
-        Self { transport: transport.into(), factory, clock: Clock::system(), deadline: DEADLINE, instances: false }
+        Self {
+            transport: transport.into(),
+            factory: Arc::new(factory),
+            clock: Clock::system(),
+            deadline: DEADLINE,
+            instances: false,
+            observer: None,
+        }
     }
 
     /// For `memory:`.
@@ -130,6 +142,14 @@ impl Suite {
         self
     }
 
+    /// Tells `observer` of each case when it ends, asked for or not. It is called between two cases: what it does takes no
+    /// time of theirs.
+    #[must_use]
+    pub fn observe(mut self, observer: impl Fn(&Entry) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
     /// Runs the cases one after the other, and reports every case of the catalogue.
     pub async fn run(&self, filter: &Filter, tier: Tier) -> Report {
         let capabilities = self.capabilities().await;
@@ -141,7 +161,11 @@ impl Suite {
                 Ok(capabilities) => self.run_case(case, *capabilities, tier).await,
                 Err(error) => (Verdict::Failed, format!("the transport does not open: {error}")),
             };
-            entries.push(Entry { case, verdict, reason, took: self.clock.monotonic().saturating_sub(begun) });
+            let entry = Entry { case, verdict, reason, took: self.clock.monotonic().saturating_sub(begun) };
+            if let Some(observer) = &self.observer {
+                observer(&entry);
+            }
+            entries.push(entry);
         }
         Report { transport: self.transport.clone(), entries }
     }
@@ -184,5 +208,23 @@ impl Suite {
             Ok(Err(failure)) => (Verdict::Failed, bench.with_notes(&failure)),
             Err(panic) => (Verdict::Failed, format!("the case itself broke: {panic}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_observer_is_told_of_every_case_in_turn() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&told);
+        let suite = Suite::memory().observe(move |entry| seen.lock().push((entry.case.number, entry.verdict)));
+        let report = suite.run(&Filter::only([2]), Tier::Fast).await;
+        let reported: Vec<_> = report.entries.iter().map(|entry| (entry.case.number, entry.verdict)).collect();
+        assert_eq!(*told.lock(), reported);
+        assert_eq!((reported.len(), reported[1]), (CATALOGUE.len(), (2, Verdict::Passed)));
     }
 }

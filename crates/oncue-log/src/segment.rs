@@ -155,6 +155,11 @@ impl SegmentFile {
         Ok(chunk.slice(position, count).unwrap_or_else(|| chunk.bytes.clone()))
     }
 
+    /// What its first frame says, and the lsn of its first record.
+    pub(crate) fn header(&self) -> Result<Result<(SegmentHeader, Lsn), Fault>, StorageError> {
+        SegmentHeader::read(self.file.as_ref(), self.epoch).map_err(StorageError::on("read", &self.name))
+    }
+
     pub(crate) fn len(&self) -> Result<u64, StorageError> {
         self.file.len().map_err(StorageError::on("get the length of", &self.name))
     }

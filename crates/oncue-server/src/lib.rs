@@ -2,4 +2,6 @@
 //! runs.
 
 pub mod cli;
+mod columns;
+mod number;
 pub mod orders;

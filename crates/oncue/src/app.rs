@@ -14,6 +14,7 @@ use crate::{
     error::{Result, StartError},
     handler::{IntoRegistration, Layer, Registration, StateMap},
     policy::{Policy, exponential},
+    source::{self, Source},
     transport::{self, Transport},
 };
 
@@ -55,6 +56,7 @@ pub struct App {
     handlers: Vec<Registration>,
     layers: Vec<Arc<dyn Layer>>,
     config: Option<PathBuf>,
+    sources: Vec<Box<dyn Source>>,
     policies: HashMap<String, Arc<dyn Policy>>,
     default_policy: Arc<dyn Policy>,
 }
@@ -85,6 +87,7 @@ impl App {
             handlers: Vec::new(),
             layers: Vec::new(),
             config: None,
+            sources: Vec::new(),
             policies: HashMap::new(),
             default_policy: Arc::new(exponential()),
         }
@@ -123,6 +126,12 @@ impl App {
         self
     }
 
+    /// Adds a source: it is started after every handler, and stopped before them.
+    pub fn source(mut self, source: impl Source) -> Self {
+        self.sources.push(Box::new(source));
+        self
+    }
+
     /// Names a retry policy, for handlers that say `retry = "name"`.
     pub fn policy(mut self, name: impl Into<String>, policy: impl Policy) -> Self {
         self.policies.insert(name.into(), Arc::new(policy));
@@ -141,7 +150,11 @@ impl App {
     /// A handler cannot be served: every problem at once, each with its handler, its place and the fix.
     pub async fn start(self) -> Result<Bus> {
         let known = self.known();
-        let Self { transport, clock, states, mut handlers, layers, config, policies, default_policy } = self;
+        let Self { transport, clock, states, mut handlers, sources, layers, config, policies, default_policy } = self;
+        let problems = source::problems(&sources);
+        if !problems.is_empty() {
+            return Err(StartError::Handlers { problems }.into());
+        }
         for handler in &mut handlers {
             handler.layers.splice(0..0, layers.iter().cloned());
         }
@@ -159,7 +172,7 @@ impl App {
                 *config = first.clone().unwrap_or_default();
             })
             .await?;
-        let bus = Bus::new(serving);
+        let bus = Bus::new(serving, sources);
         if let (Some(file), Some(first)) = (config, first) {
             let watch = config::watch(file, bus.clock().clone(), CONFIG_EVERY);
             bus.follow(watch, first, move |config| usable(config, &known));

@@ -49,7 +49,7 @@ impl Timestamp {
     /// RFC 3339 text in UTC, as `CloudEvents` writes `time`.
     #[must_use]
     pub fn to_rfc3339(self) -> String {
-        jiff::Timestamp::from_microsecond(self.0).map_or_else(|_| self.0.to_string(), |time| time.to_string())
+        self.to_string()
     }
 
     /// Reads RFC 3339 text.
@@ -62,9 +62,14 @@ impl Timestamp {
     }
 }
 
+/// As [`to_rfc3339`](Timestamp::to_rfc3339), without an allocation.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_rfc3339())
+        // What is outside of the years that RFC 3339 can write is shown as its number.
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(time) => write!(f, "{time}"),
+            Err(_) => write!(f, "{}", self.0),
+        }
     }
 }
 

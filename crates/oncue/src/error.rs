@@ -7,8 +7,13 @@ use crate::{
     dispatch::DispatchError,
     event::InvalidEvent,
     graph::GraphError,
+    source::{CronError, SourceFailed},
     transport::{ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError},
 };
+
+mod ask;
+
+pub use ask::{LeaseError, RequestError};
 
 /// Anything that an app can meet, for `main` to return. Each operation has an error of its own too.
 #[derive(Debug, Error)]
@@ -28,12 +33,24 @@ pub enum Error {
     /// A handler stopped.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
+    /// A source gave up.
+    #[error(transparent)]
+    Source(#[from] SourceFailed),
+    /// A schedule cannot be made.
+    #[error(transparent)]
+    Cron(#[from] CronError),
     /// Something asked for is not there or not readable.
     #[error(transparent)]
     Inspect(#[from] InspectError),
     /// Something cannot be done to a subscription.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A request has no reply.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A pulled event cannot be settled.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// Closing failed: what was acknowledged is safe, what was not is not.
     #[error("closing: {0}")]
     Close(#[from] SettleError),

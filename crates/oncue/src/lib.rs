@@ -23,8 +23,9 @@
 //! # }
 //! ```
 //!
-//! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`policy`], [`metrics`],
-//! [`transport`], [`mod@handler`], [`config`], [`graph`], [`middleware`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
+//! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`filter`], [`policy`],
+//! [`metrics`], [`transport`], [`mod@handler`], [`config`], [`graph`], [`middleware`], [`source`], `dispatch`, and the facade: [`App`] before it starts,
+//! [`Bus`] while it runs.
 
 // Lets the macros name `::oncue` inside this crate too.
 #[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
@@ -39,6 +40,7 @@ pub mod handler;
 pub mod metrics;
 pub mod middleware;
 pub mod policy;
+pub mod source;
 pub mod transport;
 
 mod app;
@@ -50,11 +52,13 @@ mod number_map;
 mod receipt;
 
 pub use app::{App, Group};
-pub use bus::{Bus, DEFAULT_GRACE, DeadLetters, IntoEvent};
+pub use bus::{
+    Bus, DEFAULT_GRACE, DEFAULT_LEASE, DEFAULT_UNSETTLED, DeadLetters, MAX_PENDING_REQUESTS, Pull, Pulled, Puller,
+};
 pub use clock::{Clock, ManualClock, Timestamp};
 pub use dispatch::DispatchError;
-pub use error::{Error, Result, StartError};
-pub use event::{Envelope, Event};
+pub use error::{Error, LeaseError, RequestError, Result, StartError};
+pub use event::{Envelope, Event, IntoEvent};
 pub use oncue_macros::{Event, handler};
 pub use receipt::{EventOutcome, Receipt};
 
@@ -62,6 +66,11 @@ pub use receipt::{EventOutcome, Receipt};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So are those of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;
 
 /// What the macros name; not for you.
 #[doc(hidden)]

@@ -64,7 +64,7 @@ const CRATES: &[Crate] = &[
     Crate {
         name: "oncue-server",
         manifest: "crates/oncue-server/Cargo.toml",
-        may_use: &["oncue", "oncue-transports"],
+        may_use: &["oncue", "oncue-conformance", "oncue-transports"],
         never: &[],
     },
     Crate {

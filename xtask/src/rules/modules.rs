@@ -10,6 +10,7 @@ const SOURCES: &str = "crates/oncue/src/";
 const LAYERS: &[&[&str]] = &[
     &["clock", "codec", "number_map"],
     &["event"],
+    &["filter"],
     &["policy"],
     &["metrics"],
     &["transport"],

@@ -23,3 +23,12 @@ async fn file_keeps_the_contract() {
     assert!(Reports(std::slice::from_ref(&report)).to_json().contains("\"46\""));
     assert_holds(&report);
 }
+
+/// As with many subscriptions, where one reader reads for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_keeps_the_contract_where_one_reader_feeds_all() {
+    let suite = Suite::new("memory:?feed_from=1", |_place: String, clock| async move {
+        Ok(oncue::transport::open("memory:?feed_from=1", clock)?)
+    });
+    assert_holds(&suite.run(&Filter::all(), Tier::Fast).await);
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 pub use self::replay::Replay;
 use self::replay::replay_records;
-use self::scan::{Scanned, scan};
+use self::scan::{Scanned, scan, scan_newest};
 use crate::checkpoint::{Tracker, WholeCheckpoint};
 use crate::committer::{Committer, create_segment};
 use crate::core::Core;
@@ -138,15 +138,20 @@ fn survey(storage: &dyn Storage) -> Result<Survey, OpenError> {
     for epoch in epochs {
         let name = name_of(epoch);
         let file = storage.open(&name, false).map_err(StorageError::on("open", &name))?;
-        let read = SegmentHeader::read(file.as_ref(), epoch).map_err(StorageError::on("read", &name))?;
         let mut file = SegmentFile { name, epoch, seed: 0, file };
+        let mut read = file.header()?;
+        let unused = epoch == newest && read.is_err() && scan::zeros_from(&file, FIRST_FRAME)?;
+        if read.is_err() && !unused {
+            // Written since, by another process: what lies behind it shows that it is whole now.
+            read = file.header()?;
+        }
         match read {
             Ok((header, first_lsn)) => {
                 file.seed = seed(header.log_id);
                 survey.found.push(Found { file, header, first_lsn });
             }
             Err(Fault::Unsupported(what)) => return Err(OpenError::Unsupported { file: file.name, offset: 0, what }),
-            Err(_) if epoch == newest && scan::zeros_from(&file, FIRST_FRAME)? => survey.unused = Some(file.name),
+            Err(_) if unused => survey.unused = Some(file.name),
             Err(fault) => return Err(file.damage(0, format!("its segment header cannot be read: {fault}")).into()),
         }
     }
@@ -175,8 +180,7 @@ fn verify(found: &[Found], report: &mut Recovery) -> Result<Verified, OpenError>
     let last = found.len() - 1;
     let newest = &found[last];
     let mut tracker = Tracker::default();
-    let mut scanned = scan(newest, FIRST_FRAME, &mut tracker)?;
-    scanned.examine_tail(newest)?;
+    let scanned = scan_newest(newest, &mut tracker)?;
     let mut verified = Verified { checkpoint: scanned.checkpoint, newest: scanned, from: last };
     if verified.checkpoint.is_none() && last > 0 {
         let oldest = found[0].file.epoch;
@@ -188,7 +192,7 @@ fn verify(found: &[Found], report: &mut Recovery) -> Result<Verified, OpenError>
         let (mut since, mut size) = (0, 0);
         for (segment, next) in found[from..last].iter().zip(&found[from + 1..]) {
             let start = if segment.file.epoch == begin.epoch { begin.position } else { FIRST_FRAME };
-            let sealed = scan(segment, start, &mut tracker)?;
+            let sealed = scan(segment, start, u64::MAX, &mut tracker)?;
             if sealed.next_lsn != next.first_lsn {
                 let reason = format!("{}: the records from lsn {} on are missing", sealed.reason(), sealed.next_lsn);
                 return Err(segment.file.damage(sealed.end, reason).into());
@@ -201,8 +205,9 @@ fn verify(found: &[Found], report: &mut Recovery) -> Result<Verified, OpenError>
             size = if sealed.checkpoint_bytes > 0 { sealed.checkpoint_bytes } else { size };
             report.frames += sealed.frames;
         }
-        // Its last parts may lie in the newest segment.
-        verified.checkpoint = scan(newest, FIRST_FRAME, &mut tracker)?.checkpoint.or(verified.checkpoint);
+        // Its last parts may lie in the newest segment, of which no more counts than was verified.
+        let rest = scan(newest, FIRST_FRAME, verified.newest.end, &mut tracker)?;
+        verified.checkpoint = rest.checkpoint.or(verified.checkpoint);
         verified.newest.since_checkpoint += since;
         verified.newest.checkpoint_bytes = verified.newest.checkpoint_bytes.max(size);
         verified.from = from;

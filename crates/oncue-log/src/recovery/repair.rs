@@ -25,7 +25,7 @@ pub(super) fn repair(
     // The last frames may never have reached the disk: a process that was killed left them in the operating system's
     // cache, or a sync failed, after which the cache counts as clean. Writing them again makes the next sync write them.
     let mut buffer = vec![0; CHUNK_BYTES];
-    let mut position = newest.unsynced_from;
+    let mut position = newest.unsynced_from();
     while position < newest.end {
         let most = buffer.len().min((newest.end - position) as usize);
         let count = read_full(file, &mut buffer[..most], position).map_err(StorageError::on("read", name))?;

@@ -9,7 +9,7 @@ use crate::frame::{FRAME_INDEX, FRAME_RECORDS, FRAME_SEGMENT, Fault, Frame, MAGI
 use crate::index::Index;
 use crate::options::TornTail;
 use crate::record::{KIND_CHECKPOINT, Lsn};
-use crate::segment::{Chunk, FrameError, SegmentFile};
+use crate::segment::{Chunk, FIRST_FRAME, FrameError, SegmentFile};
 use crate::storage::read_full;
 use crate::view::topics_of;
 
@@ -33,8 +33,8 @@ pub(super) struct Scanned {
     /// Whether the last frame is a closing one.
     pub(super) clean: bool,
     pub(super) torn: Option<TornTail>,
-    /// Frames from here on may be in the operating system's cache only.
-    pub(super) unsynced_from: u64,
+    /// Frames that no later one says were synced: where each begins, and the lsn after it.
+    unsynced: VecDeque<(u64, Lsn)>,
     pub(super) frames: u64,
     /// What is at `end`, unless the segment was sealed.
     fault: Option<Fault>,
@@ -43,6 +43,49 @@ pub(super) struct Scanned {
 impl Scanned {
     pub(super) fn reason(&self) -> String {
         self.fault.as_ref().map_or_else(|| "it ends too early".to_owned(), Fault::to_string)
+    }
+
+    /// Frames from here on may be in the operating system's cache only.
+    pub(super) fn unsynced_from(&self) -> u64 {
+        self.unsynced.front().map_or(self.end, |(position, _)| *position)
+    }
+
+    /// Verifies the frames from `end` on, up to the first that does not hold, or to `until`.
+    fn follow(&mut self, found: &Found, until: u64, tracker: &mut Tracker) -> Result<(), OpenError> {
+        let file = &found.file;
+        let limit = file.len()?.min(until);
+        let mut chunk = Chunk::default();
+        while self.sealed.is_none() {
+            let frame = match file.frame_at(self.end, limit, &mut chunk, CHUNK_BYTES) {
+                Ok(frame) => frame,
+                Err(FrameError::Fault(fault @ (Fault::Blank | Fault::Invalid(_)))) => {
+                    self.fault = Some(fault);
+                    break;
+                }
+                Err(error) => return Err(file.open_error(self.end, error)),
+            };
+            let header = frame.header;
+            let joins_in_the_middle = self.frames == 0 && self.end != FIRST_FRAME;
+            if header.first_lsn != self.next_lsn && !joins_in_the_middle {
+                let reason = format!("it goes on with lsn {} where {} was to come", header.first_lsn, self.next_lsn);
+                return Err(file.damage(self.end, reason).into());
+            }
+            match header.kind {
+                FRAME_RECORDS => self.take_in(found, &frame, tracker)?,
+                FRAME_INDEX => self.sealed = Some(self.end),
+                FRAME_SEGMENT => return Err(file.damage(self.end, "a segment header within a segment").into()),
+                _ => {} // skippable, or it would have been refused
+            }
+            while self.unsynced.front().is_some_and(|(_, end)| *end <= header.synced_lsn) {
+                self.unsynced.pop_front();
+            }
+            self.unsynced.push_back((self.end, header.end_lsn()));
+            self.clean = header.kind == FRAME_RECORDS && header.records == 0;
+            self.frames += 1;
+            self.next_lsn = header.end_lsn();
+            self.end = frame.next().position;
+        }
+        Ok(())
     }
 
     fn take_in(&mut self, found: &Found, frame: &Frame, tracker: &mut Tracker) -> Result<(), OpenError> {
@@ -71,10 +114,11 @@ impl Scanned {
         Ok(())
     }
 
-    /// Of the newest segment: whether anything is behind the last frame, and whether it was acknowledged.
+    /// Of the newest segment: whether anything is behind the last frame, and whether it was acknowledged. False if frames
+    /// go on behind it: another process writes the log, and had not written them when they were looked for.
     ///
     /// `docs/log-format.md`, Recovery, tells the rules that this follows.
-    pub(super) fn examine_tail(&mut self, found: &Found) -> Result<(), OpenError> {
+    fn examine_tail(&mut self, found: &Found) -> Result<bool, OpenError> {
         let file = &found.file;
         let mut last = None;
         let mut candidates = VecDeque::new();
@@ -85,7 +129,7 @@ impl Scanned {
                 candidates.extend(found.filter_map(|(at, _)| (start + at as u64).checked_sub(4)));
             }
         })?;
-        let Some(last) = last else { return Ok(()) };
+        let Some(last) = last else { return Ok(true) };
         let mut chunk = Chunk::default();
         for position in candidates.into_iter().filter(|position| *position > self.end) {
             let frame = match file.frame_at(position, u64::MAX, &mut chunk, CHUNK_BYTES) {
@@ -96,18 +140,30 @@ impl Scanned {
             // Written later than the hole, when the hole had been synced; or with nothing missing in between: only a
             // frame without records can have stood here, and such a one is synced before anything follows it.
             if frame.header.synced_lsn > self.next_lsn || frame.header.first_lsn == self.next_lsn {
+                if self.goes_on(file)? {
+                    return Ok(false);
+                }
                 let reason = format!("{}, and a frame that was written later stands at {position}", self.reason());
                 return Err(file.damage(self.end, reason).into());
             }
         }
         self.torn = Some(TornTail { file: file.name.clone(), offset: self.end, bytes: last + 1 - self.end });
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether a frame stands at `end` now. A frame is written when those before it are: once a later one is seen, this
+    /// answers for good.
+    fn goes_on(&self, file: &SegmentFile) -> Result<bool, OpenError> {
+        match file.frame_at(self.end, u64::MAX, &mut Chunk::default(), CHUNK_BYTES) {
+            Ok(_) => Ok(self.sealed.is_none()),
+            Err(FrameError::Fault(_)) => Ok(false),
+            Err(FrameError::Storage(error)) => Err(error.into()),
+        }
     }
 }
 
-/// Verifies the frames from `from` on, up to the first that does not hold.
-pub(super) fn scan(found: &Found, from: u64, tracker: &mut Tracker) -> Result<Scanned, OpenError> {
-    let file = &found.file;
+/// Verifies the frames from `from` on, up to the first that does not hold, or to `until`.
+pub(super) fn scan(found: &Found, from: u64, until: u64, tracker: &mut Tracker) -> Result<Scanned, OpenError> {
     let mut state = Scanned {
         end: from,
         filled: from,
@@ -119,44 +175,20 @@ pub(super) fn scan(found: &Found, from: u64, tracker: &mut Tracker) -> Result<Sc
         checkpoint_bytes: 0,
         clean: false,
         torn: None,
-        unsynced_from: from,
+        unsynced: VecDeque::new(),
         frames: 0,
         fault: None,
     };
-    let limit = file.len()?;
-    let mut chunk = Chunk::default();
-    let mut unsynced: VecDeque<(u64, Lsn)> = VecDeque::new();
-    let mut first = from != crate::segment::FIRST_FRAME;
-    while state.sealed.is_none() {
-        let frame = match file.frame_at(state.end, limit, &mut chunk, CHUNK_BYTES) {
-            Ok(frame) => frame,
-            Err(FrameError::Fault(fault @ (Fault::Blank | Fault::Invalid(_)))) => {
-                state.fault = Some(fault);
-                break;
-            }
-            Err(error) => return Err(file.open_error(state.end, error)),
-        };
-        let header = frame.header;
-        if header.first_lsn != state.next_lsn && !std::mem::take(&mut first) {
-            let reason = format!("it goes on with lsn {} where {} was to come", header.first_lsn, state.next_lsn);
-            return Err(file.damage(state.end, reason).into());
-        }
-        match header.kind {
-            FRAME_RECORDS => state.take_in(found, &frame, tracker)?,
-            FRAME_INDEX => state.sealed = Some(state.end),
-            FRAME_SEGMENT => return Err(file.damage(state.end, "a segment header within a segment").into()),
-            _ => {} // skippable, or it would have been refused
-        }
-        while unsynced.front().is_some_and(|(_, end)| *end <= header.synced_lsn) {
-            unsynced.pop_front();
-        }
-        unsynced.push_back((state.end, header.end_lsn()));
-        state.clean = header.kind == FRAME_RECORDS && header.records == 0;
-        state.frames += 1;
-        state.next_lsn = header.end_lsn();
-        state.end = frame.next().position;
+    state.follow(found, until, tracker)?;
+    Ok(state)
+}
+
+/// Verifies the newest segment, its end included.
+pub(super) fn scan_newest(found: &Found, tracker: &mut Tracker) -> Result<Scanned, OpenError> {
+    let mut state = scan(found, FIRST_FRAME, u64::MAX, tracker)?;
+    while !state.examine_tail(found)? {
+        state.follow(found, u64::MAX, tracker)?;
     }
-    state.unsynced_from = unsynced.front().map_or(state.end, |(position, _)| *position);
     Ok(state)
 }
 

@@ -38,6 +38,12 @@ pub enum LockError {
         /// One of the files in it.
         file: String,
     },
+    /// It is to be looked at, and holds nothing to look at.
+    #[error("{} holds no log: name the directory that an app keeps its log in", dir.display())]
+    NoLog {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
@@ -73,7 +79,7 @@ impl FileStorage {
             move |source| LockError::Io { what, path, source }
         };
         fs::create_dir_all(&dir).map_err(at("create the directory", &dir))?;
-        refuse_foreign(&dir)?;
+        find_log(&dir)?;
         let handle = fs::File::open(&dir).map_err(at("open the directory", &dir))?;
         let path = dir.join(LOCK_FILE);
         let mut options = fs::OpenOptions::new();
@@ -103,19 +109,20 @@ impl FileStorage {
     }
 }
 
-fn refuse_foreign(dir: &Path) -> Result<(), LockError> {
+/// Whether a directory holds a log; an error if it holds something else.
+pub(super) fn find_log(dir: &Path) -> Result<bool, LockError> {
     let io = |source| LockError::Io { what: "list", path: dir.to_path_buf(), source };
     let mut foreign = None;
     for entry in fs::read_dir(dir).map_err(io)? {
         let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
         if epoch_of(&name).is_some() {
-            return Ok(());
+            return Ok(true);
         }
         if name != LOCK_FILE && name != LOST_AND_FOUND {
             foreign = Some(name);
         }
     }
-    foreign.map_or(Ok(()), |file| Err(LockError::Foreign { dir: dir.to_path_buf(), file }))
+    foreign.map_or(Ok(false), |file| Err(LockError::Foreign { dir: dir.to_path_buf(), file }))
 }
 
 fn holder(lock: &mut fs::File) -> String {
@@ -135,17 +142,26 @@ fn name_holder(lock: &mut fs::File) -> io::Result<()> {
     writeln!(lock, "{}", std::process::id())
 }
 
-impl Storage for FileStorage {
-    fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            if metadata.is_file() {
+/// The files of a directory. One that goes while they are listed is left out.
+pub(super) fn list(dir: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_file() => {
                 files.push((entry.file_name().to_string_lossy().into_owned(), metadata.len()));
             }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        Ok(files)
+    }
+    Ok(files)
+}
+
+impl Storage for FileStorage {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        list(&self.dir)
     }
 
     fn open(&self, name: &str, create: bool) -> io::Result<Box<dyn File>> {

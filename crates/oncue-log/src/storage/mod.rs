@@ -1,14 +1,18 @@
-//! Where a log keeps its bytes: a seam of few methods, with a directory, memory and a disk that fails behind it.
+//! Where a log keeps its bytes: a seam of few methods, with a directory, memory, a disk that fails, and a view of what
+//! another process writes behind it.
 
 mod faulty;
 mod file;
 mod memory;
+mod read_only;
+mod snapshot;
 
 use std::io;
 
 pub use self::faulty::{Call, FaultyStorage};
 pub use self::file::{FileStorage, LOCK_FILE, LockError};
 pub use self::memory::MemoryStorage;
+pub use self::snapshot::Snapshot;
 
 /// A flat directory of files that one log owns.
 pub trait Storage: Send + Sync {

@@ -9,5 +9,7 @@ mod corruption;
 mod crash;
 mod directory;
 mod faults;
+mod interleaved;
 mod model;
+mod snapshot;
 mod support;

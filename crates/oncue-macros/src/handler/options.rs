@@ -118,7 +118,8 @@ fn positive(option: Named, zero: &str) -> Result<TokenStream> {
     {
         return Err(Error::new(literal.span(), format!("`{name} = 0` {zero}: give 1 or more")));
     }
-    Ok(quote_spanned!(number.span()=> .#name(#number)))
+    let setter = syn::Ident::new(&name.to_string(), number.span());
+    Ok(quote_spanned!(number.span()=> .#setter(#number)))
 }
 
 /// A time as text (`"30s"`), or an expression for one; `zero` says what 0 would do.
@@ -126,7 +127,8 @@ fn duration(option: Named, zero: &str) -> Result<TokenStream> {
     let name = option.name.clone();
     let time = option.expr()?;
     let Some(text) = text_of(&time) else {
-        return Ok(quote_spanned!(time.span()=> .#name(#time)));
+        let setter = syn::Ident::new(&name.to_string(), time.span());
+        return Ok(quote_spanned!(time.span()=> .#setter(#time)));
     };
     match milliseconds(&text.value()) {
         Some(0) => Err(Error::new(text.span(), format!("`{name} = 0` {zero}"))),

@@ -1,7 +1,17 @@
 //! The command line. One subcommand is one file; the exit code is decided here and nowhere else.
 
+mod config;
+mod conformance;
 mod demo;
+mod dlq;
+mod envelope;
+mod event;
+mod graph;
 mod interrupt;
+mod ls;
+mod policy;
+mod stats;
+mod view;
 
 use std::{
     ffi::OsString,
@@ -36,6 +46,14 @@ struct Cli {
 enum Command {
     /// See Oncue at work, on whole systems that come with it
     Demo(demo::Demo),
+    Conformance(conformance::Conformance),
+    Ls(ls::Ls),
+    Stats(stats::Stats),
+    Event(event::Event),
+    Dlq(dlq::Dlq),
+    Graph(graph::ShowGraph),
+    Policy(policy::Policy),
+    Config(config::Config),
 }
 
 impl Command {
@@ -44,6 +62,9 @@ impl Command {
         match self {
             // Its dead letters are wanted, and its report counts them.
             Self::Demo(_) => "warn,oncue::dispatch=error",
+            // Its cases make things fail.
+            Self::Conformance(_) => "off",
+            _ => "warn",
         }
     }
 }
@@ -54,6 +75,27 @@ enum CommandError {
     /// The order system stopped.
     #[error(transparent)]
     Orders(#[from] crate::orders::OrdersError),
+    /// A case of the suite failed, or it did not come to run.
+    #[error(transparent)]
+    Conformance(#[from] conformance::ConformanceError),
+    /// A log was not there, or not readable.
+    #[error(transparent)]
+    View(#[from] view::ViewError),
+    /// Dead letters were not resolved.
+    #[error(transparent)]
+    Resolve(#[from] dlq::ResolveError),
+    /// An event cannot be changed as it was asked to.
+    #[error(transparent)]
+    Edit(#[from] dlq::EditError),
+    /// The handlers in a log are no graph.
+    #[error("the handlers in the log are no graph: {0}")]
+    Graph(#[from] oncue::graph::GraphError),
+    /// There is no policy to explain.
+    #[error(transparent)]
+    Explain(#[from] policy::ExplainError),
+    /// A configuration file is not right.
+    #[error(transparent)]
+    Check(#[from] config::CheckError),
     /// The runtime could not be made.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -64,10 +106,15 @@ enum CommandError {
 
 impl CommandError {
     fn exit_code(&self) -> u8 {
-        match self {
-            Self::Orders(error) if error.is_callers() => REFUSED,
-            Self::Orders(_) | Self::Runtime(_) | Self::Output(_) => FAILED,
-        }
+        let is_callers = match self {
+            Self::Orders(error) => error.is_callers(),
+            Self::Conformance(error) => error.is_callers(),
+            Self::View(error) => error.is_callers(),
+            Self::Resolve(error) => error.is_callers(),
+            Self::Edit(_) | Self::Explain(_) | Self::Check(_) => true,
+            Self::Graph(_) | Self::Runtime(_) | Self::Output(_) => false,
+        };
+        if is_callers { REFUSED } else { FAILED }
     }
 }
 
@@ -84,6 +131,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     log_to_stderr(cli.command.logged());
     let done = match cli.command {
         Command::Demo(demo) => demo.run(),
+        Command::Conformance(conformance) => conformance.run(),
+        Command::Ls(ls) => ls.run(),
+        Command::Stats(stats) => stats.run(),
+        Command::Event(event) => event.run(),
+        Command::Dlq(dlq) => dlq.run(),
+        Command::Graph(graph) => graph.run(),
+        Command::Policy(policy) => policy.run(),
+        Command::Config(config) => config.run(),
     };
     match done {
         Ok(()) => ExitCode::from(DONE),
@@ -107,10 +162,16 @@ fn log_to_stderr(default: &str) {
 
 /// Writes to stdout. A reader that has read enough (`| head`) is no failure.
 fn print(text: &str) -> Result<(), CommandError> {
+    print_on(text).map(|_| ())
+}
+
+/// As [`print`]; false if nobody reads on.
+fn print_on(text: &str) -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CommandError::Output(error)),
+        Ok(()) => Ok(true),
     }
 }
 

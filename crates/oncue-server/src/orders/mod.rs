@@ -17,7 +17,6 @@ mod generator;
 pub mod handlers;
 mod input;
 mod lines;
-mod number;
 mod place;
 mod progress;
 mod report;

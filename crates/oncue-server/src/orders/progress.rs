@@ -9,7 +9,9 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use oncue::Bus;
 
-use super::{batch::Malformed, number::grouped};
+use crate::number::grouped;
+
+use super::batch::Malformed;
 
 /// How often the bar moves.
 const BAR_EVERY: Duration = Duration::from_millis(100);

@@ -16,13 +16,14 @@ use oncue::{
 use tempfile::TempDir;
 use thiserror::Error;
 
+use crate::number::grouped;
+
 use super::{
     HANDLERS,
     batch::{self, Batch},
     gateway::Gateway,
     handlers::{charge, daily_sales, detect_anomaly, notify_customer, track_order},
     input::{Input, InputError},
-    number::grouped,
     place::{Place, Places, SOURCE},
     progress::Progress,
     report::Report,

@@ -4,9 +4,10 @@ use std::fmt;
 
 use oncue::metrics::HandlerStats;
 
+use crate::number::{grouped, money, time};
+
 use super::{
     input::SIMULATION,
-    number::{grouped, money, time},
     report::{Counts, Details, Report},
 };
 
@@ -114,8 +115,9 @@ fn dead_letters(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
         writeln!(f, "  and {others} more kinds")?;
     }
     match &details.kept {
-        Some(_) => {
-            writeln!(f, "  Each is kept with every failed attempt: `inspect().dead_letters(\"charge\")` reads them.")
+        Some(kept) => {
+            let kept = kept.display();
+            writeln!(f, "  Each is kept with every failed attempt: `oncue dlq list --data {kept}` lists them.")
         }
         None => writeln!(f, "  With --data DIR each is kept, with every failed attempt."),
     }

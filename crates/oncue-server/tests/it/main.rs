@@ -1,11 +1,16 @@
 //! The binary `oncue` from the outside.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod conformance;
 mod directories;
+mod drawing;
+mod explaining;
 mod gateway;
 mod inputs;
 mod interrupts;
 mod killer;
 mod kills;
+mod letters;
+mod looking;
 mod numbers;
 mod program;

@@ -19,6 +19,12 @@ pub(crate) fn orders() -> Command {
     command
 }
 
+/// `oncue` with these arguments.
+pub(crate) fn oncue(arguments: &[&str]) -> Ended {
+    let command = &mut Command::new(ONCUE);
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null()).output().unwrap().into()
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub(crate) struct Ended {

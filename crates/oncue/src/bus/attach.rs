@@ -93,6 +93,7 @@ pub(super) fn check(
 }
 
 /// Handlers that are served as one, with the members that each comes after.
+#[derive(Clone)]
 pub(super) struct Joined {
     handlers: Vec<(Registration, Members)>,
 }

@@ -8,8 +8,9 @@ use crate::{
     transport::{Control, ControlError, DeadLetter, InspectError, Position, Resolution},
 };
 
-/// Resolved at once, at most: so many are one write.
+/// Resolved at once, at most: so many, and so many bytes of events (and one more), are one write.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The dead letters of one handler; made by [`Bus::dead_letters`].
 ///
@@ -118,14 +119,44 @@ impl DeadLetters {
     }
 
     async fn resolve_those(&self, letters: Vec<DeadLetter>, resolution: &Resolution) -> Result<usize> {
-        let positions: Vec<Position> = letters.iter().map(|letter| letter.position).collect();
-        for batch in positions.chunks(BATCH) {
-            self.resolve(batch.iter().map(|position| (*position, resolution.clone())).collect()).await?;
+        let count = letters.len();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for letter in letters {
+            bytes += letter.envelope.encoded_bytes();
+            batch.push((letter.position, resolution.clone()));
+            if batch.len() >= BATCH || bytes >= BATCH_BYTES {
+                self.resolve(std::mem::take(&mut batch)).await?;
+                bytes = 0;
+            }
         }
-        Ok(positions.len())
+        if !batch.is_empty() {
+            self.resolve(batch).await?;
+        }
+        Ok(count)
     }
 
     async fn resolve(&self, letters: Vec<(Position, Resolution)>) -> Result<()> {
         Ok(self.bus.transport().control(&self.handler, Control::Resolve(letters)).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{event::MAX_DATA_BYTES, prelude::*};
+
+    #[tokio::test]
+    async fn all_are_redriven_however_large_they_are() {
+        let refuse = (|_: &Envelope| Err::<(), _>("no")).named("refuse").types(["t"]).inline();
+        let app = App::open("memory:").await.unwrap().on(refuse.retry(policy::never())).start().await.unwrap();
+        for _ in 0..3 {
+            let large = Envelope::builder("t").data(vec![0; MAX_DATA_BYTES]).build().unwrap();
+            app.publish(large).await.unwrap();
+        }
+        app.idle().await.unwrap();
+        assert_eq!(app.dead_letters("refuse").redrive_all().await.unwrap(), 3);
+        app.idle().await.unwrap();
+        let letters = app.dead_letters("refuse").list().unwrap();
+        assert!(letters.len() == 3 && letters.iter().all(|letter| letter.history.len() == 2));
+        app.shutdown().await.unwrap();
     }
 }

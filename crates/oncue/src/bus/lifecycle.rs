@@ -25,6 +25,14 @@ impl Bus {
         }
     }
 
+    /// Waits until every source is exhausted, or stopped by a shutdown. A source that follows never is.
+    ///
+    /// # Errors
+    /// A source gave up.
+    pub async fn exhausted(&self) -> Result<()> {
+        Ok(self.0.sources.exhausted().await?)
+    }
+
     /// Whether a handler stopped, and why.
     ///
     /// # Errors
@@ -46,6 +54,7 @@ impl Bus {
             closed = self.shutdown() => closed,
             () = signal() => {
                 self.0.serving.interrupt();
+                self.0.requests.close().await;
                 Ok(self.transport().close().await?)
             }
         }
@@ -61,7 +70,7 @@ impl Bus {
         self.check()
     }
 
-    /// Stops taking events, lets handlers finish within [`DEFAULT_GRACE`], and closes the transport. What is not
+    /// Stops the sources, then stops taking events, lets handlers finish within [`DEFAULT_GRACE`], and closes the transport. What is not
     /// finished is delivered again at the next start. Idempotent.
     ///
     /// # Errors
@@ -75,7 +84,9 @@ impl Bus {
     /// # Errors
     /// Closing failed.
     pub async fn shutdown_within(&self, grace: Duration) -> Result<()> {
+        self.0.sources.stop(grace).await;
         self.0.serving.stop(Phase::Drain(grace)).await;
+        self.0.requests.close().await;
         self.transport().close().await?;
         self.check()
     }

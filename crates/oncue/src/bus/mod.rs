@@ -4,6 +4,8 @@ mod attach;
 mod control;
 mod dead_letters;
 mod lifecycle;
+mod pull;
+mod request;
 mod serve;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -12,6 +14,8 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 pub use dead_letters::DeadLetters;
+pub use pull::{DEFAULT_LEASE, DEFAULT_UNSETTLED, Pull, Pulled, Puller};
+pub use request::MAX_PENDING_REQUESTS;
 pub(crate) use serve::{Handler, Provided, Serving};
 
 use crate::{
@@ -19,10 +23,11 @@ use crate::{
     config::{self, Config, ConfigError},
     dispatch::DispatchError,
     error::{Result, StartError},
-    event::{DEFAULT_TOPIC, Envelope, Event, InvalidEvent},
+    event::{Envelope, IntoEvent},
     graph::Graph,
     handler::{BreakerHandle, Registration},
     receipt::Receipt,
+    source::{Outlet, Source, SourceInfo, Sources},
     transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
 };
 
@@ -35,34 +40,22 @@ pub struct Bus(Arc<Inner>);
 
 struct Inner {
     serving: Arc<Serving>,
+    sources: Sources,
     failed: watch::Receiver<Option<DispatchError>>,
-}
-
-/// What can be published: a typed event, or an envelope.
-pub trait IntoEvent: Send {
-    /// The envelope, and the topic it goes to.
-    ///
-    /// # Errors
-    /// The value cannot be encoded, or breaks a limit.
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent>;
-}
-
-impl<E: Event> IntoEvent for E {
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
-        Ok((E::TOPIC, Envelope::of(&self)?))
-    }
-}
-
-impl IntoEvent for Envelope {
-    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
-        Ok((DEFAULT_TOPIC, self))
-    }
+    requests: request::Requests,
 }
 
 impl Bus {
-    pub(crate) fn new(serving: Arc<Serving>) -> Self {
+    pub(crate) fn new(serving: Arc<Serving>, sources: Vec<Box<dyn Source>>) -> Self {
+        let takers = Arc::clone(&serving);
+        let outlet = Outlet {
+            transport: Arc::clone(&serving.provided.transport),
+            clock: serving.provided.clock.clone(),
+            takers: Arc::new(move |topic, event| takers.takers(topic, event)),
+        };
+        let sources = Sources::start(sources, &outlet);
         let failed = serving.failed();
-        Self(Arc::new(Inner { serving, failed }))
+        Self(Arc::new(Inner { serving, sources, failed, requests: request::Requests::default() }))
     }
 
     /// Takes over what a configuration file says, whenever that changes. What cannot be used changes nothing.
@@ -77,18 +70,20 @@ impl Bus {
             loop {
                 let changed = watch.changed().await.and_then(&usable);
                 let Some(serving) = serving.upgrade() else { return };
-                match changed {
-                    Ok(config) if config == known => {}
-                    Ok(config) => match serving.change(|_, served| served.clone_from(&config)).await {
-                        Ok(()) => {
-                            tracing::info!("the configuration file changed: its options count now");
-                            known = config;
-                        }
-                        Err(StartError::Closed) => return,
-                        Err(error) => {
-                            tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
-                        }
-                    },
+                let served = match changed {
+                    Ok(config) if config == known => continue,
+                    Ok(config) => {
+                        let served = serving.change(|_, served| served.clone_from(&config)).await;
+                        served.map(|()| config)
+                    }
+                    Err(error) => Err(StartError::Config(error)),
+                };
+                match served {
+                    Ok(config) => {
+                        tracing::info!("the configuration file changed: its options count now");
+                        known = config;
+                    }
+                    Err(StartError::Closed) => return,
                     Err(error) => {
                         tracing::error!(%error, "the configuration file cannot be used: the options from before stay");
                     }
@@ -127,6 +122,15 @@ impl Bus {
         events: Vec<Envelope>,
         source: Option<SourceMark>,
     ) -> Result<Vec<Receipt>> {
+        Ok(self.publish_batch(topic, events, source).await?)
+    }
+
+    async fn publish_batch(
+        &self,
+        topic: &str,
+        events: Vec<Envelope>,
+        source: Option<SourceMark>,
+    ) -> Result<Vec<Receipt>, PublishError> {
         let span = tracing::debug_span!("publish", topic, events = events.len());
         let batch = Publish { topic: topic.to_owned(), events: events.clone(), source };
         let published = self.transport().publish(batch).instrument(span).await?;
@@ -180,6 +184,12 @@ impl Bus {
             }
         }
         breakers
+    }
+
+    /// What the sources do, in the order of registration.
+    #[must_use]
+    pub fn sources(&self) -> Vec<SourceInfo> {
+        self.0.sources.list()
     }
 
     /// Ids of the handlers that take an event of this topic.

@@ -2,7 +2,13 @@
 //!
 //! Every change (a handler more or less, another option, a pause) goes this one way: [`Serving::change`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures_util::future::join_all;
 use parking_lot::RwLock;
@@ -14,12 +20,12 @@ use tokio::{
 use super::attach::{self, Joined};
 use crate::{
     clock::Clock,
-    config::{Config, HandlerConfig},
+    config::{Config, HandlerConfig, PolicyConfig},
     dispatch::{DispatchError, Dispatcher, Phase},
     error::StartError,
     event::{Envelope, takes},
     graph::Graph,
-    handler::{Registration, StateMap},
+    handler::{Registration, Retry, StateMap},
     policy::Policy,
     transport::{SubscriptionInfo, Transport},
 };
@@ -43,8 +49,10 @@ pub(crate) struct Serving {
     failed: watch::Sender<Option<DispatchError>>,
     /// Tasks beside the dispatchers, which end with them.
     owned: parking_lot::Mutex<Vec<AbortOnDrop>>,
-    /// Dispatchers that a shutdown waits for.
-    stopping: parking_lot::Mutex<Vec<watch::Sender<Phase>>>,
+    /// What every dispatcher is told by, also one that a change waits for.
+    phases: parking_lot::Mutex<Vec<watch::Sender<Phase>>>,
+    /// The app is shut down.
+    closed: AtomicBool,
 }
 
 /// What is served, as it is shown.
@@ -60,7 +68,6 @@ pub(crate) struct Served {
     pub(crate) handlers: Vec<Handler>,
     pub(crate) config: Config,
     running: Vec<Running>,
-    closed: bool,
 }
 
 /// A handler that the program provides.
@@ -68,8 +75,6 @@ pub(crate) struct Handler {
     pub(crate) code: Registration,
     /// What was said at run time; remembered with the subscription.
     pub(crate) overrides: HandlerConfig,
-    /// Counts up whenever the handler itself is another one.
-    pub(crate) revision: u64,
 }
 
 impl Served {
@@ -80,7 +85,7 @@ impl Served {
 
 impl Handler {
     pub(crate) fn new(code: Registration) -> Self {
-        Self { code, overrides: HandlerConfig::default(), revision: 0 }
+        Self { code, overrides: HandlerConfig::default() }
     }
 
     /// What counts: said at run time, else in the configuration, else in the code.
@@ -97,12 +102,21 @@ struct Running {
     task: AbortOnDrop,
 }
 
+/// What attaching handlers gave.
+struct Started {
+    /// Those whose subscriptions are new.
+    new: Vec<String>,
+    /// Nothing if they are paused.
+    running: Option<Running>,
+}
+
 /// A handler as it is served.
 #[derive(Clone, PartialEq)]
 struct Identity {
     id: String,
-    revision: u64,
     settings: HandlerConfig,
+    /// The policy that its name stands for in the configuration.
+    policy: Option<PolicyConfig>,
     after: Vec<String>,
 }
 
@@ -114,7 +128,8 @@ impl Serving {
             shown: RwLock::default(),
             failed: watch::Sender::new(None),
             owned: parking_lot::Mutex::default(),
-            stopping: parking_lot::Mutex::default(),
+            phases: parking_lot::Mutex::default(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -140,7 +155,7 @@ impl Serving {
     /// Changes what is wanted, and serves that. If it cannot be served, all is as it was.
     pub(crate) async fn change(&self, change: impl FnOnce(&mut Vec<Handler>, &mut Config)) -> Result<(), StartError> {
         let mut served = self.served.lock().await;
-        if served.closed {
+        if self.closed.load(Ordering::Acquire) {
             return Err(StartError::Closed);
         }
         let Served { handlers, config, .. } = &mut *served;
@@ -169,6 +184,9 @@ impl Serving {
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let mut served = self.served.lock().await;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StartError::Closed.into());
+        }
         let is_of = |running: &Running| running.identity.iter().any(|member| member.id == id);
         let (stop, keep): (Vec<_>, Vec<_>) = std::mem::take(&mut served.running).into_iter().partition(is_of);
         served.running = keep;
@@ -190,8 +208,11 @@ impl Serving {
                     let handler = &served.handlers[vertex];
                     Identity {
                         id: handler.code.id.clone(),
-                        revision: handler.revision,
                         settings: handler.settings(&served.config).or(served.config.defaults.clone()),
+                        policy: match &effective[vertex].options.retry {
+                            Some(Retry::Named(name)) => served.config.policies.get(name).cloned(),
+                            _ => None,
+                        },
                         after: effective[vertex].after.clone(),
                     }
                 };
@@ -199,22 +220,39 @@ impl Serving {
                 (identity, Joined::new(component, &effective))
             })
             .collect();
+        // By their first handler: components share none.
+        let by_first: HashMap<&str, &(Vec<Identity>, Joined)> =
+            wanted.iter().filter_map(|component| Some((component.0.first()?.id.as_str(), component))).collect();
         let runs = |running: &Running| {
-            let same =
-                |(identity, joined): &(Vec<Identity>, Joined)| *identity == running.identity && !joined.is_paused();
-            wanted.iter().any(same)
+            let component = running.identity.first().and_then(|first| by_first.get(first.id.as_str()));
+            component.is_some_and(|(identity, joined)| *identity == running.identity && !joined.is_paused())
         };
         let (keep, stop): (Vec<_>, Vec<_>) = std::mem::take(&mut served.running).into_iter().partition(runs);
+        let kept: HashSet<&str> =
+            keep.iter().filter_map(|running| Some(running.identity.first()?.id.as_str())).collect();
+        let new: Vec<(Vec<Identity>, Joined)> = wanted
+            .iter()
+            .filter(|(identity, _)| identity.first().is_some_and(|first| !kept.contains(first.id.as_str())))
+            .cloned()
+            .collect();
         served.running = keep;
         *self.shown.write() = Arc::new(Shown { graph, handlers: effective });
         stop_all(stop).await;
+        // Together: what is written for them is synced together.
+        let starting = new.into_iter().map(|(identity, joined)| self.start(identity, joined, &policies));
         let mut created = Vec::new();
-        for (identity, joined) in wanted {
-            if served.running.iter().all(|running| running.identity != identity)
-                && let Some(started) = self.start(identity, &joined, &policies, &mut created).await?
-            {
-                served.running.push(started);
+        let mut failed = None;
+        for started in join_all(starting).await {
+            match started {
+                Ok(Started { new, running }) => {
+                    created.extend(new);
+                    served.running.extend(running);
+                }
+                Err(error) => failed = failed.or(Some(error)),
             }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         self.warn_of_detached(&created);
         Ok(())
@@ -230,13 +268,13 @@ impl Serving {
     async fn start(
         &self,
         identity: Vec<Identity>,
-        joined: &Joined,
+        joined: Joined,
         policies: &HashMap<String, Arc<dyn Policy>>,
-        created: &mut Vec<String>,
-    ) -> Result<Option<Running>, StartError> {
+    ) -> Result<Started, StartError> {
         let provided = &self.provided;
         let subscribed = provided.transport.subscribe(joined.spec()).await;
         let subscribed = subscribed.map_err(|error| StartError::Subscribe { handler: joined.name(), error })?;
+        let mut new = Vec::new();
         for (member, earlier) in identity.iter().zip(&subscribed.created) {
             match earlier {
                 Some(0) => tracing::info!(handler = %member.id, "new subscription"),
@@ -245,13 +283,18 @@ impl Serving {
                 }
                 None => continue,
             }
-            created.push(member.id.clone());
+            new.push(member.id.clone());
         }
         if joined.is_paused() {
             tracing::warn!(handler = %joined.name(), "paused: its events wait until it is resumed");
-            return Ok(None);
+            return Ok(Started { new, running: None });
         }
         let (phase, watched) = watch::channel(Phase::Run);
+        {
+            let mut phases = self.phases.lock();
+            phases.retain(|known| !known.is_closed());
+            phases.push(phase.clone());
+        }
         let members = joined.members(provided, policies);
         let orders = joined.orders();
         let mut dispatcher = Dispatcher::new(members, subscribed.consumer, orders, provided.clock.clone(), watched);
@@ -264,7 +307,7 @@ impl Serving {
                 failed.send_if_modified(|known| known.is_none() && known.replace(error).is_none());
             }
         });
-        Ok(Some(Running { identity, phase, task: AbortOnDrop(task) }))
+        Ok(Started { new, running: Some(Running { identity, phase, task: AbortOnDrop(task) }) })
     }
 
     /// Subscriptions of the transport that no handler of this app serves.
@@ -303,27 +346,30 @@ impl Serving {
 
     /// Stops at once, also what is being stopped slowly.
     pub(crate) fn interrupt(&self) {
-        for phase in self.stopping.lock().iter() {
-            phase.send_replace(Phase::Stop);
+        self.tell(Phase::Stop);
+    }
+
+    fn tell(&self, phase: Phase) {
+        for told in self.phases.lock().iter() {
+            told.send_replace(phase);
         }
     }
 
-    /// Tells all dispatchers; nothing is served from now on.
+    /// Tells all dispatchers, also those that a change waits for; nothing is served from now on.
     pub(crate) async fn stop(&self, phase: Phase) {
+        self.closed.store(true, Ordering::Release);
+        self.tell(phase);
         let mut served = self.served.lock().await;
-        served.closed = true;
         self.owned.lock().clear();
-        for running in &served.running {
-            running.phase.send_replace(phase);
-        }
-        self.stopping.lock().extend(served.running.iter().map(|running| running.phase.clone()));
+        // What a change started meanwhile.
+        self.tell(phase);
         join_all(served.running.drain(..).map(|running| running.task.join())).await;
     }
 }
 
 impl Handler {
     fn copy(&self) -> Self {
-        Self { code: self.code.clone(), overrides: self.overrides.clone(), revision: self.revision }
+        Self { code: self.code.clone(), overrides: self.overrides.clone() }
     }
 }
 
@@ -350,8 +396,8 @@ impl Drop for AbortOnDrop {
 async fn stop_all(stop: Vec<Running>) {
     let stop = stop.into_iter().map(|Running { phase, task, .. }| async move {
         phase.send_replace(Phase::Drain(std::time::Duration::MAX));
-        // A dispatcher whose phase nobody can change any more stops at once.
         task.join().await;
+        // Kept until here: without it, the dispatcher would stop at once.
         drop(phase);
     });
     join_all(stop).await;

@@ -21,7 +21,7 @@
 //! )?;
 //! let charge = config.handler("charge", None);
 //! assert_eq!(charge.concurrency, Some(32));
-//! assert_eq!(charge.timeout, Some(std::time::Duration::from_secs(30)));
+//! assert_eq!(config.defaults.timeout, Some(std::time::Duration::from_secs(30)));
 //! # Ok::<(), oncue::config::ConfigError>(())
 //! ```
 //!

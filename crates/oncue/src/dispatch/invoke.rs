@@ -13,11 +13,9 @@ use futures_util::{
     future::{BoxFuture, Either, FutureExt as _, select},
     task::noop_waker,
 };
-use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::{
-    Phase,
     layered::{self, Running, unless_stopped},
     member::Member,
     run::RunId,
@@ -36,6 +34,8 @@ pub(crate) struct Finished {
     pub(crate) read: Timestamp,
     pub(crate) outcome: Outcome,
     pub(crate) effects: Effects,
+    /// The call, whose memory the next one may take.
+    pub(crate) over: Option<Invocation>,
 }
 
 /// A call that ended: of one event, or of a batch.
@@ -90,37 +90,28 @@ pub(crate) struct Prepared<'run> {
     pub(crate) delivered: &'run Delivered,
     /// When the handler is given the event.
     pub(crate) read: Timestamp,
-    /// Whether the handler is being stopped.
-    pub(crate) phase: &'run watch::Receiver<Phase>,
 }
 
 impl Prepared<'_> {
     /// Goes as far as it can without waiting. `state` reads the keyed state, where the handler takes it.
-    pub(crate) fn start(&self, state: Option<StateRead>) -> Started {
-        if self.member.layers.is_empty() {
-            return self
-                .begin(state, |callee, invocation, ending| ending.follow(callee.begin(&invocation), invocation));
-        }
-        let phase = self.phase.clone();
-        self.begin(state, move |callee, invocation, ending| {
-            ending.follow_layered(callee.begin_layered(&invocation), invocation, phase)
-        })
-    }
-
-    fn begin(
-        &self,
-        state: Option<StateRead>,
-        call: impl FnOnce(Callee, Invocation, Ending) -> Started + Send + 'static,
-    ) -> Started {
+    pub(crate) fn start(&self, over: Option<Invocation>, state: Option<StateRead>) -> Started {
         let ending = Ending { run: self.run, member: self.index, read: self.read };
         let (callee, binding) = (Callee::of(self.member), Arc::clone(&self.member.binding));
         let (envelope, position) = (self.delivered.envelope.clone(), self.delivered.position);
         let attempt = self.delivered.attempts_of(self.index) + 1;
         let begin = move |keyed: Result<Option<Bytes>, ConsumeError>| match keyed {
-            Ok(keyed) => call(callee, Invocation::new(binding, envelope, position, attempt, keyed), ending),
+            Ok(keyed) => {
+                let invocation = Invocation::again(over, binding, envelope, position, attempt, keyed);
+                if callee.layers.is_empty() {
+                    ending.follow(callee.begin(&invocation), invocation)
+                } else {
+                    ending.follow_layered(callee.begin_layered(&invocation), invocation)
+                }
+            }
             Err(error) => {
                 let error = format!("its keyed state cannot be read: {error}");
-                Started::Ended(ending.with(Outcome::Fail { class: ErrorClass::Transient, error }, Effects::default()))
+                let outcome = Outcome::Fail { class: ErrorClass::Transient, error };
+                Started::Ended(ending.with(outcome, Effects::default(), None))
             }
         };
         let Some(mut state) = state else { return begin(Ok(None)) };
@@ -145,7 +136,6 @@ pub(crate) fn start_batch<'run>(
     index: usize,
     runs: impl Iterator<Item = (RunId, &'run Delivered)>,
     read: Timestamp,
-    phase: &watch::Receiver<Phase>,
 ) -> Started {
     let (runs, batch): (Vec<RunId>, Vec<Invocation>) = runs
         .map(|(run, delivered)| {
@@ -158,7 +148,7 @@ pub(crate) fn start_batch<'run>(
         let read = batch.first().and_then(Invocation::began).unwrap_or(read);
         let ended = runs.into_iter().zip(batch).zip(outcomes).map(|((run, invocation), outcome)| {
             let effects = effects_of(&outcome, &invocation);
-            Finished { run, read, outcome, effects }
+            Finished { run, read, outcome, effects, over: None }
         });
         Ended { member: index, finished: Events::Batch(ended.collect()) }
     };
@@ -169,7 +159,7 @@ pub(crate) fn start_batch<'run>(
         (Poll::Ready(outcomes), _) => Started::Ended(end(outcomes, batch)),
         (Poll::Pending, None) => Started::Pending(async move { end(call.await, batch) }.boxed()),
         (Poll::Pending, Some(first)) => {
-            let call = unless_stopped(call, first, phase.clone());
+            let call = unless_stopped(call, first);
             let given_up = Ended { member: index, finished: Events::GivenUp };
             Started::Pending(call.map(|outcomes| outcomes.map_or(given_up, |outcomes| end(outcomes, batch))).boxed())
         }
@@ -298,49 +288,46 @@ struct Ending {
 impl Ending {
     fn follow(self, progress: Progress, invocation: Invocation) -> Started {
         match progress {
-            Progress::Done(outcome) => Started::Ended(self.ended(outcome, &invocation)),
-            Progress::Pending(call) => {
-                Started::Pending(call.map(move |outcome| self.ended(outcome, &invocation)).boxed())
-            }
+            Progress::Done(outcome) => Started::Ended(self.ended(outcome, invocation)),
+            Progress::Pending(call) => Started::Pending(
+                call.map(move |outcome| {
+                    let effects = effects_of(&outcome, &invocation);
+                    self.with(outcome, effects, None)
+                })
+                .boxed(),
+            ),
         }
     }
 
-    fn follow_layered(
-        self,
-        mut call: BoxFuture<'static, Outcome>,
-        invocation: Invocation,
-        phase: watch::Receiver<Phase>,
-    ) -> Started {
-        let end = move |outcome, invocation: &Invocation| {
-            let read = invocation.began().unwrap_or(self.read);
-            Self { read, ..self }.ended(outcome, invocation)
-        };
+    fn follow_layered(self, mut call: BoxFuture<'static, Outcome>, invocation: Invocation) -> Started {
+        // Its time in the layers is no part of the attempt.
+        let began = move |invocation: &Invocation| Self { read: invocation.began().unwrap_or(self.read), ..self };
         match poll_once(&mut call) {
-            Poll::Ready(outcome) => Started::Ended(end(outcome, &invocation)),
+            Poll::Ready(outcome) => Started::Ended(began(&invocation).ended(outcome, invocation)),
             Poll::Pending => {
-                let call = unless_stopped(call, invocation.clone(), phase);
+                let call = unless_stopped(call, invocation.clone());
                 let given_up = Ended { member: self.member, finished: Events::GivenUp };
-                Started::Pending(
-                    call.map(move |outcome| outcome.map_or(given_up, |outcome| end(outcome, &invocation))).boxed(),
-                )
+                let end = move |outcome| began(&invocation).ended(outcome, invocation);
+                Started::Pending(call.map(move |outcome| outcome.map_or(given_up, end)).boxed())
             }
         }
     }
 
-    fn ended(self, outcome: Outcome, invocation: &Invocation) -> Ended {
-        let effects = effects_of(&outcome, invocation);
-        self.with(outcome, effects)
+    fn ended(self, outcome: Outcome, invocation: Invocation) -> Ended {
+        let effects = effects_of(&outcome, &invocation);
+        self.with(outcome, effects, Some(invocation))
     }
 
-    fn with(self, outcome: Outcome, effects: Effects) -> Ended {
-        let finished = Finished { run: self.run, read: self.read, outcome, effects };
+    fn with(self, outcome: Outcome, effects: Effects, over: Option<Invocation>) -> Ended {
+        let finished = Finished { run: self.run, read: self.read, outcome, effects, over };
         Ended { member: self.member, finished: Events::One(finished) }
     }
 }
 
-/// What an acking handler leaves behind.
+/// What an acking handler leaves behind; of another, who waits for what follows.
 fn effects_of(outcome: &Outcome, invocation: &Invocation) -> Effects {
-    if *outcome == Outcome::Ack { invocation.take_effects() } else { Effects::default() }
+    let effects = invocation.take_effects();
+    if *outcome == Outcome::Ack { effects } else { Effects { told: effects.told, ..Effects::default() } }
 }
 
 /// Runs a plain function where it may block. It cannot be cancelled: its key is held until it returns, and if that was

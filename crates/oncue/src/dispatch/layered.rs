@@ -1,9 +1,9 @@
 //! Calls with layers around: they may wait before the handler is called, and are given up if it is stopped meanwhile.
 
 use futures_util::future::{BoxFuture, Either, FutureExt as _, select};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
-use super::{Phase, invoke::caught};
+use super::invoke::caught;
 use crate::handler::{Invocation, Layers, Next, Outcome};
 
 /// Held by a plain function until it returns, also when nobody waits for it any more.
@@ -27,15 +27,8 @@ pub(super) fn call(
 }
 
 /// A call until it ends; nothing if its handler is stopped before the call has come through its layers.
-pub(super) async fn unless_stopped<T>(
-    call: BoxFuture<'static, T>,
-    invocation: Invocation,
-    mut phase: watch::Receiver<Phase>,
-) -> Option<T> {
-    let stopped = async move {
-        // An error is the end of the app, which stops it too.
-        let _ = phase.wait_for(|phase| *phase != Phase::Run).await;
-    };
+pub(super) async fn unless_stopped<T>(call: BoxFuture<'static, T>, invocation: Invocation) -> Option<T> {
+    let stopped = invocation.binding().draining.begun();
     // The stop is looked for first: a call that waits by then does not begin.
     match select(Box::pin(stopped), call).await {
         Either::Left(((), call)) if invocation.began().is_some() => Some(call.await),

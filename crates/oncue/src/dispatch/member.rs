@@ -2,10 +2,12 @@
 
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 use super::run::RunId;
 use crate::{
     clock::Clock,
-    handler::{BatchLimits, Binding, ErasedHandler, Layers, Registration, StateMap},
+    handler::{BatchLimits, Binding, Draining, ErasedHandler, Invocation, Layers, Registration, StateMap},
     policy::Policy,
     transport::{Members, OnDeadLetter},
 };
@@ -15,6 +17,8 @@ pub(crate) struct Member {
     pub(crate) id: Arc<str>,
     pub(crate) handler: Arc<dyn ErasedHandler>,
     pub(crate) binding: Arc<Binding>,
+    /// Tells its calls that it is being stopped.
+    pub(crate) draining: watch::Sender<bool>,
     pub(crate) layers: Layers,
     pub(crate) policy: Arc<dyn Policy>,
     /// Calls at once, at most.
@@ -29,6 +33,8 @@ pub(crate) struct Member {
     pub(crate) after: Members,
     /// Calls under way.
     pub(crate) running: usize,
+    /// A call that is over, for its memory.
+    pub(crate) over: Option<Invocation>,
     /// Runs that wait for a place.
     pub(crate) queue: VecDeque<RunId>,
 }
@@ -41,11 +47,13 @@ impl Member {
         states: &Arc<StateMap>,
         clock: &Clock,
     ) -> Self {
-        let binding = Arc::new(handler.binding(states, clock));
+        let (told, draining) = Draining::pair();
+        let binding = Arc::new(Binding { draining, ..handler.binding(states, clock) });
         Self {
             id: Arc::clone(&binding.subscription),
             handler: Arc::clone(&handler.handler),
             binding,
+            draining: told,
             layers: handler.layers.as_slice().into(),
             policy,
             concurrency: handler.options.concurrency,
@@ -55,6 +63,7 @@ impl Member {
             batch: handler.options.batch,
             after,
             running: 0,
+            over: None,
             queue: VecDeque::new(),
         }
     }

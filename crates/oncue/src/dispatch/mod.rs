@@ -40,6 +40,9 @@ pub(crate) const WINDOW_BYTES: usize = 32 * 1024 * 1024;
 /// Settle batches on their way, at most: more wait and grow, so that one sync covers more of them.
 const SETTLING: usize = 2;
 
+/// A call whose event is no larger keeps its memory for the next one.
+const KEPT_BYTES: usize = 16 * 1024;
+
 /// A settle batch is complete when it has as many bytes of effects and dead letters: with the largest settlement on top
 /// it still fits one frame of the log.
 const SETTLE_BYTES: usize = 2 * 1024 * 1024;
@@ -202,6 +205,7 @@ impl Dispatcher {
     async fn drain(&mut self, grace: Duration) -> Result<(), DispatchError> {
         for member in &mut self.members {
             member.queue.clear();
+            member.draining.send_replace(true);
         }
         if let Some(gather) = &mut self.gather {
             gather.close();
@@ -301,14 +305,14 @@ impl Dispatcher {
             self.work.push_back(Work::Advance(id));
             return;
         }
+        let over = self.members[member].over.take();
         let called = &self.members[member];
         let state = match (called.keyed, run.delivered.envelope.key()) {
             (true, Some(key)) => Some(self.consumer.state(member, key)),
             _ => None,
         };
         let (delivered, read) = (&run.delivered, self.clock.now());
-        let started = invoke::Prepared { run: id, index: member, member: called, delivered, read, phase: &self.phase }
-            .start(state);
+        let started = invoke::Prepared { run: id, index: member, member: called, delivered, read }.start(over, state);
         self.started(started);
     }
 
@@ -331,7 +335,7 @@ impl Dispatcher {
         if !fresh.is_empty() {
             self.members[0].running += 1;
             let runs = fresh.iter().filter_map(|id| Some((*id, &self.runs.get(*id)?.delivered)));
-            let started = invoke::start_batch(&self.members[0], 0, runs, self.clock.now(), &self.phase);
+            let started = invoke::start_batch(&self.members[0], 0, runs, self.clock.now());
             self.started(started);
         }
         true
@@ -370,7 +374,11 @@ impl Dispatcher {
 
     /// An event is handled: what became of it.
     fn finished(&mut self, member: usize, finished: Finished, now: Timestamp) -> Option<Action> {
-        let Finished { run: id, read, outcome, effects } = finished;
+        let Finished { run: id, read, outcome, effects, over } = finished;
+        // A large event is not kept in memory for that.
+        if let Some(over) = over.filter(|over| over.envelope().encoded_bytes() <= KEPT_BYTES) {
+            self.members[member].over = Some(over);
+        }
         let run = self.runs.get_mut(id)?;
         let settlement = run.settle(&self.members[member], member, (outcome, effects), (read, now));
         let action = settlement.action;
@@ -463,6 +471,7 @@ impl Dispatcher {
         for id in runs {
             let Some(run) = self.runs.get_mut(id) else { continue };
             run.settling -= 1;
+            run.tell();
             if !run.ended || run.settling > 0 {
                 continue;
             }

@@ -1,5 +1,7 @@
 //! One event on its way through the handlers of a subscription.
 
+use tokio::sync::oneshot;
+
 use super::member::Member;
 use crate::{
     clock::{Clock, Timestamp},
@@ -37,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) given_back: bool,
     /// Settlements that are not durable yet.
     pub(crate) settling: usize,
+    /// Who is told what follows from an outcome once it is durable.
+    told: Vec<(oneshot::Sender<Action>, Action)>,
 }
 
 /// What a run needs next.
@@ -69,6 +73,7 @@ impl Run {
             ended: false,
             given_back: false,
             settling: 0,
+            told: Vec::new(),
             delivered,
         }
     }
@@ -148,6 +153,29 @@ impl Run {
         &mut self,
         member: &Member,
         index: usize,
+        (outcome, mut effects): (Outcome, Effects),
+        times: (Timestamp, Timestamp),
+    ) -> Settlement {
+        let told = effects.told.take();
+        let settlement = self.conclude(member, index, (outcome, effects), times);
+        self.told.extend(told.map(|told| (told, settlement.action)));
+        settlement
+    }
+
+    /// Tells those who wait that all that was settled so far is durable.
+    pub(crate) fn tell(&mut self) {
+        if self.settling == 0 {
+            for (told, action) in self.told.drain(..) {
+                // A client that does not wait for it.
+                let _ = told.send(action);
+            }
+        }
+    }
+
+    fn conclude(
+        &mut self,
+        member: &Member,
+        index: usize,
         (outcome, effects): (Outcome, Effects),
         (read, now): (Timestamp, Timestamp),
     ) -> Settlement {
@@ -217,7 +245,7 @@ impl Run {
                 parent.hops()
             ));
         }
-        if let Some(wrong) = effects.emits.iter().find(|emitted| !is_topic_name(emitted.topic)) {
+        if let Some(wrong) = effects.emits.iter().find(|emitted| !is_topic_name(&emitted.topic)) {
             return Err(format!(
                 "`{}` goes to topic `{}`, which is no name: 1 to 200 letters, digits, `.`, `_` or `-`",
                 wrong.envelope.event_type(),
@@ -225,7 +253,7 @@ impl Run {
             ));
         }
         let emitted = |(index, emitted): (usize, Emitted)| {
-            (emitted.topic.to_owned(), emitted.envelope.emitted_by(parent, &member.id, index))
+            (emitted.topic.into_owned(), emitted.envelope.emitted_by(parent, &member.id, index))
         };
         settlement.emits = effects.emits.into_iter().enumerate().map(emitted).collect();
         settlement.state = effects.state;

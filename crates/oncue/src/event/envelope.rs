@@ -10,10 +10,13 @@ use crate::clock::Timestamp;
 
 mod builder;
 mod edition;
+mod reply;
 mod schedule;
 
 pub use builder::EnvelopeBuilder;
 pub use edition::EDITION;
+pub use reply::REPLY_TOPIC;
+pub(crate) use reply::is_reply_topic;
 pub use schedule::{DEFAULT_PRIORITY, MAX_PRIORITY};
 
 /// Most bytes of an event's data (payload).
@@ -30,8 +33,8 @@ const _: () = assert!(
 );
 
 /// What a slot of the attribute text holds, in the order of the text.
-#[derive(Clone, Copy)]
-enum Slot {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Slot {
     Id,
     Source,
     Type,
@@ -132,6 +135,13 @@ impl Envelope {
         let index = slot as usize;
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         self.text.get(usize::from(start)..usize::from(self.ends[index])).unwrap_or_default()
+    }
+
+    /// The text of a slot as bytes; empty where the attribute is absent.
+    pub(crate) fn slot_bytes(&self, slot: Slot) -> &[u8] {
+        let index = slot as usize;
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        self.text.as_bytes().get(usize::from(start)..usize::from(self.ends[index])).unwrap_or_default()
     }
 
     fn optional(&self, slot: Slot) -> Option<&str> {
@@ -242,8 +252,13 @@ impl Envelope {
 
     /// Extension attributes, in the order they were added.
     pub fn extensions(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut parts = self.slot(Slot::Extensions).split_terminator('\0');
-        std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+        let mut rest = self.slot(Slot::Extensions);
+        let mut part = move || {
+            let (part, after) = rest.split_at_checked(first_zero(rest.as_bytes())?)?;
+            rest = &after[1..];
+            Some(part)
+        };
+        std::iter::from_fn(move || Some((part()?, part()?)))
     }
 
     /// One extension attribute.
@@ -369,6 +384,36 @@ impl Envelope {
         }
         builder.assemble()
     }
+
+    /// Turns this into what the source `source` generated at `place`: an id that is the same each time, unless it brought
+    /// one of its own, so that generating it again is recognised.
+    pub(crate) fn generated_by(self, source: &str, place: &str, time: Option<Timestamp>) -> Self {
+        let mut builder = self.into_builder();
+        if !builder.id_supplied {
+            builder = builder.id(id::generated(source, place));
+        }
+        if builder.source.is_empty() || builder.source == DEFAULT_SOURCE {
+            builder.source = format!("/oncue/{source}");
+        }
+        builder.time = builder.time.or(time);
+        builder.assemble()
+    }
+}
+
+/// Where the first byte is that is zero, looking at eight at once.
+fn first_zero(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (chunks, rest) = bytes.as_chunks();
+    for (at, chunk) in chunks.iter().enumerate() {
+        let chunk = u64::from_le_bytes(*chunk);
+        // The lowest bit that is set is of the first zero; above it there may be false ones.
+        let zeros = chunk.wrapping_sub(ONES) & !chunk & HIGH;
+        if zeros != 0 {
+            return Some(8 * at + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|byte| *byte == 0).map(|at| 8 * chunks.len() + at)
 }
 
 /// The `source` of events whose publisher names none.
@@ -400,7 +445,7 @@ mod tests {
             id in "[a-z0-9]{1,40}",
             subject in proptest::option::of("[^\\x00-\\x1f\\x7f]{1,60}"),
             key in proptest::option::of("[^\\x00-\\x1f\\x7f]{1,60}"),
-            extensions in proptest::collection::vec(("x[a-z0-9]{0,19}", "[^\\x00-\\x1f\\x7f]{0,30}"), 0..4),
+            extensions in proptest::collection::btree_map("x[a-z0-9]{0,19}", "[^\\x00-\\x1f\\x7f]{0,30}", 0..4),
             time in proptest::option::of(any::<i64>()),
             published in any::<i64>(),
             data in proptest::collection::vec(any::<u8>(), 0..200),
@@ -418,8 +463,8 @@ mod tests {
             prop_assert_eq!(read.key(), key.as_deref().or(subject.as_deref()));
             prop_assert_eq!(read.time(), time.map(Timestamp::from_micros));
             prop_assert_eq!(read.data().as_ref(), data.as_slice());
-            let seen: Vec<_> = read.extensions().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            prop_assert_eq!(seen, extensions);
+            let seen = read.extensions().map(|(name, value)| (name.to_owned(), value.to_owned()));
+            prop_assert!(seen.eq(extensions), "in the order they were added");
         }
 
         #[test]
@@ -447,6 +492,12 @@ mod tests {
             Envelope::builder("a").subject("x".repeat(MAX_ATTRIBUTES_BYTES)).build(),
             Err(EnvelopeError::AttributesTooLarge { .. })
         ));
+    }
+
+    #[test]
+    fn an_extension_stands_once() {
+        let event = Envelope::builder("a").extension("b", "1").extension("c", "2").extension("b", "3").build().unwrap();
+        assert!(event.extensions().eq([("b", "3"), ("c", "2")]));
     }
 
     #[test]

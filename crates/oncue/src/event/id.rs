@@ -20,6 +20,16 @@ pub fn derived(source: &str, id: &str, subscription: &str, index: usize) -> Stri
     Uuid::new_v5(&EMITTED, name.as_bytes()).to_string()
 }
 
+/// Namespace of the ids of what sources generate (random and fixed for ever, as the one above).
+const GENERATED: Uuid = Uuid::from_u128(0x1d0f_52c3_7b86_4e1a_8f5d_93ae_2c47_60b1);
+
+/// The id of the event that a source generates at `place`: UUID version 5 of these two. Generating it again, after a crash
+/// or in another instance, gives the same id.
+#[must_use]
+pub(crate) fn generated(source: &str, place: &str) -> String {
+    Uuid::new_v5(&GENERATED, format!("{}:{source}{place}", source.len()).as_bytes()).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +44,12 @@ mod tests {
             assert_ne!(id, other);
         }
         assert_ne!(id, derived("/shop", "1", "charge", 1));
+    }
+
+    #[test]
+    fn a_generated_id_depends_on_the_source_and_the_place() {
+        assert_eq!(generated("lines", "12"), generated("lines", "12"));
+        assert_ne!(generated("lines", "12"), generated("lines", "13"));
+        assert_ne!(generated("lines1", "2"), generated("lines", "12"));
     }
 }

@@ -13,9 +13,11 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub use cloudevents::CloudEventError;
+pub(crate) use envelope::Slot;
+pub(crate) use envelope::is_reply_topic;
 pub use envelope::{
     DEFAULT_PRIORITY, DEFAULT_SOURCE, EDITION, Envelope, EnvelopeBuilder, EnvelopeError, MAX_ATTRIBUTES_BYTES,
-    MAX_DATA_BYTES, MAX_HOPS, MAX_PRIORITY,
+    MAX_DATA_BYTES, MAX_HOPS, MAX_PRIORITY, REPLY_TOPIC,
 };
 pub use id::derived as derived_id;
 pub use key::{murmur2, partition_of};
@@ -159,4 +161,25 @@ pub enum InvalidEvent {
     /// Its attributes or its size break a rule.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
+}
+
+/// What can be published: a typed event, or an envelope.
+pub trait IntoEvent: Send {
+    /// The envelope, and the topic it goes to.
+    ///
+    /// # Errors
+    /// The value cannot be encoded, or breaks a limit.
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent>;
+}
+
+impl<E: Event> IntoEvent for E {
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
+        Ok((E::TOPIC, Envelope::of(&self)?))
+    }
+}
+
+impl IntoEvent for Envelope {
+    fn into_event(self) -> Result<(&'static str, Envelope), InvalidEvent> {
+        Ok((DEFAULT_TOPIC, self))
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::event::Envelope;
+use crate::event::{Envelope, Slot};
 
 /// An attribute of an event, by its `CloudEvents` name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -12,72 +12,82 @@ pub(super) enum Attribute {
     Extension(Box<str>),
 }
 
-/// An attribute that an envelope has a place of its own for. In the order in which an index prefers them: first those
-/// whose values tend to be many, so that few filters share one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The names of [`Core::ALL`].
+const NAMES: [&str; 12] = [
+    "id",
+    "subject",
+    "partitionkey",
+    "correlationid",
+    "causationid",
+    "time",
+    "type",
+    "dataschema",
+    "source",
+    "oncuehops",
+    "datacontenttype",
+    "specversion",
+];
+
+/// An attribute that an envelope has a place of its own for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Core {
-    Id,
-    Subject,
-    PartitionKey,
-    CorrelationId,
-    CausationId,
+    /// One that is held as text.
+    Text(Slot),
     Time,
-    Type,
-    DataSchema,
-    Source,
     Hops,
-    DataContentType,
     SpecVersion,
 }
 
 impl Core {
+    /// All, in the order in which an index prefers them: first those whose values tend to be many, so that few filters
+    /// share one.
     pub(super) const ALL: [Self; 12] = [
-        Self::Id,
-        Self::Subject,
-        Self::PartitionKey,
-        Self::CorrelationId,
-        Self::CausationId,
+        Self::Text(Slot::Id),
+        Self::Text(Slot::Subject),
+        Self::Text(Slot::Key),
+        Self::Text(Slot::Correlation),
+        Self::Text(Slot::Causation),
         Self::Time,
-        Self::Type,
-        Self::DataSchema,
-        Self::Source,
+        Self::Text(Slot::Type),
+        Self::Text(Slot::Schema),
+        Self::Text(Slot::Source),
         Self::Hops,
-        Self::DataContentType,
+        Self::Text(Slot::ContentType),
         Self::SpecVersion,
     ];
+    /// How many of [`ALL`](Self::ALL) come before all extensions.
+    const BEFORE_EXTENSIONS: u8 = 5;
 
-    fn name(self) -> &'static str {
+    /// The place among [`ALL`](Self::ALL).
+    pub(super) fn number(self) -> u8 {
         match self {
-            Self::Id => "id",
-            Self::Subject => "subject",
-            Self::PartitionKey => "partitionkey",
-            Self::CorrelationId => "correlationid",
-            Self::CausationId => "causationid",
-            Self::Time => "time",
-            Self::Type => "type",
-            Self::DataSchema => "dataschema",
-            Self::Source => "source",
-            Self::Hops => "oncuehops",
-            Self::DataContentType => "datacontenttype",
-            Self::SpecVersion => "specversion",
+            Self::Text(Slot::Id) => 0,
+            Self::Text(Slot::Subject) => 1,
+            Self::Text(Slot::Key) => 2,
+            Self::Text(Slot::Correlation) => 3,
+            Self::Text(Slot::Causation) => 4,
+            Self::Time => 5,
+            Self::Text(Slot::Type) => 6,
+            Self::Text(Slot::Schema) => 7,
+            Self::Text(Slot::Source) => 8,
+            Self::Hops => 9,
+            Self::Text(Slot::ContentType) => 10,
+            Self::SpecVersion | Self::Text(Slot::Extensions) => 11,
         }
     }
 
+    fn name(self) -> &'static str {
+        NAMES[usize::from(self.number())]
+    }
+
     /// The value, if the event has one. What an envelope does not hold as text is written into `room`.
-    pub(super) fn of<'a>(self, event: &'a Envelope, room: &'a mut Option<ShortText>) -> Option<&'a str> {
+    #[inline]
+    pub(super) fn of<'a>(self, event: &'a Envelope, room: &'a mut Option<ShortText>) -> Option<&'a [u8]> {
         match self {
-            Self::Id => Some(event.id()),
-            Self::Subject => event.subject(),
-            Self::PartitionKey => event.partition_key(),
-            Self::CorrelationId => event.correlation_id(),
-            Self::CausationId => event.causation_id(),
+            Self::Text(slot) => Some(event.slot_bytes(slot)).filter(|text| !text.is_empty()),
             Self::Time => Some(ShortText::write(room, event.time()?)),
-            Self::Type => Some(event.event_type()),
-            Self::DataSchema => event.schema(),
-            Self::Source => Some(event.source()),
             Self::Hops => (event.hops() > 0).then(|| ShortText::write(room, event.hops())),
-            Self::DataContentType => event.content_type(),
-            Self::SpecVersion => Some("1.0"),
+            Self::SpecVersion => Some(b"1.0"),
         }
     }
 }
@@ -98,19 +108,19 @@ impl Attribute {
     }
 
     /// The value, if the event has one. What an envelope does not hold as text is written into `room`.
-    pub(super) fn of<'a>(&self, event: &'a Envelope, room: &'a mut Option<ShortText>) -> Option<&'a str> {
+    pub(super) fn of<'a>(&self, event: &'a Envelope, room: &'a mut Option<ShortText>) -> Option<&'a [u8]> {
         match self {
             Self::Core(core) => core.of(event, room),
-            Self::Extension(name) => event.extension(name),
+            Self::Extension(name) => event.extension(name).map(str::as_bytes),
         }
     }
 
     /// The order in which an index prefers attributes, the most selective first.
     pub(super) fn rank(&self) -> (u8, &str) {
         match self {
-            Self::Core(core) if *core < Core::Time => (*core as u8, ""),
-            Self::Extension(name) => (Core::Time as u8, name),
-            Self::Core(core) => (*core as u8 + 1, ""),
+            Self::Core(core) if core.number() < Core::BEFORE_EXTENSIONS => (core.number(), ""),
+            Self::Extension(name) => (Core::BEFORE_EXTENSIONS, name),
+            Self::Core(core) => (core.number() + 1, ""),
         }
     }
 }
@@ -126,13 +136,13 @@ impl ShortText {
     /// RFC 3339 with microseconds and a year of seven characters has 34.
     const MOST: usize = 40;
 
-    fn write(room: &mut Option<Self>, value: impl fmt::Display) -> &str {
+    fn write(room: &mut Option<Self>, value: impl fmt::Display) -> &[u8] {
         let text = room.insert(Self { bytes: [0; Self::MOST], length: 0 });
         // Nothing that is written here is longer; the text of such a thing would match nothing.
         if write!(text, "{value}").is_err() {
             text.length = 0;
         }
-        std::str::from_utf8(&text.bytes[..text.length]).unwrap_or_default()
+        &text.bytes[..text.length]
     }
 }
 
@@ -167,10 +177,10 @@ mod tests {
         let named: Vec<_> = event.attributes().collect();
         assert_eq!(named.len(), 12);
         for (name, value) in named {
-            assert_eq!(Attribute::named(name).of(&event, &mut None), Some(value.as_ref()), "{name}");
+            assert_eq!(Attribute::named(name).of(&event, &mut None), Some(value.as_bytes()), "{name}");
             assert_eq!(Attribute::named(name).name(), name);
         }
-        assert_eq!(Attribute::named("specversion").of(&event, &mut None), Some("1.0"));
+        assert_eq!(Attribute::named("specversion").of(&event, &mut None), Some(&b"1.0"[..]));
         assert_eq!(Attribute::named("absent").of(&event, &mut None), None);
     }
 
@@ -178,7 +188,7 @@ mod tests {
     fn what_an_event_does_not_have_is_absent() {
         let event = Envelope::builder("a").build().unwrap();
         let present: Vec<_> = Core::ALL.into_iter().filter(|core| core.of(&event, &mut None).is_some()).collect();
-        assert_eq!(present, [Core::Id, Core::Type, Core::Source, Core::SpecVersion]);
+        assert_eq!(present.into_iter().map(Core::name).collect::<Vec<_>>(), ["id", "type", "source", "specversion"]);
     }
 
     #[test]
@@ -186,7 +196,7 @@ mod tests {
         for micros in [i64::MIN, -377_705_023_201_000_000, -1, 0, 253_402_207_200_999_999, i64::MAX] {
             let time = Timestamp::from_micros(micros);
             let event = Envelope::builder("a").time(time).build().unwrap();
-            assert_eq!(Core::Time.of(&event, &mut None), Some(time.to_rfc3339().as_str()));
+            assert_eq!(Core::Time.of(&event, &mut None), Some(time.to_rfc3339().as_bytes()));
         }
     }
 

@@ -1,7 +1,9 @@
 //! Which of many filters match an event, without trying each.
 
 mod alternatives;
+mod branches;
 mod check;
+mod entry;
 mod hash;
 mod level;
 mod trie;
@@ -11,8 +13,9 @@ use std::collections::BTreeMap;
 use self::{
     alternatives::Alternatives,
     check::Check,
+    entry::{Entry, Search},
     hash::Seed,
-    level::{Entry, Level, Search},
+    level::Level,
 };
 use super::Filter;
 use crate::event::{Envelope, takes};
@@ -81,7 +84,7 @@ impl<T: Copy + Ord> FilterIndex<T> {
     /// else. Allocates nothing but what `out` needs.
     pub fn matches(&self, event: &Envelope, out: &mut Vec<T>) {
         out.clear();
-        self.root.find(&Search::new(event, self.seed), 0, &mut |id| out.push(id));
+        self.root.find(&Search::new(event, self.seed), None, &mut |id| out.push(id));
         out.sort_unstable();
         out.dedup();
         if !self.inexact.is_empty() {
@@ -108,3 +111,6 @@ impl<T: Copy + Ord> FilterIndex<T> {
         self.root.listed()
     }
 }
+
+#[cfg(test)]
+mod tests;

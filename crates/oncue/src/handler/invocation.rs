@@ -2,6 +2,7 @@
 
 use std::{
     any::{Any, TypeId},
+    borrow::Cow,
     collections::HashMap,
     fmt,
     sync::{
@@ -13,13 +14,14 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{oneshot, watch};
 
 use super::Classify;
 pub use crate::transport::StateChange;
 use crate::{
     clock::{Clock, Timestamp},
     event::Envelope,
-    transport::Position,
+    transport::{Action, Position},
 };
 
 /// Values of the app that handlers take as `State<T>`, one per type.
@@ -43,7 +45,7 @@ impl StateMap {
 #[derive(Clone, Debug)]
 pub struct Emitted {
     /// The topic it goes to.
-    pub topic: &'static str,
+    pub topic: Cow<'static, str>,
     /// The event, its id not derived yet.
     pub envelope: Envelope,
 }
@@ -57,6 +59,8 @@ pub struct Effects {
     pub state: Option<StateChange>,
     /// Why an effect could not be recorded (a value that does not encode): fails the attempt.
     pub error: Option<String>,
+    /// Told what follows from the outcome, whatever that is, once it is durable.
+    pub(crate) told: Option<oneshot::Sender<Action>>,
 }
 
 /// A handler bound to an app: what all its calls share.
@@ -74,6 +78,33 @@ pub struct Binding {
     pub emits: Option<Arc<[String]>>,
     /// What the app's time goes by.
     pub clock: Clock,
+    /// Longest that one attempt may take.
+    pub timeout: Option<Duration>,
+    /// Tells that the handler is being stopped.
+    pub draining: Draining,
+}
+
+/// Tells calls that their handler is being stopped, for those that wait for somebody else meanwhile.
+#[derive(Clone)]
+pub struct Draining(watch::Receiver<bool>);
+
+impl Draining {
+    /// Who stops the handler, and what tells its calls. Without the first nobody ever does.
+    pub(crate) fn pair() -> (watch::Sender<bool>, Self) {
+        let (told, draining) = watch::channel(false);
+        (told, Self(draining))
+    }
+
+    /// Completes when the handler is being stopped.
+    pub(crate) fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut told = self.0.clone();
+        async move {
+            if told.wait_for(|begun| *begun).await.is_err() {
+                // Nobody is left who could stop it.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }
 
 impl Binding {
@@ -87,6 +118,8 @@ impl Binding {
             classify: Classify::default(),
             emits: None,
             clock: Clock::system(),
+            timeout: None,
+            draining: Draining::pair().1,
         }
     }
 }
@@ -126,7 +159,20 @@ impl Invocation {
         attempt: u32,
         keyed: Option<Bytes>,
     ) -> Self {
-        Self(Arc::new(Call {
+        Self::again(None, binding, envelope, position, attempt, keyed)
+    }
+
+    /// As [`new`](Self::new), in the memory of a call that is over, if nobody else holds that.
+    #[must_use]
+    pub fn again(
+        over: Option<Self>,
+        binding: Arc<Binding>,
+        envelope: Envelope,
+        position: Position,
+        attempt: u32,
+        keyed: Option<Bytes>,
+    ) -> Self {
+        let call = Call {
             binding,
             envelope,
             position,
@@ -137,7 +183,14 @@ impl Invocation {
             deadline: AtomicU64::new(u64::MAX),
             began: AtomicI64::new(NOT_YET),
             blocking: AtomicBool::new(false),
-        }))
+        };
+        if let Some(mut over) = over
+            && let Some(memory) = Arc::get_mut(&mut over.0)
+        {
+            *memory = call;
+            return over;
+        }
+        Self(Arc::new(call))
     }
 
     /// A first call of a handler that no bus made: for tests.
@@ -198,6 +251,12 @@ impl Invocation {
         }
     }
 
+    /// The same call, with effects of its own.
+    pub(crate) fn apart(&self) -> Self {
+        let Call { binding, envelope, position, attempt, keyed, .. } = &*self.0;
+        Self::new(Arc::clone(binding), envelope.clone(), *position, *attempt, keyed.clone())
+    }
+
     /// The attempt may take until `timeout` from now.
     pub(crate) fn set_timeout(&self, timeout: Duration) {
         let now = self.0.binding.clock.monotonic();
@@ -247,8 +306,9 @@ impl Invocation {
     }
 }
 
+/// Less than the largest number, which says that there is no deadline at all.
 fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(u64::MAX - 1)
 }
 
 impl fmt::Debug for Invocation {

@@ -56,7 +56,7 @@ pub use ext::HandlerExt;
 pub use extract::Extract;
 pub use function::{Function, Handler, RefFunction};
 pub use input::{Delivery, Input};
-pub use invocation::{Binding, Effects, Emitted, Invocation, StateChange, StateMap};
+pub use invocation::{Binding, Draining, Effects, Emitted, Invocation, StateChange, StateMap};
 pub use layer::{Layer, Layers, Next};
 pub use object::Handle;
 pub use options::{DEFAULT_CONCURRENCY, HandlerOptions, Location, Retry};

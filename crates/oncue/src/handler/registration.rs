@@ -3,8 +3,8 @@
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    BatchLimits, Binding, Classify, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome, Layer,
-    Location, OnDeadLetter, Order, Ordered, Retry, Start, StateMap,
+    BatchLimits, Binding, Classify, Draining, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome,
+    Layer, Location, OnDeadLetter, Order, Ordered, Retry, Start, StateMap,
 };
 use crate::{
     clock::Clock,
@@ -110,6 +110,8 @@ impl Registration {
             classify: self.classify.clone(),
             emits: Some(self.emits.as_slice().into()),
             clock: clock.clone(),
+            timeout: self.options.timeout,
+            draining: Draining::pair().1,
         }
     }
 

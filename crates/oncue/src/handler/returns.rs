@@ -1,6 +1,6 @@
 //! What a handler returns becomes an [`Outcome`] and the events to publish.
 
-use std::{any::Any, error::Error, fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, error::Error, fmt, sync::Arc};
 
 use super::{Emitted, Invocation, Outcome, error::Classed};
 use crate::{
@@ -70,7 +70,7 @@ impl<E: Event> IntoOutcome for E {
     fn into_outcome(self, emits: &mut Vec<Emitted>, _: &Classify) -> Outcome {
         match Envelope::of(&self) {
             Ok(envelope) => {
-                emits.push(Emitted { topic: E::TOPIC, envelope });
+                emits.push(Emitted { topic: Cow::Borrowed(E::TOPIC), envelope });
                 Outcome::Ack
             }
             Err(error) => Outcome::Reject {

@@ -180,6 +180,14 @@ pub enum InspectError {
     /// No such topic.
     #[error("there is no topic `{0}`")]
     UnknownTopic(String),
+    /// No such event.
+    #[error("topic `{topic}` has no event at {position}")]
+    UnknownEvent {
+        /// The topic.
+        topic: String,
+        /// Where it was looked for.
+        position: super::Position,
+    },
     /// The storage is damaged or failed.
     #[error("cannot read: {0}")]
     Storage(String),

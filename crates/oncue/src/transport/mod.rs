@@ -1,6 +1,7 @@
 //! What carries a topic: the two traits that a transport implements, and the embedded log that is the default.
 
 mod error;
+mod inspect;
 mod log;
 mod position;
 mod settle;
@@ -11,14 +12,17 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use bytes::Bytes;
 
 pub use error::{ConsumeError, ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError};
+pub use inspect::{DeadLetter, EventHandling, FailedAttempt, Inspect, Stage, SubscriptionInfo, TopicInfo};
 pub use log::{LogTransport, LogUrl};
+/// Why a directory cannot be used, as [`OpenError::Directory`] tells.
+pub use oncue_log::storage::LockError;
 pub use position::Position;
 pub use settle::{Action, Attempt, Delivered, Settlement, StateChange};
 pub use subscription::{
     Control, MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Order, Ordered, Resolution, Start, SubscriptionSpec,
 };
 
-use crate::{clock::Timestamp, event::Envelope, filter::Filter, metrics::HandlerStats, policy::ErrorClass};
+use crate::event::Envelope;
 
 /// A boxed future: one per batch, so its allocation does not count per event.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -186,105 +190,24 @@ pub struct Capabilities {
     pub max_event_bytes: usize,
 }
 
-/// What a transport knows. Reads only.
-pub trait Inspect: Send + Sync {
-    /// Every subscription, served or not.
-    fn subscriptions(&self) -> Vec<SubscriptionInfo>;
-
-    /// Events that the subscriptions served by this process are not through with: zero = idle.
-    fn unsettled(&self) -> u64;
-
-    /// Dead letters of a subscription, oldest first.
-    ///
-    /// # Errors
-    /// Unknown subscription; unreadable storage.
-    fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>, InspectError>;
-
-    /// The keyed states of a subscription, in no order.
-    ///
-    /// # Errors
-    /// Unknown subscription; unreadable storage.
-    fn states(&self, subscription: &str) -> Result<Vec<(String, Bytes)>, InspectError>;
-
-    /// Reads up to `limit` events of a topic from an offset on, in order.
-    ///
-    /// # Errors
-    /// Unknown topic; unreadable storage.
-    fn browse(&self, topic: &str, from: u64, limit: usize) -> Result<Vec<(Position, Envelope)>, InspectError>;
-
-    /// How far a source with state has come.
-    fn source(&self, id: &str) -> SourceState;
-
-    /// What is remembered about a subscription; see [`Control::Remember`].
-    fn remembered(&self, subscription: &str) -> Option<Bytes>;
-}
-
-/// A subscription as people see it.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct SubscriptionInfo {
-    /// Its id.
-    pub id: String,
-    /// Its topic.
-    pub topic: String,
-    /// The event types it takes; empty = every type.
-    pub types: Vec<String>,
-    /// What it takes of these.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub filter: Option<Filter>,
-    /// The event types it may emit.
-    pub emits: Vec<String>,
-    /// The handlers it comes after.
-    pub after: Vec<String>,
-    /// Whether a handler of this process serves it; a durable subscription that nobody serves is *detached*.
-    pub attached: bool,
-    /// Events of the topic that it has not looked at or not settled (an upper bound: its filter is not applied).
-    pub lag: u64,
-    /// Events that wait for a retry.
-    pub retrying: u64,
-    /// Dead letters.
-    pub dead: u64,
-    /// When the oldest event was published that it is not through with; nothing if there is none.
-    pub oldest: Option<Timestamp>,
-    /// Events handed out and not settled.
-    pub in_flight: u64,
-    /// Counts and times.
-    pub stats: HandlerStats,
-    /// The same by event type.
-    pub by_type: Vec<(String, HandlerStats)>,
-}
-
-/// A failed attempt of a dead letter's history.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FailedAttempt {
-    /// Which attempt.
-    pub number: u32,
-    /// How it failed.
-    pub class: ErrorClass,
-    /// When it began.
-    pub read: Timestamp,
-    /// When it ended.
-    pub ended: Timestamp,
-    /// The error's text.
-    pub error: String,
-}
-
-/// An event that a subscription gave up on.
-#[derive(Clone, Debug)]
-pub struct DeadLetter {
-    /// Where the event stands.
-    pub position: Position,
-    /// The event, bytes and attributes as published, or as last edited.
-    pub envelope: Envelope,
-    /// Later events of its key wait for it.
-    pub holds: bool,
-    /// Every failed attempt, oldest first.
-    pub history: Vec<FailedAttempt>,
-}
-
 /// Opens the transport of a URL: `memory:` or `file:PATH`.
 ///
 /// # Errors
 /// An unknown scheme, or what opening the log met.
 pub fn open(url: &str, clock: crate::clock::Clock) -> Result<Arc<dyn Transport>, OpenError> {
     Ok(Arc::new(LogTransport::open(&url.parse()?, clock)?))
+}
+
+/// Looks at the topics of a URL without taking part: `file:PATH`, also while another process serves it. Takes no lock
+/// and writes nothing.
+///
+/// What it shows is what stood there when it was called, and no change since: call it again for that. Whether a
+/// subscription is attached it cannot know.
+///
+/// # Errors
+/// An unknown scheme, or a log in memory, which only its own process can look at; a directory that is not there or
+/// holds no log; a damaged log. Where the writer drops old segments faster than they can be read, the error says so:
+/// call again.
+pub fn inspect(url: &str, clock: &crate::clock::Clock) -> Result<Arc<dyn Inspect>, OpenError> {
+    LogTransport::snapshot(&url.parse()?, clock)
 }

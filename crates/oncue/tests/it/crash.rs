@@ -51,9 +51,10 @@ async fn tally(counted: Counted, mut total: Keyed<u64>) {
     *total += counted.number;
 }
 
-async fn open(storage: &FaultyStorage) -> Option<Bus> {
+/// `feed_from`: from how many subscriptions on one reader reads for all of them.
+async fn open(storage: &FaultyStorage, feed_from: u64) -> Option<Bus> {
     let options = Options { segment_bytes: 32 << 10, checkpoint_bytes: 16 << 10, ..Options::default() };
-    let url: LogUrl = "memory:?retention=forever".parse().unwrap();
+    let url: LogUrl = format!("memory:?retention=forever&feed_from={feed_from}").parse().unwrap();
     let transport = LogTransport::on_storage(url, Box::new(storage.clone()), options, Clock::system()).ok()?;
     App::with_transport(Arc::new(transport), Clock::system()).on(keep).on(tally).start().await.ok()
 }
@@ -80,11 +81,12 @@ async fn publish_until_failure(bus: &Bus, from: u64, random: &mut fastrand::Rng)
 async fn one_history(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut storage = FaultyStorage::new(seed);
+    let feed_from = 1 + seed % 2 * 7;
     let mut acknowledged = Vec::new();
     let mut next = 0;
     for _ in 0..4 {
         storage.power_off_at(random.u64(1..250));
-        if let Some(bus) = open(&storage).await {
+        if let Some(bus) = open(&storage, feed_from).await {
             acknowledged.extend(publish_until_failure(&bus, next, &mut random).await);
             if storage.is_on() && random.bool() {
                 // Sometimes the handlers get to the end of it before the power goes.
@@ -94,7 +96,7 @@ async fn one_history(seed: u64) {
         next += 1000;
         storage = storage.crash();
     }
-    let bus = open(&storage).await.expect("without faults the log opens");
+    let bus = open(&storage, feed_from).await.expect("without faults the log opens");
     bus.idle().await.unwrap();
     check(&bus, &acknowledged, seed);
     bus.shutdown().await.unwrap();

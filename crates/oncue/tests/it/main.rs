@@ -5,5 +5,10 @@
 mod crash;
 mod delivery;
 mod handlers;
+mod looking;
 mod middleware;
+mod pull;
+mod request;
 mod retention;
+mod sources;
+mod timeouts;

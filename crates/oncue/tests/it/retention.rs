@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oncue::{
     App, Bus, Clock, Envelope,
-    handler::{HandlerError, extract::Keyed},
+    handler::{
+        HandlerError,
+        extract::{Keyed, State},
+    },
     prelude::*,
     transport::{LogTransport, LogUrl},
 };
@@ -145,4 +148,25 @@ async fn a_crash_while_segments_go_loses_neither_states_nor_dead_letters() {
         }
         bus.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_full_log_takes_events_again_when_they_are_settled() {
+    #[handler]
+    async fn pass(_: Filled, State(gate): State<Arc<tokio::sync::Semaphore>>) {
+        gate.acquire().await.expect("never closed").forget();
+    }
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let (_, app) = app("memory:?max_bytes=20000000");
+    let bus = app.state(Arc::clone(&gate)).on(pass).start().await.unwrap();
+    for round in 0..3 {
+        let mut published = 0;
+        while publish(&bus, "a", published..published + 500).await.is_ok() {
+            published += 500;
+        }
+        assert!(published > 0, "round {round}: it is still full");
+        gate.add_permits(usize::try_from(published).unwrap());
+        bus.idle().await.unwrap();
+    }
+    bus.shutdown().await.unwrap();
 }

@@ -77,10 +77,15 @@ impl EnvelopeBuilder {
         self
     }
 
-    /// An extension attribute; the name is lower-case letters and digits.
+    /// An extension attribute; the name is lower-case letters and digits. Given again, the value is replaced: no event
+    /// has an attribute twice.
     #[must_use]
     pub fn extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.extensions.push((name.into(), value.into()));
+        let (name, value) = (name.into(), value.into());
+        match self.extensions.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => self.extensions.push((name, value)),
+        }
         self
     }
 
@@ -132,6 +137,7 @@ impl EnvelopeBuilder {
             return Err(EnvelopeError::ControlCharacter(name.to_owned()));
         }
         self.check_schedule()?;
+        self.check_reply()?;
         let bytes = self.text_bytes();
         if bytes > MAX_ATTRIBUTES_BYTES {
             return Err(EnvelopeError::AttributesTooLarge { bytes });

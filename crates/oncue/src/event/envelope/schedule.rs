@@ -103,12 +103,6 @@ impl EnvelopeBuilder {
         self.only(PRIORITY, priority.to_string())
     }
 
-    /// Sets an extension; what it was before is gone.
-    fn only(mut self, name: &str, value: String) -> Self {
-        self.extensions.retain(|(known, _)| known != name);
-        self.extension(name, value)
-    }
-
     /// Refuses values that could not be kept. Those of a foreign record are whatever its writer meant by them.
     pub(super) fn check_schedule(&self) -> Result<(), EnvelopeError> {
         if self.foreign {

@@ -7,6 +7,7 @@ use super::{
     },
     check::{Check, Comparison},
 };
+use crate::event::Slot;
 
 /// Most alternatives that may come from combining those of two parts.
 const MOST_COMBINED: usize = 64;
@@ -22,7 +23,7 @@ pub(super) struct Alternatives {
 
 type List<'a> = Vec<Vec<Comparison<'a>>>;
 
-const TYPE: &Attribute = &Attribute::Core(Core::Type);
+const TYPE: &Attribute = &Attribute::Core(Core::Text(Slot::Type));
 
 impl Alternatives {
     /// Of one of the types (none: any) and the filter.

@@ -6,7 +6,7 @@ use super::super::{
     Test,
     attribute::{Attribute, Core},
 };
-use crate::event::Envelope;
+use crate::event::{Envelope, Slot};
 
 /// Most comparisons of one check that the index looks up, and so how deep it is.
 pub(super) const MOST_STEPS: usize = 16;
@@ -30,14 +30,12 @@ impl Comparison<'_> {
 
 /// Comparisons, all of which must turn out as wanted: first those that can be looked up, in the order in which the
 /// index does.
+///
+/// Of each comparison: its kind, the attribute, the name if that is an extension, and the text to compare with; names and
+/// texts have four bytes of length before. All in one piece of memory: what is seldom looked at is in no cache, and each
+/// piece would have to be waited for.
 #[derive(Clone, Debug)]
-pub(super) struct Check {
-    /// Of each comparison its kind, the attribute, the name if that is an extension, and the text to compare with; names
-    /// and texts with four bytes of length before. One piece of memory: what is seldom looked at is in no cache, and
-    /// each piece would have to be waited for.
-    bytes: Arc<[u8]>,
-    comparisons: u32,
-}
+pub(super) struct Check(Arc<[u8]>);
 
 /// A comparison as it stands in a check.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +64,7 @@ impl Check {
         for Comparison { attribute, test, wanted, passes } in comparisons {
             bytes.push(*test as u8 | if *passes { 0 } else { FAILS });
             match attribute {
-                Attribute::Core(core) => bytes.push(*core as u8),
+                Attribute::Core(core) => bytes.push(core.number()),
                 Attribute::Extension(name) => {
                     bytes.push(EXTENSION);
                     push_text(&mut bytes, name);
@@ -74,7 +72,7 @@ impl Check {
             }
             push_text(&mut bytes, wanted);
         }
-        Self { bytes: bytes.into(), comparisons: comparisons.len() as u32 }
+        Self(bytes.into())
     }
 
     /// What the index can look up at this depth.
@@ -82,30 +80,40 @@ impl Check {
         if depth >= MOST_STEPS { None } else { self.all().nth(depth).filter(Step::is_step) }
     }
 
-    /// Whether an event passes that passed the first `depth` comparisons already.
-    pub(super) fn passes(&self, depth: usize, event: &Envelope) -> bool {
-        // Without a look at the bytes, if nothing is left.
-        self.comparisons as usize <= depth || self.all().skip(depth).all(|step| step.passes(event))
+    /// Where the comparisons after the first `depth` begin.
+    pub(super) fn after(&self, depth: usize) -> u32 {
+        let mut rest = &self.0[..];
+        for _ in 0..depth {
+            let _ = Step::read(&mut rest);
+        }
+        (self.0.len() - rest.len()) as u32
+    }
+
+    pub(super) fn bytes(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    /// Whether an event passes the comparisons that begin at this byte.
+    pub(super) fn passes(&self, from: u32, event: &Envelope) -> bool {
+        let mut rest = self.0.get(from as usize..).unwrap_or_default();
+        while let Some(step) = Step::read(&mut rest) {
+            if !step.passes(event) {
+                return false;
+            }
+        }
+        true
     }
 
     /// The type of all events that pass, if there is just one.
     pub(super) fn event_type(&self) -> Option<&[u8]> {
-        let of_type = |step: &Step<'_>| matches!(step.attribute, Name::Core(Core::Type)) && step.test == Test::Exact;
+        let of_type =
+            |step: &Step<'_>| matches!(step.attribute, Name::Core(Core::Text(Slot::Type))) && step.test == Test::Exact;
         self.all().find(|step| of_type(step) && step.passes).map(|step| step.wanted)
     }
 
     fn all(&self) -> impl Iterator<Item = Step<'_>> {
-        let mut rest = &self.bytes[..];
-        std::iter::from_fn(move || {
-            let (&[kind, attribute], after) = rest.split_first_chunk()?;
-            rest = after;
-            let attribute = match Core::ALL.get(usize::from(attribute)) {
-                Some(core) => Name::Core(*core),
-                None => Name::Extension(std::str::from_utf8(text(&mut rest)?).ok()?),
-            };
-            let test = [Test::Exact, Test::Prefix, Test::Suffix][usize::from(kind & 3).min(2)];
-            Some(Step { attribute, test, wanted: text(&mut rest)?, passes: kind & FAILS == 0 })
-        })
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || Step::read(&mut rest))
     }
 }
 
@@ -121,17 +129,41 @@ fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(text)
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
+    fn read(rest: &mut &'a [u8]) -> Option<Self> {
+        let (&[kind, attribute], after) = rest.split_first_chunk()?;
+        *rest = after;
+        let attribute = match Core::ALL.get(usize::from(attribute)) {
+            Some(core) => Name::Core(*core),
+            None => Name::Extension(std::str::from_utf8(text(rest)?).ok()?),
+        };
+        let test = match kind & 3 {
+            0 => Test::Exact,
+            1 => Test::Prefix,
+            _ => Test::Suffix,
+        };
+        Some(Step { attribute, test, wanted: text(rest)?, passes: kind & FAILS == 0 })
+    }
+
     fn is_step(&self) -> bool {
         self.passes && (self.test == Test::Exact || !self.wanted.is_empty())
     }
 
+    #[inline]
     fn passes(&self, event: &Envelope) -> bool {
-        let mut room = None;
-        let value = match self.attribute {
-            Name::Core(core) => core.of(event, &mut room),
-            Name::Extension(name) => event.extension(name),
-        };
-        value.is_some_and(|value| self.test.holds(value.as_bytes(), self.wanted)) == self.passes
+        match self.attribute {
+            Name::Core(Core::Text(slot)) => {
+                let value = event.slot_bytes(slot);
+                (!value.is_empty() && self.test.holds(value, self.wanted)) == self.passes
+            }
+            Name::Core(core) => self.holds(core.of(event, &mut None)) == self.passes,
+            Name::Extension(name) => self.holds(event.extension(name).map(str::as_bytes)) == self.passes,
+        }
+    }
+
+    /// Kept apart from what is seldom called, so that that is short.
+    #[inline(never)]
+    fn holds(&self, value: Option<&[u8]>) -> bool {
+        value.is_some_and(|value| self.test.holds(value, self.wanted))
     }
 }

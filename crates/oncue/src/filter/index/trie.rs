@@ -1,5 +1,7 @@
 //! Texts, and which of them a given text begins with, or ends with.
 
+use std::hash::{Hash, Hasher};
+
 use super::hash::{Seed, SeededMap, shrink};
 
 /// Bytes that one step of the trie takes.
@@ -19,9 +21,11 @@ pub(super) struct Trie<V> {
     side: Side,
     root: Node,
     /// Nodes below the root, by the number of the node above and the eight bytes between.
-    nodes: SeededMap<(u64, u64), Node>,
-    /// By the node that the rest of a text hangs on, how many bytes that is (see [`ends_at`]) and the bytes.
-    ends: SeededMap<(u64, u64), V>,
+    nodes: SeededMap<Key, Node>,
+    /// By the node that the rest of a text hangs on, how many bytes that is, and the bytes.
+    ends: SeededMap<Key, V>,
+    /// How many texts end at a node with so many more bytes, by the key of such an end without its bytes.
+    lengths: SeededMap<Key, u32>,
     /// How many nodes there ever were.
     numbers: u64,
 }
@@ -31,19 +35,42 @@ struct Node {
     number: u64,
     /// How many nodes hang on this one.
     nodes: u32,
-    /// How many texts end below with one to eight more bytes, by their number.
-    ends: [u32; STRIDE],
+    /// Whether texts end here with one to eight more bytes, a bit for each.
+    ends: u8,
 }
 
 impl Node {
     fn is_unused(&self) -> bool {
-        self.nodes == 0 && self.ends == [0; STRIDE]
+        self.nodes == 0 && self.ends == 0
     }
 }
 
-/// One number for a node and how many bytes follow it, one to eight.
-fn ends_at(node: u64, length: usize) -> u64 {
-    node.wrapping_mul(STRIDE as u64) + length as u64
+/// What hangs on a node: another node, eight bytes further, or the end of a text, at most eight bytes further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    place: u64,
+    bytes: u64,
+}
+
+impl Key {
+    fn node(above: u64, bytes: u64) -> Self {
+        Self { place: above, bytes }
+    }
+
+    fn end(above: u64, length: usize, bytes: u64) -> Self {
+        Self { place: above.wrapping_mul(STRIDE as u64) + length as u64, bytes }
+    }
+
+    /// All ends of one length.
+    fn without_bytes(self) -> Self {
+        Self { bytes: 0, ..self }
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from(self.place) << 64 | u128::from(self.bytes));
+    }
 }
 
 /// The next at most eight bytes after `at`; those further inside stand in higher bits.
@@ -69,7 +96,8 @@ fn first(chunk: u64, length: usize) -> u64 {
 impl<V: Default> Trie<V> {
     pub(super) fn new(side: Side, seed: Seed) -> Self {
         let (nodes, ends) = (SeededMap::with_hasher(seed), SeededMap::with_hasher(seed));
-        Self { side, root: Node::default(), nodes, ends, numbers: 0 }
+        let lengths = SeededMap::with_hasher(seed);
+        Self { side, root: Node::default(), nodes, ends, lengths, numbers: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -81,15 +109,18 @@ impl<V: Default> Trie<V> {
         let (mut node, mut at) = (&self.root, 0);
         loop {
             let (rest, chunk) = (text.len() - at, chunk(text, at, self.side));
-            for (length, _) in (1..=rest.min(STRIDE)).zip(node.ends).filter(|(_, texts)| *texts > 0) {
-                if let Some(value) = self.ends.get(&(ends_at(node.number, length), first(chunk, length))) {
+            let mut ends = u32::from(node.ends) & ((1 << rest.min(STRIDE)) - 1);
+            while ends != 0 {
+                let length = ends.trailing_zeros() as usize + 1;
+                if let Some(value) = self.ends.get(&Key::end(node.number, length, first(chunk, length))) {
                     found(value);
                 }
+                ends &= ends - 1;
             }
             if rest <= STRIDE || node.nodes == 0 {
                 return;
             }
-            match self.nodes.get(&(node.number, chunk)) {
+            match self.nodes.get(&Key::node(node.number, chunk)) {
                 Some(next) => (node, at) = (next, at + STRIDE),
                 None => return,
             }
@@ -100,17 +131,17 @@ impl<V: Default> Trie<V> {
     pub(super) fn get_mut(&mut self, text: &[u8]) -> Option<&mut V> {
         let (mut node, mut at) = (&self.root, 0);
         while text.len() - at > STRIDE {
-            node = self.nodes.get(&(node.number, chunk(text, at, self.side)))?;
+            node = self.nodes.get(&Key::node(node.number, chunk(text, at, self.side)))?;
             at += STRIDE;
         }
-        self.ends.get_mut(&(ends_at(node.number, text.len() - at), chunk(text, at, self.side)))
+        self.ends.get_mut(&Key::end(node.number, text.len() - at, chunk(text, at, self.side)))
     }
 
     /// The value of a text, which must not be empty; made if there is none.
     pub(super) fn entry(&mut self, text: &[u8]) -> &mut V {
         let (mut above, mut number, mut at) = (None, 0, 0);
         while text.len() - at > STRIDE {
-            let key = (number, chunk(text, at, self.side));
+            let key = Key::node(number, chunk(text, at, self.side));
             number = match self.nodes.get(&key) {
                 Some(node) => node.number,
                 None => {
@@ -123,9 +154,10 @@ impl<V: Default> Trie<V> {
             (above, at) = (Some(key), at + STRIDE);
         }
         let rest = text.len() - at;
-        let key = (ends_at(number, rest), chunk(text, at, self.side));
+        let key = Key::end(number, rest, chunk(text, at, self.side));
         if !self.ends.contains_key(&key) {
-            self.node(above).ends[rest - 1] += 1;
+            *self.lengths.entry(key.without_bytes()).or_default() += 1;
+            self.node(above).ends |= 1 << (rest - 1);
         }
         self.ends.entry(key).or_default()
     }
@@ -134,17 +166,27 @@ impl<V: Default> Trie<V> {
     pub(super) fn remove(&mut self, text: &[u8]) {
         let (mut path, mut number, mut at) = (vec![], 0, 0);
         while text.len() - at > STRIDE {
-            let key = (number, chunk(text, at, self.side));
+            let key = Key::node(number, chunk(text, at, self.side));
             let Some(node) = self.nodes.get(&key) else { return };
             path.push(key);
             (number, at) = (node.number, at + STRIDE);
         }
         let rest = text.len() - at;
-        if self.ends.remove(&(ends_at(number, rest), chunk(text, at, self.side))).is_none() {
+        let key = Key::end(number, rest, chunk(text, at, self.side));
+        if self.ends.remove(&key).is_none() {
             return;
         }
         shrink(&mut self.ends);
-        self.node(path.last().copied()).ends[rest - 1] -= 1;
+        let others = self.lengths.get_mut(&key.without_bytes()).map_or(0, |texts| {
+            *texts -= 1;
+            *texts
+        });
+        if others > 0 {
+            return;
+        }
+        self.lengths.remove(&key.without_bytes());
+        shrink(&mut self.lengths);
+        self.node(path.last().copied()).ends &= !(1 << (rest - 1));
         while let Some(key) = path.pop() {
             if !self.node(Some(key)).is_unused() {
                 return;
@@ -156,10 +198,73 @@ impl<V: Default> Trie<V> {
     }
 
     /// The node of this key; without one, the root.
-    fn node(&mut self, key: Option<(u64, u64)>) -> &mut Node {
+    fn node(&mut self, key: Option<Key>) -> &mut Node {
         match key.and_then(|key| self.nodes.get_mut(&key)) {
             Some(node) => node,
             None => &mut self.root,
+        }
+    }
+}
+
+#[cfg(test)]
+impl<V> Trie<V> {
+    /// How many things there is room for.
+    pub(super) fn capacity(&self) -> usize {
+        self.nodes.capacity() + self.ends.capacity() + self.lengths.capacity()
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.ends.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["[ab]{1,3}", "a{6,10}", "a{7,8}[abé]{1,10}", "[ab]{1,40}", "\\PC{1,20}"]
+    }
+
+    proptest! {
+        #[test]
+        fn a_trie_finds_what_comparing_each_text_finds(
+            changes in vec((text(), prop::bool::weighted(0.7)), 0..60),
+            texts in vec(text(), 1..20),
+            side in prop::sample::select(&[Side::Front, Side::Back][..]),
+        ) {
+            let (mut trie, mut known) = (Trie::<usize>::new(side, Seed::random()), BTreeMap::new());
+            for (number, (text, add)) in changes.into_iter().enumerate() {
+                if add {
+                    *trie.entry(text.as_bytes()) = number;
+                    known.insert(text, number);
+                } else {
+                    trie.remove(text.as_bytes());
+                    known.remove(&text);
+                }
+                prop_assert_eq!(trie.is_empty(), known.is_empty());
+            }
+            for text in texts.iter().chain(known.keys()) {
+                let is_side = |part: &str| match side {
+                    Side::Front => text.starts_with(part),
+                    Side::Back => text.ends_with(part),
+                };
+                let expected: Vec<usize> = known.iter().filter(|(part, _)| is_side(part)).map(|(_, number)| *number).collect();
+                let mut found = Vec::new();
+                trie.visit(text.as_bytes(), |number| found.push(*number));
+                found.sort_unstable();
+                prop_assert_eq!(found, { let mut expected = expected; expected.sort_unstable(); expected });
+                prop_assert_eq!(trie.get_mut(text.as_bytes()).copied(), known.get(text).copied());
+            }
+            for text in known.keys() {
+                trie.remove(text.as_bytes());
+            }
+            prop_assert!(trie.is_empty() && trie.nodes.is_empty() && trie.lengths.is_empty());
+            prop_assert!(trie.root.is_unused());
         }
     }
 }

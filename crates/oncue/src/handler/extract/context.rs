@@ -1,12 +1,12 @@
 //! The call itself: to emit events, and to know where one is.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use thiserror::Error;
 
 use super::{Extract, Rejection};
 use crate::{
-    event::{DEFAULT_TOPIC, Envelope, EnvelopeBuilder, Event, InvalidEvent},
+    event::{DEFAULT_TOPIC, Envelope, EnvelopeBuilder, EnvelopeError, Event, InvalidEvent},
     handler::{Emitted, Invocation},
     transport::Position,
 };
@@ -49,6 +49,16 @@ pub enum EmitError {
         /// The event type.
         event_type: String,
     },
+    /// The event that it replies to is no request.
+    #[error(
+        "handler `{handler}` replies to `{event_type}`, which is no request (it has no `replyto`): publish it with `bus.request(…)`, or answer with `context.emit(…)`"
+    )]
+    NotARequest {
+        /// The handler.
+        handler: String,
+        /// The type of the event that is no request.
+        event_type: String,
+    },
     /// The event breaks a rule.
     #[error("the emitted `{event_type}` cannot be published: {error}")]
     Invalid {
@@ -60,6 +70,10 @@ pub enum EmitError {
 }
 
 impl Context {
+    pub(crate) fn of(invocation: &Invocation) -> Self {
+        Self(invocation.clone())
+    }
+
     /// A context of an event that no bus delivered: for tests that call a handler directly. It emits whatever it is
     /// given; see [`emitted`](Self::emitted).
     #[must_use]
@@ -110,7 +124,38 @@ impl Context {
                 event_type: event_type.to_owned(),
             });
         }
-        self.0.effects().emits.push(Emitted { topic, envelope });
+        self.0.effects().emits.push(Emitted { topic: Cow::Borrowed(topic), envelope });
+        Ok(())
+    }
+
+    /// Answers a request ([`Bus::request`](crate::Bus::request)): published with the acknowledgement to the topic that
+    /// the request names. It need not be declared. If several replies are given, the requester takes the first.
+    ///
+    /// # Errors
+    /// The event is no request, or the reply breaks a rule.
+    #[expect(clippy::needless_pass_by_value, reason = "an event is given away, as to `emit`")]
+    pub fn reply<E: Event>(&self, event: E) -> Result<(), EmitError> {
+        let invalid = |error| EmitError::Invalid { event_type: event.event_type().to_owned(), error };
+        self.reply_envelope(Envelope::of(&event).map_err(invalid)?)
+    }
+
+    /// As [`reply`](Self::reply), with an event without a Rust type.
+    ///
+    /// # Errors
+    /// The event is no request, or the reply breaks a rule.
+    pub fn reply_envelope(&self, envelope: Envelope) -> Result<(), EmitError> {
+        let request = self.envelope();
+        let Some(topic) = request.reply_to() else {
+            return Err(EmitError::NotARequest {
+                handler: self.subscription().to_owned(),
+                event_type: request.event_type().to_owned(),
+            });
+        };
+        let event_type = envelope.event_type().to_owned();
+        let reply = envelope.into_builder().in_reply_to(request.id()).build();
+        let invalid = |error: EnvelopeError| EmitError::Invalid { event_type, error: error.into() };
+        let reply = Emitted { topic: Cow::Owned(topic.to_owned()), envelope: reply.map_err(invalid)? };
+        self.0.effects().emits.push(reply);
         Ok(())
     }
 

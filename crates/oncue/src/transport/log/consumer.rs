@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::{
     Inner, Shared,
+    feed::FedEvent,
     hand::{ConsumerId, Hand, InFlight},
     records::SubscriptionNumber,
     topics::Topic,
@@ -190,7 +191,8 @@ impl Core {
             }
             let mut shared = self.inner.shared.lock();
             for record in &records {
-                if let Some(delivered) = self.consider(consumer, hand, &mut shared, record, now, true)? {
+                let event = event_of(record)?;
+                if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, true) {
                     room.take(&delivered);
                     out.push(delivered);
                 }
@@ -213,6 +215,9 @@ impl Core {
         if room.events == 0 || room.bytes == 0 || hand.is_full() {
             return Ok(false);
         }
+        if hand.seat.is_some() {
+            return self.eat(consumer, hand, now, room, out);
+        }
         let mut records = std::mem::take(&mut hand.records);
         records.clear();
         let wanted = room.events.min(READ_RECORDS);
@@ -220,7 +225,8 @@ impl Core {
         {
             let mut shared = self.inner.shared.lock();
             for record in &records {
-                if let Some(delivered) = self.consider(consumer, hand, &mut shared, record, now, false)? {
+                let event = event_of(record)?;
+                if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, false) {
                     room.take(&delivered);
                     out.push(delivered);
                 }
@@ -231,7 +237,64 @@ impl Core {
         records.clear();
         hand.records = records;
         read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        if !more {
+            // It keeps up: where the topic has many subscriptions, their common reader reads for it from now on.
+            hand.seat = self.inner.seat(&self.topic, hand.cursor.offset(), &self.spec.members);
+            hand.fed_to = hand.cursor.offset();
+            return Ok(hand.seat.is_some());
+        }
         Ok(more)
+    }
+
+    /// As [`read_new`](Self::read_new), where the topic's feed reads.
+    fn eat(
+        &self,
+        consumer: ConsumerId,
+        hand: &mut Hand,
+        now: Timestamp,
+        room: &mut Limit,
+        out: &mut Vec<Delivered>,
+    ) -> Result<bool, ConsumeError> {
+        let Some(helping) = hand.seat.as_ref().map(|seat| seat.0.take(room.events.min(READ_RECORDS), room.bytes))
+        else {
+            return Ok(false);
+        };
+        let more = !helping.events.is_empty();
+        let mut shared = self.inner.shared.lock();
+        for event in helping.events {
+            self.pass_by(hand, &mut shared, event.offset);
+            hand.fed_to = event.offset + 1;
+            if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, false) {
+                room.take(&delivered);
+                out.push(delivered);
+            }
+        }
+        self.pass_by(hand, &mut shared, helping.upto);
+        drop(shared);
+        if helping.left {
+            hand.cursor = self.inner.log.cursor(self.topic.id, hand.fed_to);
+            hand.seat = None;
+        }
+        self.inner.progress.notify_waiters();
+        Ok(more || helping.left)
+    }
+
+    /// Passes by what the feed found to be of no interest.
+    fn pass_by(&self, hand: &mut Hand, shared: &mut Shared, upto: u64) {
+        if upto > hand.fed_to {
+            for number in &self.numbers {
+                shared.state.subscriptions[*number as usize].settled.insert_range(hand.fed_to, upto);
+            }
+            hand.fed_to = upto;
+        }
+    }
+
+    /// Takes notice of what the feed has passed by: for those who ask how far the subscription is.
+    pub(super) fn catch_up(&self) {
+        let mut hand = self.hand.lock();
+        let Some(upto) = hand.seat.as_ref().and_then(|seat| seat.0.passed_to()) else { return };
+        let mut shared = self.inner.shared.lock();
+        self.pass_by(&mut hand, &mut shared, upto);
     }
 
     fn poll_next(
@@ -245,6 +308,7 @@ impl Core {
         // Taken before reading: what becomes durable meanwhile wakes us at once.
         let durable = self.inner.log.durable();
         let mut hand = self.hand.lock();
+        self.go_on(&mut hand);
         let more = self.hand_out(consumer, &mut hand, limit, out)?;
         if !out.is_empty() {
             return Poll::Ready(Ok(()));
@@ -255,6 +319,13 @@ impl Core {
             return Poll::Pending;
         }
         hand.wait(consumer, cx);
+        // Where so much waits that nothing new may come, nobody is to be woken for it.
+        let fed = hand.is_full() || hand.seat.as_ref().is_some_and(|seat| seat.0.wait(cx));
+        let alone = hand.seat.is_none() || !hand.settling.is_empty();
+        if !(fed || alone) {
+            // Something came meanwhile.
+            cx.waker().wake_by_ref();
+        }
         let due = hand.due.first().map(|(due, _)| *due);
         drop(hand);
         if let Some(due) = due {
@@ -266,6 +337,9 @@ impl Core {
                 *timer = None;
                 cx.waker().wake_by_ref();
             }
+        }
+        if !alone {
+            return Poll::Pending;
         }
         match self.inner.log.poll_durable(durable + 1, cx.waker()) {
             Poll::Ready(Ok(())) => {
@@ -329,34 +403,32 @@ impl Core {
         consumer: ConsumerId,
         hand: &mut Hand,
         shared: &mut Shared,
-        record: &Record,
+        FedEvent { offset, partition, envelope }: FedEvent,
         now: Timestamp,
         again: bool,
-    ) -> Result<Option<Delivered>, ConsumeError> {
-        let offset = record.offset;
+    ) -> Option<Delivered> {
         if hand.in_flight.contains_key(&offset) {
-            return Ok(None);
+            return None;
         }
-        let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
         let standing = self.standing(shared, offset, &envelope, now);
         let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));
         let scheduled = standing.retry_at.is_some() && standing.attempts.is_empty() && standing.dead.is_empty();
         if scheduled && standing.due.is_empty() {
             // Not an event of its key yet: it takes its place when its time comes.
             hand.due.extend(standing.retry_at.map(|at| (at, place)));
-            return Ok(None);
+            return None;
         }
         let waits = standing.retry_at.is_some() || standing.held;
         if standing.due.is_empty() && !waits {
             hand.unpark(key, offset);
-            return Ok(None);
+            return None;
         }
         if hand.is_ranked() && !again && !waits {
             hand.rank(key, place);
-            return Ok(None);
+            return None;
         }
         if !hand.may_pass(key, place) {
-            return Ok(None);
+            return None;
         }
         if waits {
             // Also while other members handle it: for one of them it is not over.
@@ -364,21 +436,26 @@ impl Core {
         }
         if standing.due.is_empty() {
             hand.due.extend(standing.retry_at.map(|at| (at, place)));
-            return Ok(None);
+            return None;
         }
         let envelope = envelope.detached();
-        let partition = record.partition;
         let event = InFlight { envelope: envelope.clone(), partition, open: standing.due, holder: consumer };
         hand.hand_out(offset, event);
-        Ok(Some(Delivered {
+        Some(Delivered {
             envelope,
             position: Position::new(partition, offset, 0),
             due: standing.due,
             done: standing.done,
             dead: standing.dead,
             attempts: standing.attempts,
-        }))
+        })
     }
+}
+
+/// A record's event, in memory of its own.
+fn event_of(record: &Record) -> Result<FedEvent, ConsumeError> {
+    let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
+    Ok(FedEvent { offset: record.offset, partition: record.partition, envelope })
 }
 
 impl Standing {

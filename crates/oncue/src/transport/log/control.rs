@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{
     Inner,
-    hand::Place,
+    hand::Afterwards,
     records::{Change, Discard, Redrive, RedriveAbout, Remember, Remove, Reset, SubscriptionNumber},
 };
 use crate::{
+    clock::Timestamp,
     event::Envelope,
     transport::{Control, ControlError, Position, PublishError, Resolution},
 };
@@ -119,14 +120,18 @@ impl Inner {
             shared.applied(change, lsn);
         }
         if let Some(hand) = &mut hand {
+            let mut afterwards = Afterwards { end: ticket.end, ..Afterwards::default() };
             for letter in resolved {
-                let place: Place = hand.place(letter.offset, &letter.envelope);
                 if letter.redriven {
-                    hand.again(place);
+                    let place = hand.place(letter.offset, &letter.envelope);
+                    afterwards.retries.push((Timestamp::default(), place));
                 } else {
-                    hand.unpark(letter.envelope.key_hash(), letter.offset);
+                    afterwards.discarded.push((letter.envelope.key_hash(), letter.offset));
                 }
             }
+            hand.settling.push_back(afterwards);
+            // Whoever waits for the next event waits for this, too.
+            hand.wake();
         }
         self.checkpoint_if_due(shared);
         Ok(ticket.end)

@@ -1,12 +1,13 @@
 //! What a subscription has handed out, and what waits.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     task::{Context, Waker},
 };
 
-use oncue_log::{Cursor, Record};
+use oncue_log::{Cursor, Lsn, Record};
 
+use super::{feed::Seat, records::SubscriptionNumber};
 use crate::{
     clock::Timestamp,
     event::{Envelope, MAX_PRIORITY},
@@ -30,15 +31,35 @@ pub(super) type KeyHash = u64;
 /// Where an event that waits stands: its offset, and its rank among those that are ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
+    /// Of priorities the highest is 0, where it comes before the order within the key; else 0.
+    before: u8,
     pub(super) offset: u64,
     /// Of priorities the highest is 0; else 0.
     class: u8,
 }
 
+/// What happens once a settle batch is durable.
+#[derive(Default)]
+pub(super) struct Afterwards {
+    pub(super) end: Lsn,
+    /// Events that every member is through with: their keys go on.
+    pub(super) through: Vec<(Option<KeyHash>, u64)>,
+    /// Dead letters that were discarded: what they held goes on.
+    pub(super) discarded: Vec<(Option<KeyHash>, u64)>,
+    /// Events to be handed out again.
+    pub(super) retries: Vec<(Timestamp, Place)>,
+    /// Whose outcome is known then.
+    pub(super) outcomes: Vec<(SubscriptionNumber, u64)>,
+}
+
 /// What is handed out, and what waits. Locked before `Inner::shared`, never after.
 pub(super) struct Hand {
-    /// Where new events are read.
+    /// Where new events are read, as long as no feed reads them.
     pub(super) cursor: Cursor,
+    /// What the topic's feed reads for this subscription.
+    pub(super) seat: Option<Seat>,
+    /// Everything below was considered, where a feed reads.
+    pub(super) fed_to: u64,
     /// Where events that waited are read again.
     pub(super) again: Option<Cursor>,
     pub(super) records: Vec<Record>,
@@ -47,6 +68,8 @@ pub(super) struct Hand {
     ready: BTreeSet<(u8, u64)>,
     /// Events to be handed out at a time.
     pub(super) due: BTreeSet<(Timestamp, Place)>,
+    /// Settle batches that are being written.
+    pub(super) settling: VecDeque<Afterwards>,
     order: Order,
     ordered: Ordered,
     /// Keys in flight or waiting.
@@ -72,11 +95,12 @@ struct Key {
 
 impl Key {
     /// Whether an event may be handed out now, without passing one of its key.
-    fn lets_pass(&self, offset: u64, at_once: usize, order: Order) -> bool {
+    fn lets_pass(&self, place: Place, at_once: usize, order: Order) -> bool {
+        let offset = place.offset;
         if let Some(head) = self.head {
             return head == offset;
         }
-        let oldest = order == Order::Lifo || self.waiting.first().is_none_or(|waiting| offset < waiting.offset);
+        let oldest = order == Order::Lifo || self.waiting.first().is_none_or(|waiting| place < *waiting);
         self.in_flight < at_once && oldest && self.next.is_none_or(|next| next == offset)
     }
 }
@@ -95,11 +119,14 @@ impl Hand {
     pub(super) fn new(cursor: Cursor, spec: &SubscriptionSpec) -> Self {
         Self {
             cursor,
+            seat: None,
+            fed_to: 0,
             again: None,
             records: Vec::new(),
             in_flight: NumberMap::default(),
             ready: BTreeSet::new(),
             due: BTreeSet::new(),
+            settling: VecDeque::new(),
             order: spec.order,
             ordered: spec.ordered,
             keys: NumberMap::default(),
@@ -148,7 +175,10 @@ impl Hand {
 
     /// Whether all that is left below `next` waits behind dead letters that hold their keys.
     pub(super) fn only_holds(&self, next: u64) -> bool {
-        self.cursor.offset() >= next && self.in_flight.is_empty() && self.ready.is_empty() && self.due.is_empty()
+        let moves =
+            !(self.in_flight.is_empty() && self.settling.is_empty() && self.ready.is_empty() && self.due.is_empty());
+        let read_to = if self.seat.is_some() { self.fed_to } else { self.cursor.offset() };
+        !moves && read_to >= next
     }
 
     /// Whether so much waits that nothing new may be read.
@@ -159,7 +189,8 @@ impl Hand {
     /// Where an event stands, of those that wait.
     pub(super) fn place(&self, offset: u64, envelope: &Envelope) -> Place {
         let class = if self.order == Order::Priority { MAX_PRIORITY - envelope.priority() } else { 0 };
-        Place { offset, class }
+        let before = if self.ordered == Ordered::Relaxed { class } else { 0 };
+        Place { before, offset, class }
     }
 
     /// An event is to be handed out now.
@@ -191,7 +222,7 @@ impl Hand {
         let (at_once, order) = (self.per_key(), self.order);
         let Some(key) = key else { return true };
         let state = self.keys.entry(key).or_default();
-        if state.lets_pass(place.offset, at_once, order) {
+        if state.lets_pass(place, at_once, order) {
             return true;
         }
         self.waiting += usize::from(state.waiting.insert(place));
@@ -297,12 +328,6 @@ impl Hand {
     /// An event is to be handed out again at a time.
     pub(super) fn retry_at(&mut self, at: Timestamp, place: Place) {
         self.due.insert((at, place));
-        self.wake();
-    }
-
-    /// An event is to be handed out again now.
-    pub(super) fn again(&mut self, place: Place) {
-        self.make_ready(place);
         self.wake();
     }
 

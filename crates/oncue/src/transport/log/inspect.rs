@@ -18,16 +18,28 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    event::{Envelope, takes},
-    transport::{DeadLetter, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, SubscriptionInfo},
+    event::Envelope,
+    transport::{
+        DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start,
+        SubscriptionInfo, TopicInfo,
+    },
 };
 
-fn storage(error: impl std::fmt::Display) -> InspectError {
+pub(super) fn storage(error: impl std::fmt::Display) -> InspectError {
     InspectError::Storage(error.to_string())
 }
 
 impl Inner {
-    fn unknown(id: &str) -> InspectError {
+    /// Lets every subscription take notice of what its feed has passed by.
+    fn catch_up(&self) {
+        if self.feeds.lock().is_empty() {
+            return;
+        }
+        let cores: Vec<Arc<Core>> = self.shared.lock().attached.values().filter_map(Weak::upgrade).collect();
+        cores.iter().for_each(|core| core.catch_up());
+    }
+
+    pub(super) fn unknown(id: &str) -> InspectError {
         InspectError::UnknownSubscription(id.to_owned())
     }
 
@@ -65,8 +77,14 @@ impl Inner {
         })
     }
 
+    /// A record that the state points to. It may have been written this moment: that takes no longer than a write.
+    fn record(&self, lsn: Lsn) -> Result<oncue_log::Record, InspectError> {
+        self.log.wait_durable(lsn + 1).map_err(|fenced| storage(fenced.reason))?;
+        self.log.record(lsn).map_err(storage)
+    }
+
     pub(super) fn dead_record(&self, lsn: Lsn) -> Result<Dead, InspectError> {
-        let record = self.log.record(lsn).map_err(storage)?;
+        let record = self.record(lsn)?;
         match Change::decode(record.kind, &record.data) {
             Ok(Some(Change::DeadLetter(dead))) => Ok(dead),
             Ok(_) => Err(InspectError::Storage(format!("record {lsn} is no dead letter"))),
@@ -75,7 +93,7 @@ impl Inner {
     }
 
     pub(super) fn redriven(&self, lsn: Lsn) -> Result<Redrive, InspectError> {
-        let record = self.log.record(lsn).map_err(storage)?;
+        let record = self.record(lsn)?;
         match Change::decode(record.kind, &record.data) {
             Ok(Some(Change::Redrive(redrive))) => Ok(redrive),
             Ok(_) => Err(InspectError::Storage(format!("record {lsn} is no redriven event"))),
@@ -126,7 +144,7 @@ impl Inner {
             Stored::InMemory(value) => return Ok(Some(value)),
             Stored::InLog(lsn) => lsn,
         };
-        let record = self.log.record(lsn).map_err(storage)?;
+        let record = self.record(lsn)?;
         match Change::decode(record.kind, &record.data) {
             Ok(Some(Change::Keyed(keyed))) => Ok(match keyed.change {
                 crate::transport::StateChange::Set(value) => Some(value),
@@ -140,6 +158,7 @@ impl Inner {
 
 impl Inspect for Inner {
     fn subscriptions(&self) -> Vec<SubscriptionInfo> {
+        self.catch_up();
         let (mut infos, waiting) = {
             let shared = self.shared.lock();
             let types = shared.state.types();
@@ -166,9 +185,10 @@ impl Inspect for Inner {
     }
 
     fn unsettled(&self) -> u64 {
-        let served: Vec<(u64, u64, Option<Arc<Core>>)> = {
+        self.catch_up();
+        let (end, served) = {
             let shared = self.shared.lock();
-            if self.log.durable() < shared.end {
+            if self.log.durable() < shared.events_end {
                 // Something is being written: events that were emitted are not counted yet.
                 return 1;
             }
@@ -180,14 +200,16 @@ impl Inspect for Inner {
                 let again = state.redriven.keys().filter(|offset| state.settled.contains(**offset)).count();
                 Some((state.settled.missing_below(next) + again as u64, next, core))
             });
-            served.collect()
+            (shared.events_end, served.collect::<Vec<_>>())
         };
         // Without the lock: what is handed out is locked before.
         let left = |(unsettled, next, core): (u64, u64, Option<Arc<Core>>)| match core {
             Some(core) if unsettled > 0 && core.hand.lock().only_holds(next) => 0,
             _ => unsettled,
         };
-        served.into_iter().map(left).sum()
+        let unsettled = served.into_iter().map(left).sum();
+        // What was settled meanwhile may have emitted something.
+        if unsettled == 0 && self.shared.lock().events_end != end { 1 } else { unsettled }
     }
 
     fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>, InspectError> {
@@ -228,6 +250,23 @@ impl Inspect for Inner {
     fn remembered(&self, subscription: &str) -> Option<Bytes> {
         self.shared.lock().state.find(subscription)?.remembered.clone()
     }
+
+    fn topics(&self) -> Vec<TopicInfo> {
+        let info = |info: oncue_log::TopicInfo| {
+            let partitions = self.topics.get(&info.name).map_or(1, |topic| topic.partitions);
+            let (first_offset, next_offset) = (info.first_offset, info.next_offset);
+            TopicInfo { name: info.name, partitions, first_offset, next_offset }
+        };
+        self.log.topics().into_iter().map(info).collect()
+    }
+
+    fn oldest_unsettled(&self, subscription: &str) -> Result<Option<(Position, Envelope)>, InspectError> {
+        self.oldest_unsettled(subscription)
+    }
+
+    fn handling(&self, topic: &str, position: Position) -> Result<Vec<EventHandling>, InspectError> {
+        self.handling(topic, position)
+    }
 }
 
 /// Completes when a subscription is through with an event.
@@ -238,10 +277,7 @@ pub(super) async fn outcome(inner: Arc<Inner>, event: EventRef, subscription: St
             let shared = &mut *shared;
             let state = shared.state.find(&subscription).ok_or_else(|| Inner::unknown(&subscription))?;
             let about = &state.about;
-            let wants = about.filter.as_ref().is_none_or(|filter| filter.matches(&event.envelope));
-            if !(wants && takes(&about.types, event.envelope.event_type()))
-                || inner.topics.name(about.topic).as_deref() != Some(&*event.topic)
-            {
+            if !about.wants(&event.envelope) || inner.topics.name(about.topic).as_deref() != Some(&*event.topic) {
                 let (event_type, topic) = (event.envelope.event_type().to_owned(), event.topic.to_string());
                 return Err(InspectError::NotTaken { subscription, event_type, topic });
             }

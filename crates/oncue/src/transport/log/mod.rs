@@ -7,14 +7,18 @@
 mod consumer;
 mod control;
 mod dedup;
+mod feed;
 mod hand;
+mod handling;
 mod inspect;
 mod keyed;
 mod offsets;
 mod publish;
 mod records;
+mod replay;
 mod retain;
 mod settle;
+mod snapshot;
 mod state;
 mod tail;
 mod topics;
@@ -36,9 +40,11 @@ use tokio::sync::{Notify, oneshot};
 
 use self::{
     consumer::{Core, LogConsumer},
-    dedup::Dedup,
+    feed::{Feed, Seat},
     records::{Change, Subscription, SubscriptionNumber},
+    replay::Replayed,
     state::State,
+    tail::Tails,
     topics::{Topic, Topics},
 };
 pub use url::LogUrl;
@@ -47,11 +53,7 @@ use super::{
     BoxFuture, Capabilities, Control, ControlError, EventRef, Inspect, InspectError, MemberSpec, OpenError, Publish,
     PublishError, Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail, Transport,
 };
-use crate::{
-    clock::Clock,
-    codec::Writer,
-    event::{Envelope, MAX_DATA_BYTES},
-};
+use crate::{clock::Clock, codec::Writer, event::MAX_DATA_BYTES};
 
 /// Segments of a log in memory.
 const MEMORY_SEGMENT_BYTES: u64 = 8 << 20;
@@ -68,8 +70,12 @@ pub(crate) struct Inner {
     topics: Topics,
     segment_bytes: u64,
     shared: Mutex<Shared>,
+    /// The common readers of topics with many subscriptions.
+    feeds: Mutex<HashMap<TopicId, Arc<Feed>>>,
     /// Told whenever a subscription settles events or passes them by.
     progress: Notify,
+    /// Who reads a topic without a subscription.
+    tails: Tails,
 }
 
 /// What one lock protects.
@@ -78,12 +84,16 @@ struct Shared {
     state: State,
     /// Where everything appended so far ends: what a duplicate waits for.
     end: Lsn,
+    /// Where the last batch with events ends: whoever waits for these is told when they are durable.
+    events_end: Lsn,
     /// Subscriptions that a handler of this process serves.
     attached: HashMap<SubscriptionNumber, Weak<Core>>,
     /// Who waits for the outcome of an event, by subscription and offset.
     waiting: HashMap<(SubscriptionNumber, u64), Vec<oneshot::Sender<()>>>,
     /// Below the first, all that is wanted was written again; durable at the second.
     rewritten: Option<(Lsn, Lsn)>,
+    /// What was wanted when a full log was last made room in.
+    made_room: Option<Lsn>,
     batch: Batch,
     scratch: Writer,
 }
@@ -133,40 +143,21 @@ impl LogTransport {
         options: oncue_log::Options,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let mut state = State::default();
         let segment_bytes = options.segment_bytes;
-        let mut supplied: Vec<(u32, u16, u64, Envelope)> = Vec::new();
-        let mut replay = |replay: oncue_log::Replay<'_>| -> Result<(), String> {
-            match replay {
-                oncue_log::Replay::Checkpoint(bytes) => state.restore(bytes).map_err(|error| error.to_string()),
-                oncue_log::Replay::Record(record) if record.kind == oncue_log::KIND_EVENT => {
-                    let envelope = Envelope::from_stored(&record.data).map_err(|error| error.to_string())?;
-                    if envelope.id_supplied() {
-                        supplied.push((record.topic.0, record.partition, record.offset, envelope));
-                    }
-                    Ok(())
-                }
-                oncue_log::Replay::Record(record) => match Change::decode(record.kind, &record.data) {
-                    Ok(Some(change)) => state.apply(&change, record.lsn).map_err(|error| error.to_string()),
-                    Ok(None) => Ok(()),
-                    Err(error) => Err(error.to_string()),
-                },
-            }
-        };
+        let mut replayed = Replayed::default();
+        let mut replay = |replay: oncue_log::Replay<'_>| replayed.take(replay);
         let opened = oncue_log::Log::open(storage, options, clock.now().as_micros(), &mut replay)?;
         let log = opened.log;
         if let Some(tail) = &opened.report.torn {
             tracing::warn!(file = %tail.file, offset = tail.offset, bytes = tail.bytes,
                 "cut a torn tail: the last write before the crash was never acknowledged");
         }
-        for (topic, partition, offset, envelope) in supplied {
-            let hash = Dedup::hash(log.log_id(), topic, &envelope);
-            state.dedup.insert(hash, (topic, partition, offset), envelope.published(), url.window);
-        }
-        state.dedup.forget(clock.now(), url.window);
+        let state = replayed.into_state(log.log_id(), clock.now(), url.window);
         let topics = Topics::new(&log, url.partitions);
         let shared = Mutex::new(Shared { state, ..Shared::default() });
-        Ok(Self { inner: Arc::new(Inner { url, log, clock, topics, segment_bytes, shared, progress: Notify::new() }) })
+        let (feeds, tails, progress) = (Mutex::default(), Tails::default(), Notify::new());
+        let inner = Inner { url, log, clock, topics, segment_bytes, shared, feeds, tails, progress };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The log underneath: for tools and reports.
@@ -235,6 +226,25 @@ impl Inner {
         let number = about.number;
         let ticket = self.append_change(shared, &Change::Subscription(about)).map_err(SubscribeError::Publish)?;
         Ok(Member { number, created, ticket: Some(ticket) })
+    }
+
+    /// A place among those that the topic's feed reads for, if the topic has one, and has come as far.
+    fn seat(self: &Arc<Self>, topic: &Topic, offset: u64, members: &[MemberSpec]) -> Option<Seat> {
+        let served = {
+            let shared = self.shared.lock();
+            let reads =
+                |number: &&SubscriptionNumber| shared.state.subscriptions[**number as usize].about.topic == topic.id.0;
+            shared.attached.keys().filter(reads).take(self.url.feed_from).count()
+        };
+        if served < self.url.feed_from {
+            return None;
+        }
+        let feed = {
+            let mut feeds = self.feeds.lock();
+            let feed = feeds.entry(topic.id).or_insert_with(|| Feed::new(self.log.cursor(topic.id, offset)));
+            Arc::clone(feed)
+        };
+        feed.join(self, topic.id, offset, members)
     }
 
     /// The offsets of the topic's first event and of its next one.

@@ -53,6 +53,17 @@ impl OffsetSet {
         true
     }
 
+    /// Adds the offsets from `from` to `to`, without `to`.
+    pub(crate) fn insert_range(&mut self, from: u64, to: u64) {
+        if from <= self.low {
+            self.raise(to);
+            return;
+        }
+        for offset in from..to {
+            self.insert(offset);
+        }
+    }
+
     /// Adds all offsets below `low`.
     pub(crate) fn raise(&mut self, low: u64) {
         if low <= self.low {
@@ -116,11 +127,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_plain_set(steps in proptest::collection::vec((0_u64..400, prop::bool::weighted(0.05)), 0..300)) {
+        fn agrees_with_a_plain_set(
+            steps in proptest::collection::vec((0_u64..400, prop::bool::weighted(0.05), prop::option::weighted(0.1, 0_u64..90)), 0..300),
+        ) {
             let mut set = OffsetSet::default();
             let mut model = BTreeSet::new();
-            for (offset, raise) in steps {
-                if raise {
+            for (offset, raise, range) in steps {
+                if let Some(length) = range {
+                    set.insert_range(offset, (offset + length).min(450));
+                    model.extend(offset..(offset + length).min(450));
+                } else if raise {
                     set.raise(offset);
                     model.extend(0..offset);
                 } else {

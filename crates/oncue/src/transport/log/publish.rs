@@ -32,6 +32,9 @@ pub(super) async fn publish(inner: Arc<Inner>, batch: Publish) -> Result<Vec<Pub
         }
     }
     if inner.is_full() {
+        inner.make_room().await.map_err(PublishError::Fenced)?;
+    }
+    if inner.is_full() {
         return Err(PublishError::Full { limit: inner.url.max_bytes.unwrap_or_default() });
     }
     let topic = inner.topic(&batch.topic).await?;
@@ -39,6 +42,7 @@ pub(super) async fn publish(inner: Arc<Inner>, batch: Publish) -> Result<Vec<Pub
         match inner.append_events(&topic, &batch.events, batch.source.as_ref()) {
             Ok((published, end)) => {
                 inner.durable(end).await.map_err(PublishError::Fenced)?;
+                inner.progress.notify_waiters();
                 return Ok(published);
             }
             // Back-pressure: the publisher waits, nothing is dropped.
@@ -146,6 +150,7 @@ impl Inner {
         }
         let ticket = self.log.append(&shared.batch, now.as_micros())?;
         shared.end = shared.end.max(ticket.end);
+        shared.events_end = ticket.end;
         for plan in &plan {
             if let Plan::Fresh { nth, partition, hash: Some(hash) } = plan {
                 let place = (topic.id.0, *partition, ticket.offset + nth);

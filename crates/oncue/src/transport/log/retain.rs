@@ -3,10 +3,15 @@
 //! Segments go as a whole, oldest first. What is still wanted from them (the newest value of a key, a dead letter) is
 //! written again at the end before; positions of events do not change.
 
+use std::sync::Arc;
+
 use oncue_log::{Lsn, TopicId};
 
 use super::{Inner, Shared, records::Change, records::Keyed};
-use crate::transport::{InspectError, PublishError, StateChange};
+use crate::{
+    event::is_reply_topic,
+    transport::{InspectError, PublishError, StateChange},
+};
 
 /// What a log keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +19,8 @@ pub(crate) enum Retention {
     /// Everything. The default of `file:`.
     Forever,
     /// Events that a subscription of their topic is not through with. A topic without subscriptions keeps all: one may
-    /// come and begin at the earliest. The default of `memory:`.
+    /// come and begin at the earliest; but a topic of replies keeps what is to be read by those who wait for them. The
+    /// default of `memory:`.
     Settled,
 }
 
@@ -49,7 +55,10 @@ impl Inner {
         for topic in self.log.topics() {
             let low = |state: &super::state::SubscriptionState| state.settled.low();
             let of_topic = shared.state.known().filter(|state| TopicId(state.about.topic) == topic.id);
-            let wanted = of_topic.map(low).min().unwrap_or(topic.first_offset);
+            let wanted = of_topic.map(low).min().unwrap_or_else(|| {
+                let replies = is_reply_topic(&topic.name);
+                if replies { self.tails.lowest(topic.id).unwrap_or(topic.next_offset) } else { topic.first_offset }
+            });
             let mut cursor = self.log.cursor(topic.id, wanted.max(topic.first_offset));
             let mut first = Vec::with_capacity(1);
             self.log
@@ -83,6 +92,33 @@ impl Inner {
             self.append_change(shared, change)
                 .map_err(|error: PublishError| InspectError::Storage(error.to_string()))?;
         }
+        Ok(())
+    }
+
+    /// Drops what may go now, instead of at the next checkpoint: the log holds as much as it may. Nothing if nothing more
+    /// than the last time may go.
+    pub(super) async fn make_room(self: &Arc<Self>) -> Result<(), String> {
+        // In the first turn copies are written and a checkpoint, in the second both are durable and the rest can go.
+        for _ in 0..2 {
+            let end = {
+                let mut shared = self.shared.lock();
+                let shared = &mut *shared;
+                let wanted = self.lowest_wanted(shared).map_err(|error| error.to_string())?;
+                if self.url.retention == Retention::Forever || shared.made_room >= Some(wanted) {
+                    return Ok(());
+                }
+                let now = self.clock.now().as_micros();
+                let ticket = self.log.checkpoint(&shared.state.checkpoint(), now).map_err(|error| error.to_string())?;
+                shared.end = shared.end.max(ticket.end);
+                self.trim(shared);
+                shared.end
+            };
+            self.durable(end).await?;
+        }
+        let mut shared = self.shared.lock();
+        let shared = &mut *shared;
+        self.drop_rewritten(shared).map_err(|error| error.to_string())?;
+        shared.made_room = Some(self.lowest_wanted(shared).map_err(|error| error.to_string())?);
         Ok(())
     }
 

@@ -8,11 +8,8 @@ use oncue_log::{AppendError, Lsn};
 use super::{
     Shared,
     consumer::Core,
-    hand::{ConsumerId, Hand, InFlight, Place},
-    records::{
-        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Retry, Settle, SubscriptionNumber, Times, TypeNumber,
-        failed_attempt,
-    },
+    hand::{Afterwards, ConsumerId, Hand, InFlight},
+    records::{Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Retry, Settle, Times, TypeNumber, failed_attempt},
     state::Types,
 };
 use crate::{
@@ -33,18 +30,6 @@ pub(super) fn error(error: AppendError) -> SettleError {
     }
 }
 
-/// What happens once a settle batch is durable.
-#[derive(Default)]
-struct Afterwards {
-    end: Lsn,
-    /// Events that every member is through with: their keys go on.
-    through: Vec<(Option<u64>, u64)>,
-    /// Events to be handed out again.
-    retries: Vec<(Timestamp, Place)>,
-    /// Whose outcome is known now.
-    outcomes: Vec<(SubscriptionNumber, u64)>,
-}
-
 /// The attempt to write happens here and now; only a full log, and durability, are waited for.
 pub(super) fn settle(
     core: &Arc<Core>,
@@ -54,23 +39,24 @@ pub(super) fn settle(
     let core = Arc::clone(core);
     let mut tried = core.try_settle(consumer, &batch);
     async move {
-        let afterwards = loop {
+        let end = loop {
             match tried {
-                Ok(afterwards) => break afterwards,
+                Ok(end) => break end,
                 Err(AppendError::Full) => core.inner.space().await.map_err(SettleError::Fenced)?,
                 Err(failed) => return Err(error(failed)),
             }
             tried = core.try_settle(consumer, &batch);
         };
-        core.inner.durable(afterwards.end).await.map_err(SettleError::Fenced)?;
-        core.afterwards(&afterwards);
+        core.inner.durable(end).await.map_err(SettleError::Fenced)?;
+        core.go_on(&mut core.hand.lock());
         Ok(())
     }
     .boxed()
 }
 
 impl Core {
-    fn try_settle(&self, consumer: ConsumerId, batch: &[Settlement]) -> Result<Afterwards, AppendError> {
+    /// Writes what follows from the outcomes; gives where that ends.
+    fn try_settle(&self, consumer: ConsumerId, batch: &[Settlement]) -> Result<Lsn, AppendError> {
         let histories = self.histories(batch)?;
         let mut hand = self.hand.lock();
         let mut shared = self.inner.shared.lock();
@@ -86,6 +72,9 @@ impl Core {
         if !shared.batch.is_empty() {
             let ticket = self.inner.log.append(&shared.batch, self.inner.clock.now().as_micros())?;
             shared.end = shared.end.max(ticket.end);
+            if ticket.end - ticket.lsn > changes.len() as u64 {
+                shared.events_end = ticket.end;
+            }
             afterwards.end = ticket.end;
             // Emitted events stand first in the batch, changes last.
             let first = ticket.end - changes.len() as u64;
@@ -97,7 +86,9 @@ impl Core {
             self.close(&mut hand, shared, (consumer, settlement), &mut afterwards);
         }
         self.inner.checkpoint_if_due(shared);
-        Ok(afterwards)
+        let end = afterwards.end;
+        hand.settling.push_back(afterwards);
+        Ok(end)
     }
 
     /// The settlements that count: of an event that this consumer was given, for a member that has not settled it.
@@ -267,24 +258,29 @@ impl Core {
         }
     }
 
-    fn afterwards(&self, afterwards: &Afterwards) {
-        {
-            let mut hand = self.hand.lock();
-            for (key, offset) in &afterwards.through {
+    /// Goes on after all that is durable by now: whoever comes first does it, so that nothing hangs on one instance.
+    pub(super) fn go_on(&self, hand: &mut Hand) {
+        let durable = self.inner.log.durable();
+        let mut went_on = false;
+        while let Some(settled) = hand.settling.pop_front_if(|settled| settled.end <= durable) {
+            went_on = true;
+            for (key, offset) in &settled.through {
                 hand.landed(*key);
                 hand.unpark(*key, *offset);
             }
-            for (at, place) in &afterwards.retries {
+            for (key, offset) in &settled.discarded {
+                hand.unpark(*key, *offset);
+            }
+            for (at, place) in &settled.retries {
                 hand.retry_at(*at, *place);
             }
+            if !settled.outcomes.is_empty() {
+                let mut shared = self.inner.shared.lock();
+                settled.outcomes.iter().for_each(|outcome| shared.tell(*outcome));
+            }
         }
-        self.inner.progress.notify_waiters();
-        if afterwards.outcomes.is_empty() {
-            return;
-        }
-        let mut shared = self.inner.shared.lock();
-        for outcome in &afterwards.outcomes {
-            shared.tell(*outcome);
+        if went_on {
+            self.inner.progress.notify_waiters();
         }
     }
 

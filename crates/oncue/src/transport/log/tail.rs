@@ -2,12 +2,16 @@
 
 use std::{
     future::poll_fn,
-    sync::Arc,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 
 use futures_util::future::FutureExt as _;
-use oncue_log::{Cursor, Record};
+use oncue_log::{Cursor, ReadError, Record, TopicId};
+use parking_lot::Mutex;
 
 use super::Inner;
 use crate::{
@@ -19,13 +23,37 @@ struct LogTail {
     inner: Arc<Inner>,
     cursor: Cursor,
     records: Vec<Record>,
+    /// The offset that is read next.
+    next: Arc<AtomicU64>,
+}
+
+/// Where those stand who read a topic without a subscription.
+#[derive(Default)]
+pub(super) struct Tails(Mutex<Vec<(TopicId, Weak<AtomicU64>)>>);
+
+impl Tails {
+    fn enter(&self, topic: TopicId, next: u64) -> Arc<AtomicU64> {
+        let next = Arc::new(AtomicU64::new(next));
+        let mut tails = self.0.lock();
+        tails.retain(|(_, known)| known.strong_count() > 0);
+        tails.push((topic, Arc::downgrade(&next)));
+        next
+    }
+
+    /// The lowest offset of a topic that somebody has yet to read.
+    pub(super) fn lowest(&self, topic: TopicId) -> Option<u64> {
+        let tails = self.0.lock();
+        let of_topic = tails.iter().filter(|(known, _)| *known == topic);
+        of_topic.filter_map(|(_, next)| Some(next.upgrade()?.load(Ordering::Acquire))).min()
+    }
 }
 
 pub(super) async fn tail(inner: Arc<Inner>, topic: String) -> Result<Box<dyn Tail>, SubscribeError> {
     let topic = inner.topic(&topic).await?;
     let (_, next) = inner.offsets(topic.id);
     let cursor = inner.log.cursor(topic.id, next);
-    Ok(Box::new(LogTail { inner, cursor, records: Vec::new() }))
+    let next = inner.tails.enter(topic.id, next);
+    Ok(Box::new(LogTail { inner, cursor, records: Vec::new(), next }))
 }
 
 impl LogTail {
@@ -40,7 +68,16 @@ impl LogTail {
             let durable = self.inner.log.durable();
             self.records.clear();
             let read = self.inner.log.read(&mut self.cursor, limit, usize::MAX, &mut self.records);
-            read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
+            match read {
+                // Who only watches holds nothing back: what went meanwhile is passed by.
+                Err(ReadError::Trimmed { .. }) => {
+                    let (first, _) = self.inner.offsets(self.cursor.topic());
+                    self.cursor = self.inner.log.cursor(self.cursor.topic(), first);
+                    continue;
+                }
+                read => read.map_err(|error| ConsumeError::Storage(error.to_string()))?,
+            };
+            self.next.store(self.cursor.offset(), Ordering::Release);
             for record in self.records.drain(..) {
                 let envelope = Envelope::from_stored(&record.data);
                 let envelope = envelope.map_err(|error| ConsumeError::Storage(error.to_string()))?.detached();

@@ -8,6 +8,9 @@ use crate::transport::OpenError;
 /// Most bytes that a log in memory holds, unless its URL says otherwise.
 const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
 
+/// From how many subscriptions of a topic on one reader serves them, unless the URL says otherwise.
+const DEFAULT_FEED_FROM: usize = 8;
+
 /// A parsed `file:` or `memory:` URL.
 ///
 /// Options, as a query:
@@ -17,6 +20,8 @@ const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
 ///   100,000 by default;
 /// - `retention=forever|settled`: keep everything (the default of `file:`), or only what a subscription is not through
 ///   with (the default of `memory:`);
+/// - `feed_from=N`: from so many subscriptions of a topic on, one reader reads for all of them that keep up; 8 by
+///   default;
 /// - `max_bytes=N`: publishing is refused beyond this; 1 GiB by default on `memory:`, none on `file:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogUrl {
@@ -26,6 +31,8 @@ pub struct LogUrl {
     pub(super) partitions: u16,
     pub(super) window: Window,
     pub(super) retention: Retention,
+    /// A topic with so many subscriptions has one reader for all of them that keep up.
+    pub(super) feed_from: usize,
     /// Publishing answers `Full` beyond this.
     pub(super) max_bytes: Option<u64>,
 }
@@ -40,6 +47,7 @@ impl LogUrl {
             partitions: 16,
             window: Window::default(),
             retention: Retention::Settled,
+            feed_from: DEFAULT_FEED_FROM,
             max_bytes: Some(DEFAULT_MEMORY_BYTES),
         }
     }
@@ -82,10 +90,14 @@ impl LogUrl {
             ("retention", "forever") => self.retention = Retention::Forever,
             ("retention", "settled") => self.retention = Retention::Settled,
             ("retention", _) => return Err("`retention` is `forever` or `settled`".to_owned()),
+            ("feed_from", _) => {
+                let from = usize::try_from(number("a number of subscriptions")?).ok().filter(|from| *from > 0);
+                self.feed_from = from.ok_or("`feed_from` is 1 or more")?;
+            }
             ("max_bytes", _) => self.max_bytes = Some(number("a number of bytes")?),
             _ => {
                 return Err(format!(
-                    "unknown option `{name}`; known are durability, partitions, dedup_seconds, dedup_ids, retention, max_bytes"
+                    "unknown option `{name}`; known are durability, partitions, dedup_seconds, dedup_ids, retention, feed_from, max_bytes"
                 ));
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `28881` as `28,881`.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -16,12 +16,12 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// Cents as `1,234.05`.
-pub(super) fn money(cents: u64) -> String {
+pub(crate) fn money(cents: u64) -> String {
     format!("{}.{:02}", grouped(cents / 100), cents % 100)
 }
 
 /// A time in the unit that suits it, with three digits that count.
-pub(super) fn time(time: Duration) -> String {
+pub(crate) fn time(time: Duration) -> String {
     let micros = time.as_secs_f64() * 1e6;
     let (value, unit) = match micros {
         ..1e3 => (micros, "µs"),

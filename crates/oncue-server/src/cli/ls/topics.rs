@@ -1,0 +1,56 @@
+//! `oncue ls topics`.
+
+use clap::Args;
+use oncue::transport::TopicInfo;
+use serde_json::json;
+
+use crate::{
+    cli::{CommandError, view::View},
+    columns::{Column, columns},
+    number::grouped,
+};
+
+/// List the topics: partitions, the offsets that are kept, and how many events that is
+#[derive(Debug, Args)]
+pub(super) struct Topics {
+    #[command(flatten)]
+    view: View,
+
+    /// Only this one
+    #[arg(long)]
+    topic: Option<String>,
+
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl Topics {
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let mut topics = self.view.look(|log| self.view.topics(log, self.topic.as_deref()))?;
+        topics.truncate(self.limit.unwrap_or(usize::MAX));
+        let json = |topic: &TopicInfo| {
+            json!({
+                "name": topic.name,
+                "partitions": topic.partitions,
+                "first_offset": topic.first_offset,
+                "next_offset": topic.next_offset,
+                "events": topic.events(),
+            })
+        };
+        self.view.tell(&topics.iter().map(json).collect(), || {
+            let heading = [
+                Column::Text("TOPIC"),
+                Column::Number("PARTITIONS"),
+                Column::Number("FIRST OFFSET"),
+                Column::Number("NEXT OFFSET"),
+                Column::Number("EVENTS"),
+            ];
+            let row = |topic: &TopicInfo| {
+                let numbers = [topic.partitions.into(), topic.first_offset, topic.next_offset, topic.events()];
+                std::iter::once(topic.name.clone()).chain(numbers.map(grouped)).collect()
+            };
+            columns(&heading, &topics.iter().map(row).collect::<Vec<_>>())
+        })
+    }
+}

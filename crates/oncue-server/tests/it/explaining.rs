@@ -1,0 +1,88 @@
+//! `oncue policy explain` and `oncue config check`.
+
+use serde_json::{Value, json};
+
+use crate::program::{Scratch, oncue};
+
+fn explained(arguments: &[&str]) -> Value {
+    oncue(&[&["policy", "explain", "--json"], arguments].concat()).report()
+}
+
+/// When each attempt starts, in ms: earliest and latest.
+fn at(plan: &Value) -> Vec<(f64, f64)> {
+    let attempts = plan["attempts"].as_array().unwrap().iter();
+    attempts.map(|attempt| (attempt["at_ms"][0].as_f64().unwrap(), attempt["at_ms"][1].as_f64().unwrap())).collect()
+}
+
+#[test]
+fn a_plan_is_what_the_options_say() {
+    let plan = explained(&["--kind", "exponential", "--initial", "1s", "--jitter", "0", "--max-attempts", "4"]);
+    assert_eq!(at(&plan), [0.0, 1e3, 3e3, 7e3].map(|at| (at, at)));
+    assert_eq!((&plan["then"], &plan["class"]), (&"dead_letter".into(), &"transient".into()));
+    let plan = explained(&["--kind", "list", "--delays", "1s,10s", "--jitter", "0.5"]);
+    assert_eq!(at(&plan), [(0.0, 0.0), (500.0, 1e3), (5.5e3, 11e3)]);
+    let plan = explained(&["--kind", "fixed", "--delay", "2s", "--deadline", "5s"]);
+    assert_eq!(at(&plan), [0.0, 2e3, 4e3].map(|at| (at, at)));
+    assert_eq!(at(&explained(&["--kind", "never"])).len(), 1);
+    assert_eq!(at(&explained(&["--kind", "exponential", "--class", "permanent"])).len(), 1);
+    let cut = explained(&["--kind", "exponential", "--limit", "3"]);
+    assert_eq!((at(&cut).len(), &cut["then"]), (3, &"more".into()));
+    let human = oncue(&["policy", "explain", "--kind", "fixed", "--delay", "2s", "--max-attempts", "2"]);
+    let expected = "fixed (delay = \"2s\", max_attempts = 2), when each attempt fails (transient):\n  attempt 1 at once\n  \
+                    attempt 2 after 2s, 2s from publishing\n  then a dead letter\n";
+    assert_eq!((human.code, human.stdout.as_str()), (Some(0), expected));
+}
+
+#[test]
+fn a_policy_of_a_file_is_explained_by_its_name() {
+    let scratch = Scratch::new();
+    let file = scratch.write("oncue.toml", "[policies.bank]\nkind = \"fixed\"\ndelay = \"3s\"\nmax_attempts = 3\n");
+    let plan = explained(&["--config", &file, "bank"]);
+    assert_eq!(plan["policy"], json!({"kind": "fixed", "delay": "3s", "max_attempts": 3}));
+    assert_eq!(at(&plan), [0.0, 3e3, 6e3].map(|at| (at, at)));
+    oncue(&["policy", "explain", "--config", &file, "mail"]).refused(&["no policy `mail`", &file, "`bank`"]);
+}
+
+#[test]
+fn options_that_make_no_policy_are_refused() {
+    let explain = |arguments: &[&str]| oncue(&[&["policy", "explain"], arguments].concat());
+    explain(&[]).refused(&["--kind"]);
+    explain(&["--config", "x"]).refused(&["NAME"]);
+    explain(&["--config", "x", "bank", "--kind", "fixed"]).refused(&["cannot be used with"]);
+    explain(&["--config", "/nowhere.toml", "bank"]).refused(&["/nowhere.toml", "cannot be read"]);
+    explain(&["--kind", "fixed"]).refused(&["--delay"]);
+    explain(&["--kind", "list"]).refused(&["--delays"]);
+    explain(&["--kind", "fixed", "--delay", "5 sek"]).refused(&["--kind fixed", "`sek` is no unit"]);
+    explain(&["--kind", "never", "--max-attempts", "3"]).refused(&["--kind never", "max-attempts"]);
+    explain(&["--kind", "exponential", "--factor", "0.5"]).refused(&["delays never shrink"]);
+}
+
+#[test]
+fn a_file_is_checked_and_every_problem_has_its_place() {
+    let scratch = Scratch::new();
+    let check = |file: &str, arguments: &[&str]| oncue(&[&["config", "check", file], arguments].concat());
+    let good = scratch.write("good.toml", "[handlers.charge]\ntimeout = \"5s\"\nretry = \"bank\"\n");
+    let right = check(&good, &["--policy", "bank"]);
+    assert_eq!((right.code, right.stderr.as_str()), (Some(0), ""), "{right:?}");
+    assert_eq!(right.stdout, format!("{good}: nothing is wrong\n"));
+    let unknown = check(&good, &[]);
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stdout.starts_with(&format!("{good}:3:9: handlers.charge.retry: ")), "{unknown:?}");
+    unknown.says(&["has 1 problem"]);
+
+    let bad = scratch.write("bad.toml", "[handlers.charge]\ntimeout = 5\nconcurency = 3\n[defaults]\nretry = 1\n");
+    let wrong = check(&bad, &["--json"]);
+    assert_eq!(wrong.code, Some(2));
+    wrong.says(&["has 3 problems"]);
+    let told: Value = serde_json::from_str(&wrong.stdout).unwrap();
+    let places: Vec<_> = told["problems"].as_array().unwrap().iter().collect();
+    let place = |index: usize| (places[index]["line"].as_u64(), places[index]["key"].as_str());
+    assert_eq!(place(0), (Some(2), Some("handlers.charge.timeout")));
+    assert_eq!(place(1), (Some(3), Some("handlers.charge.concurency")));
+    assert_eq!(place(2), (Some(5), Some("defaults.retry")));
+    assert_eq!(check(&bad, &[]).stdout.lines().count(), 3);
+
+    let syntax = scratch.write("syntax.toml", "[handlers\n");
+    assert!(check(&syntax, &[]).stdout.starts_with(&format!("{syntax}:1:")));
+    check("/nowhere.toml", &[]).refused(&["/nowhere.toml", "cannot be read"]);
+}

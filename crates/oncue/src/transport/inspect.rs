@@ -1,0 +1,175 @@
+//! What a transport tells of itself: to people, reports and tools.
+
+use bytes::Bytes;
+
+use super::{InspectError, Position, SourceState};
+use crate::{clock::Timestamp, event::Envelope, filter::Filter, metrics::HandlerStats, policy::ErrorClass};
+
+/// What a transport knows. Reads only.
+pub trait Inspect: Send + Sync {
+    /// Every subscription, served or not.
+    fn subscriptions(&self) -> Vec<SubscriptionInfo>;
+
+    /// Events that the subscriptions served by this process are not through with: zero = idle.
+    fn unsettled(&self) -> u64;
+
+    /// Dead letters of a subscription, oldest first.
+    ///
+    /// # Errors
+    /// Unknown subscription; unreadable storage.
+    fn dead_letters(&self, subscription: &str) -> Result<Vec<DeadLetter>, InspectError>;
+
+    /// The keyed states of a subscription, in no order.
+    ///
+    /// # Errors
+    /// Unknown subscription; unreadable storage.
+    fn states(&self, subscription: &str) -> Result<Vec<(String, Bytes)>, InspectError>;
+
+    /// Reads up to `limit` events of a topic from an offset on, in order.
+    ///
+    /// # Errors
+    /// Unknown topic; unreadable storage.
+    fn browse(&self, topic: &str, from: u64, limit: usize) -> Result<Vec<(Position, Envelope)>, InspectError>;
+
+    /// How far a source with state has come.
+    fn source(&self, id: &str) -> SourceState;
+
+    /// What is remembered about a subscription; see [`Control::Remember`](super::Control::Remember).
+    fn remembered(&self, subscription: &str) -> Option<Bytes>;
+
+    /// Every topic, in the order they were made.
+    fn topics(&self) -> Vec<TopicInfo>;
+
+    /// The oldest event that a subscription takes and is not through with.
+    ///
+    /// # Errors
+    /// Unknown subscription; unreadable storage.
+    fn oldest_unsettled(&self, subscription: &str) -> Result<Option<(Position, Envelope)>, InspectError>;
+
+    /// How an event stands with each subscription that takes it. May read all that was written since the event.
+    ///
+    /// # Errors
+    /// Unknown topic or no event at this position; unreadable storage.
+    fn handling(&self, topic: &str, position: Position) -> Result<Vec<EventHandling>, InspectError>;
+}
+
+/// A topic as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: u16,
+    /// The offset of the oldest event that is kept; the next one's if none is.
+    pub first_offset: u64,
+    /// The offset that the next event gets.
+    pub next_offset: u64,
+}
+
+impl TopicInfo {
+    /// How many events are kept.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.next_offset.saturating_sub(self.first_offset)
+    }
+}
+
+/// How an event stands with one subscription.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct EventHandling {
+    /// The subscription.
+    pub subscription: String,
+    /// How far it is.
+    pub stage: Stage,
+    /// Attempts that ended.
+    pub attempts: u32,
+    /// When the handler was given the event for the last attempt that ended (rᵢ). None before one ended, and where the
+    /// log does not tell.
+    pub read: Option<Timestamp>,
+    /// When that attempt ended.
+    pub ended: Option<Timestamp>,
+    /// When the next attempt is due, if one is to come.
+    pub due: Option<Timestamp>,
+    /// Failed attempts, oldest first.
+    pub failed: Vec<FailedAttempt>,
+}
+
+/// How far a subscription is with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// No attempt has ended.
+    Pending,
+    /// Failed or put off, and to be tried again.
+    Retrying,
+    /// Handled.
+    Settled,
+    /// Through with it unhandled: it comes after a handler that gave up.
+    Skipped,
+    /// Through with it unhandled: its time to live was over.
+    Expired,
+    /// Given up on, and kept as a dead letter.
+    Dead,
+}
+
+/// A subscription as people see it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct SubscriptionInfo {
+    /// Its id.
+    pub id: String,
+    /// Its topic.
+    pub topic: String,
+    /// The event types it takes; empty = every type.
+    pub types: Vec<String>,
+    /// What it takes of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// The event types it may emit.
+    pub emits: Vec<String>,
+    /// The handlers it comes after.
+    pub after: Vec<String>,
+    /// Whether a handler of this process serves it; a durable subscription that nobody serves is *detached*.
+    pub attached: bool,
+    /// Events of the topic that it has not looked at or not settled (an upper bound: its filter is not applied).
+    pub lag: u64,
+    /// Events that wait for a retry.
+    pub retrying: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// When the oldest event was published that it is not through with; nothing if there is none.
+    pub oldest: Option<Timestamp>,
+    /// Events handed out and not settled.
+    pub in_flight: u64,
+    /// Counts and times.
+    pub stats: HandlerStats,
+    /// The same by event type.
+    pub by_type: Vec<(String, HandlerStats)>,
+}
+
+/// A failed attempt of a dead letter's history.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FailedAttempt {
+    /// Which attempt.
+    pub number: u32,
+    /// How it failed.
+    pub class: ErrorClass,
+    /// When it began.
+    pub read: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// The error's text.
+    pub error: String,
+}
+
+/// An event that a subscription gave up on.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Where the event stands.
+    pub position: Position,
+    /// The event, bytes and attributes as published, or as last edited.
+    pub envelope: Envelope,
+    /// Later events of its key wait for it.
+    pub holds: bool,
+    /// Every failed attempt, oldest first.
+    pub history: Vec<FailedAttempt>,
+}
