@@ -9,7 +9,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Poll, Waker},
     time::Duration,
 };
@@ -102,11 +102,12 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The machine's clocks.
+    /// The machine's clocks. All of a process tell the same time, the monotonic one too.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
     pub fn system() -> Self {
-        Self(Source::System { start: std::time::Instant::now() })
+        static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+        Self(Source::System { start: *START })
     }
 
     /// Wall-clock time.
@@ -254,6 +255,13 @@ mod tests {
         manual.set_wall(Timestamp::from_micros(0));
         assert_eq!(manual.clock().monotonic(), Duration::from_secs(1));
         assert_eq!(manual.clock().now().since(Timestamp::from_micros(7)), Duration::ZERO);
+    }
+
+    #[test]
+    fn system_clocks_tell_the_same_time() {
+        let (earlier, later) = (Clock::system(), Clock::system());
+        let (before, between, after) = (earlier.monotonic(), later.monotonic(), earlier.monotonic());
+        assert!(before <= between && between <= after, "{before:?} {between:?} {after:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod gather;
 mod invoke;
 mod lanes;
+mod layered;
 mod member;
 mod run;
 
@@ -375,6 +376,8 @@ impl Dispatcher {
                 self.finished(member, finished, now);
             }
             Events::Batch(batch) => self.batch_finished(member, batch, now),
+            // Unsettled: it is delivered again when the handler is served again.
+            Events::GivenUp => {}
         }
         self.leave_place(member);
     }

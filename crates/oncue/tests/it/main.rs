@@ -9,6 +9,7 @@ mod handlers;
 mod health;
 mod looking;
 mod metrics;
+mod middleware;
 mod pull;
 mod request;
 mod retention;
