@@ -24,7 +24,8 @@
 //! ```
 //!
 //! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`policy`], [`metrics`],
-//! [`transport`], [`mod@handler`], [`config`], [`graph`], `dispatch`, and the facade: [`App`] before it starts, [`Bus`] while it runs.
+//! [`transport`], [`mod@handler`], [`config`], [`graph`], `dispatch`, the facade
+//! ([`App`] before it starts, [`Bus`] while it runs), and [`testing`] for those who write handlers.
 
 // Lets the macros name `::oncue` inside this crate too.
 #[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
@@ -38,6 +39,7 @@ pub mod graph;
 pub mod handler;
 pub mod metrics;
 pub mod policy;
+pub mod testing;
 pub mod transport;
 
 mod app;
@@ -50,7 +52,7 @@ mod receipt;
 
 pub use app::{App, Group};
 pub use bus::{Bus, DEFAULT_GRACE, DeadLetters, IntoEvent};
-pub use clock::{Clock, ManualClock, Timestamp};
+pub use clock::{Clock, ManualClock, PausedClock, Timestamp};
 pub use dispatch::DispatchError;
 pub use error::{Error, Result, StartError};
 pub use event::{Envelope, Event};

@@ -6,3 +6,4 @@ mod crash;
 mod delivery;
 mod handlers;
 mod retention;
+mod testing;
