@@ -14,4 +14,5 @@ mod pull;
 mod request;
 mod retention;
 mod sources;
+mod testing;
 mod timeouts;
