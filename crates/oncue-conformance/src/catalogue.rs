@@ -5,8 +5,9 @@ use oncue::transport::Capabilities;
 use crate::{
     Case, Needs,
     cases::{
-        batches, disturbed, envelope, failure, filter, flow, graph, groups, health, kill, lifecycle, order, outcome,
-        parallel, publish, redrive, replay, restart, run_time, schedule, secured, size, state,
+        alerts, batches, deadline, disturbed, envelope, failure, filter, flow, graph, groups, health, kill, lifecycle,
+        order, outcome, parallel, publish, pull, redrive, replay, request, restart, run_time, schedule, secured, size,
+        state,
     },
 };
 
@@ -30,12 +31,6 @@ fn deduplicates(capabilities: &Capabilities) -> Option<&'static str> {
 }
 
 macro_rules! case {
-    ($number:literal $name:literal [$($clause:literal)*]) => {
-        Case { number: $number, name: $name, clauses: &[$($clause),*], needs: nothing, run: None }
-    };
-    ($number:literal $name:literal [$($clause:literal)*] $needs:ident) => {
-        Case { number: $number, name: $name, clauses: &[$($clause),*], needs: $needs as Needs, run: None }
-    };
     ($number:literal $name:literal [$($clause:literal)*] $needs:ident $run:path) => {
         Case {
             number: $number,
@@ -60,7 +55,7 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(9 "no next event of a key until the last is settled" ["D2"] nothing order::settled_first),
     case!(10 "retry on schedule, dead letter intact" ["D5" "D6" "D7"] nothing failure::schedule_and_dead_letter),
     case!(11 "a cancelled handler neither acks nor retries" ["D4" "D12"] nothing failure::cancelled),
-    case!(12 "deadline extension" ["D7"]),
+    case!(12 "deadline extension" ["D7"] nothing deadline::extended),
     case!(13 "order per key, one instance and ten" ["D2"] nothing order::per_key),
     case!(14 "groups: each group all, members share" ["D1"] nothing groups::groups),
     case!(15 "resume after a restart" ["D1" "S1"] durable restart::resume),
@@ -69,7 +64,7 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(18 "receiver down when it is published" ["D1"] history flow::receiver_down),
     case!(19 "in flight is bounded: busy, then stop, then resume" ["D8"] nothing flow::busy),
     case!(20 "pause, resume" ["D11"] nothing run_time::pause),
-    case!(21 "request and reply" ["D15"]),
+    case!(21 "request and reply" ["D15"] nothing request::requests),
     case!(22 "delay, time to live, priority, LIFO" ["D3" "D13"] nothing schedule::schedule),
     case!(23 "batches: published, consumed, one failing item" ["P4" "D2"] nothing batches::batches),
     case!(24 "subscribe and unsubscribe at run time" ["D11"] nothing run_time::subscribe),
@@ -89,8 +84,8 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(38 "`after`: diamond, failing branch, dead-lettered branch" ["D10" "D2"] nothing graph::after),
     case!(39 "published twice, delivered once" ["P3"] deduplicates publish::twice),
     case!(40 "receipts tell outcomes" ["P7"] nothing outcome::receipts),
-    case!(41 "pull: leases, extension, expiry" ["D17"]),
-    case!(42 "alerts" ["D16"]),
+    case!(41 "pull: leases, extension, expiry" ["D17"] nothing pull::pull),
+    case!(42 "alerts" ["D16"] nothing alerts::alerts),
     case!(43 "crash during a delayed retry" ["D4" "S1"] durable restart::during_a_retry),
     case!(44 "each key's first event fails once: order holds" ["D2" "D3"] nothing order::first_fails),
     case!(45 "a slow key does not stall others" ["D3"] nothing order::slow_key),

@@ -1,6 +1,8 @@
 //! The cases, grouped by what they are about.
 
+pub mod alerts;
 pub mod batches;
+pub mod deadline;
 pub mod disturbed;
 pub mod envelope;
 pub mod failure;
@@ -15,8 +17,10 @@ pub mod order;
 pub mod outcome;
 pub mod parallel;
 pub mod publish;
+pub mod pull;
 pub mod redrive;
 pub mod replay;
+pub mod request;
 pub mod restart;
 pub mod run_time;
 pub mod schedule;

@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    env, fs,
     io::{self, IsTerminal as _},
     ops::RangeInclusive,
     panic,
     path::PathBuf,
-    thread,
+    process, thread,
     time::Duration,
 };
 
@@ -17,7 +17,9 @@ use oncue::{
     Clock,
     transport::{self, LogUrl, OpenError},
 };
-use oncue_conformance::{CATALOGUE, CATALOGUE_LEN, Entry, Factory, Filter, Opened, Report, Reports, Suite, Verdict};
+use oncue_conformance::{
+    CATALOGUE, CATALOGUE_LEN, Entry, Factory, Failure, Filter, Opened, Report, Reports, Suite, Verdict, worker,
+};
 use tempfile::TempDir;
 use thiserror::Error;
 
@@ -63,6 +65,27 @@ pub(super) struct Conformance {
     json: bool,
 }
 
+/// What `oncue conformance` starts as a second process, and kills
+#[derive(Debug, Args)]
+pub(super) struct Worker {
+    /// Where it publishes and handles
+    url: String,
+
+    /// The number to begin with
+    from: u32,
+}
+
+/// The name of the subcommand that is a [`Worker`].
+pub(super) const WORKER: &str = "conformance-worker";
+
+impl Worker {
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let runtime = tokio::runtime::Runtime::new().map_err(CommandError::Runtime)?;
+        let ended = runtime.block_on(worker::main(&self.url, self.from));
+        ended.map_err(|failure| ConformanceError::Worker(failure).into())
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Tier {
     Fast,
@@ -104,6 +127,12 @@ pub(super) enum ConformanceError {
         /// What was left to look at, in words.
         kept: String,
     },
+    /// A second process came to its end before it was killed.
+    #[error("{0}")]
+    Worker(Failure),
+    /// This program is not found, so that it cannot be started again as a second process.
+    #[error("cannot find the program that runs this, which case 33 starts a second time: {0}")]
+    Program(io::Error),
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted,
@@ -151,7 +180,7 @@ impl Conformance {
             let teller = Teller { filter: filter.clone(), bar: bar(url), table: !self.json };
             teller.say(url);
             let observer = teller.clone();
-            let suite = Suite::new(url, place.factory()).observe(move |entry| observer.ended(entry));
+            let suite = place.suite(url)?.observe(move |entry| observer.ended(entry));
             let report = suite.run(&filter, tier).await;
             teller.finish(&report);
             kept += &place.leave(report.failures().count() > 0);
@@ -206,16 +235,37 @@ impl Place {
         Ok(Self::Directory { directory, options: options.to_owned(), is_callers })
     }
 
-    fn factory(&self) -> impl Factory + use<> {
+    /// Tests this, with instances that share subscriptions; in a directory also with a second process.
+    fn suite(&self, name: &str) -> Result<Suite, ConformanceError> {
+        let suite = Suite::new(name, self.factory()).instances(true);
+        if matches!(self, Self::Memory(_)) {
+            return Ok(suite);
+        }
+        let program = env::current_exe().map_err(ConformanceError::Program)?;
+        let url = self.urls();
+        Ok(suite.worker(move |place| {
+            let mut command = process::Command::new(&program);
+            command.arg(WORKER).arg(url(place));
+            command
+        }))
+    }
+
+    /// The URL of a place.
+    fn urls(&self) -> impl Fn(&str) -> String + Send + Sync + use<> {
         let (base, options) = match self {
             Self::Memory(url) => (None, url.clone()),
             Self::Directory { directory, options, .. } => (Some(directory.path().to_owned()), options.clone()),
         };
+        move |place| match &base {
+            Some(base) => format!("file:{}{options}", base.join(place).display()),
+            None => options.clone(),
+        }
+    }
+
+    fn factory(&self) -> impl Factory + use<> {
+        let url = self.urls();
         move |place: String, clock: Clock| {
-            let url = match &base {
-                Some(base) => format!("file:{}{options}", base.join(place).display()),
-                None => options.clone(),
-            };
+            let url = url(&place);
             // Opening reads what the log says: off the runtime's threads.
             async move { Opened::Ok(tokio::task::spawn_blocking(move || transport::open(&url, clock)).await??) }
         }

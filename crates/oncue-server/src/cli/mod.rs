@@ -47,6 +47,8 @@ enum Command {
     /// See Oncue at work, on whole systems that come with it
     Demo(demo::Demo),
     Conformance(conformance::Conformance),
+    #[command(name = conformance::WORKER, hide = true)]
+    ConformanceWorker(conformance::Worker),
     Ls(ls::Ls),
     Stats(stats::Stats),
     Event(event::Event),
@@ -63,7 +65,7 @@ impl Command {
             // Its dead letters are wanted, and its report counts them.
             Self::Demo(_) => "warn,oncue::dispatch=error",
             // Its cases make things fail.
-            Self::Conformance(_) => "off",
+            Self::Conformance(_) | Self::ConformanceWorker(_) => "off",
             _ => "warn",
         }
     }
@@ -132,6 +134,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match cli.command {
         Command::Demo(demo) => demo.run(),
         Command::Conformance(conformance) => conformance.run(),
+        Command::ConformanceWorker(worker) => worker.run(),
         Command::Ls(ls) => ls.run(),
         Command::Stats(stats) => stats.run(),
         Command::Event(event) => event.run(),
