@@ -16,7 +16,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> oncue::Result<()> {
-//! # let pages = Arc::new(Mutex::new(Vec::new()));
+//! # let pages = Arc::new(Mutex::new(Vec::<Alert>::new()));
 //! # let refuse = (|_: &Envelope| Err::<(), _>("no such account")).named("charge").types(["order.created"]).inline();
 //! # let charge = refuse.retry(policy::never());
 //! let app = App::open("memory:").await?.on(charge).on(page).alerts(Alerts::default());

@@ -159,6 +159,31 @@ async fn a_handler_that_hangs_is_stuck_until_it_goes_on() {
 }
 
 #[tokio::test]
+async fn among_many_readers_of_a_topic_the_one_that_hangs_is_stuck() {
+    let clock = clock();
+    let hang = |_: Envelope| std::future::pending::<()>();
+    let pass = |_: Envelope| std::future::ready(());
+    let (mut app, mut pages) = paging(&clock, Alerts::default());
+    for number in 0..9 {
+        app = app.on(pass.named(format!("pass{number}")).types([format!("type{number}")]));
+    }
+    let bus = app.on(hang.named("hang").types(["type3"])).start().await.unwrap();
+    bus.check_alerts().await;
+    for number in 0..200_u64 {
+        bus.publish(Envelope::builder(format!("type{}", number % 9)).build().unwrap()).await.unwrap();
+        clock.advance(SECOND);
+        while bus.inspect().subscriptions().iter().any(|info| info.id != "hang" && info.topic != TOPIC && info.lag > 0)
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+    clock.advance(103 * SECOND);
+    assert_eq!(bus.check_alerts().await.iter().map(told).collect::<Vec<_>>(), [(Stuck, Raised, "hang", 300)]);
+    assert_eq!(next(&mut pages).await.subject, "hang");
+    bus.shutdown_within(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_waits_for_its_time_or_behind_a_dead_letter_is_not_stuck_and_what_retries_is() {
     #[handler(retry = policy::fixed(MINUTE).max_attempts(1_000))]
     async fn again(charged: Charged) -> Result<(), HandlerError> {
