@@ -4,11 +4,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     ops::Range,
+    process::Command,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
 use oncue::{
     App, Bus, Clock, Envelope, Receipt,
     event::DEFAULT_TOPIC,
@@ -16,19 +17,24 @@ use oncue::{
 };
 use parking_lot::Mutex;
 
-use crate::{Factory, Failure, Step, Tier, Verdict};
+use crate::{Disturbance, Factory, Failure, Intruder, Opened, Step, Tier, remarks::Remarks, tap};
 
 /// How often a wait looks whether a handler stopped: that ends it with the cause instead of the deadline.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What all cases of a run share.
+#[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) factory: Arc<dyn Factory>,
     pub(crate) clock: Clock,
     pub(crate) capabilities: Capabilities,
     pub(crate) tier: Tier,
     pub(crate) instances: bool,
+    pub(crate) worker: Option<Worker>,
 }
+
+/// Starts a second process on a place.
+pub(crate) type Worker = Arc<dyn Fn(&str) -> Command + Send + Sync>;
 
 /// What a case works with.
 pub struct Bench {
@@ -36,9 +42,10 @@ pub struct Bench {
     place: String,
     opened: Mutex<BTreeSet<String>>,
     transports: Mutex<Vec<Weak<dyn Transport>>>,
+    /// Benches of cases that this one runs.
+    inner: Mutex<Vec<Arc<Bench>>>,
     waiting: Mutex<BTreeMap<u64, String>>,
-    untested: Mutex<Vec<String>>,
-    notes: Mutex<Vec<String>>,
+    remarks: Remarks,
 }
 
 impl Bench {
@@ -48,9 +55,9 @@ impl Bench {
             place,
             opened: Mutex::default(),
             transports: Mutex::default(),
+            inner: Mutex::default(),
             waiting: Mutex::default(),
-            untested: Mutex::default(),
-            notes: Mutex::default(),
+            remarks: Remarks::default(),
         }
     }
 
@@ -71,7 +78,12 @@ impl Bench {
 
     /// A size: the first in the fast tier, the second in the full one.
     pub fn size(&self, fast: u32, full: u32) -> u32 {
-        if self.setup.tier == Tier::Full { full } else { fast }
+        if self.is_full() { full } else { fast }
+    }
+
+    /// Whether everything is done, in the sizes of the catalogue.
+    pub fn is_full(&self) -> bool {
+        self.setup.tier == Tier::Full
     }
 
     /// The case's transport: empty the first time, later with what it kept.
@@ -204,28 +216,62 @@ impl Bench {
         Ok(self.wait(what, bus.publish_all(DEFAULT_TOPIC, events, None)).await?)
     }
 
+    /// An app on a transport that others use too: its shutdown closes nothing for them.
+    pub fn app_beside(&self, transport: &Arc<dyn Transport>) -> App {
+        App::with_transport(tap::connection(Arc::clone(transport)), self.setup.clock.clone())
+    }
+
+    /// Opens the case's transport as somebody who must not get in.
+    ///
+    /// # Errors
+    /// Why that cannot be tried.
+    pub fn transport_as(&self, intruder: Intruder) -> Result<BoxFuture<'static, Opened>, &'static str> {
+        self.setup.factory.open_as(intruder, &self.place, self.setup.clock.clone())
+    }
+
+    /// Does something to what is behind the transport at another place of this case.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    pub fn disturb(&self, disturbance: Disturbance, name: &str) -> Result<BoxFuture<'static, ()>, &'static str> {
+        self.setup.factory.disturb(disturbance, &format!("{}{name}", self.place))
+    }
+
+    /// What starts a second process on the case's transport, if there is such a thing; it takes one more argument, the
+    /// number to begin with.
+    pub fn worker(&self) -> Option<Command> {
+        self.setup.worker.as_ref().map(|worker| worker(&self.place))
+    }
+
+    /// For a case that runs in this one: at places of its own, with the sizes of the fast tier.
+    pub(crate) fn inner(&self, name: &str) -> Arc<Self> {
+        let setup = Setup { tier: Tier::Fast, ..self.setup.clone() };
+        let inner = Arc::new(Self::new(setup, format!("{}-{name}", self.place)));
+        self.inner.lock().push(Arc::clone(&inner));
+        inner
+    }
+
+    /// Says that nothing of the case can be asked here, and why: it counts as skipped.
+    ///
+    /// # Errors
+    /// None: so that a case can end with it.
+    pub fn skip(&self, why: impl Into<String>) -> Result<(), Failure> {
+        self.remarks.skip(why.into());
+        Ok(())
+    }
+
     /// Says that a part of the case cannot be asked of any transport yet: the case counts as skipped, if the rest held.
     pub fn untested(&self, what: impl Into<String>) {
-        self.untested.lock().push(what.into());
+        self.remarks.untested(what.into());
     }
 
     /// Adds a remark to the report of the case.
     pub fn note(&self, what: impl Into<String>) {
-        self.notes.lock().push(what.into());
+        self.remarks.note(what.into());
     }
 
-    pub(crate) fn verdict(&self) -> (Verdict, String) {
-        let (untested, notes) = (self.untested.lock(), self.notes.lock());
-        if untested.is_empty() {
-            return (Verdict::Passed, notes.join("; "));
-        }
-        (Verdict::Skipped, format!("the rest holds, untested: {}", untested.join("; ")))
-    }
-
-    /// A failure's text, with what was noted before it.
-    pub(crate) fn with_notes(&self, failure: &Failure) -> String {
-        let notes = self.notes.lock();
-        if notes.is_empty() { failure.to_string() } else { format!("{failure} ({})", notes.join("; ")) }
+    pub(crate) fn remarks(&self) -> &Remarks {
+        &self.remarks
     }
 
     /// What is being waited for, and how the transports stand.
@@ -241,6 +287,9 @@ impl Bench {
                 "; `{}`: {} acked, {} retried, {} dead, {} waiting for a retry, {} behind",
                 known.id, stats.acked, stats.retried, stats.dead, known.retrying, known.lag
             );
+        }
+        for inner in self.inner.lock().iter().filter(|inner| !inner.waiting.lock().is_empty()) {
+            let _ = write!(text, "; {}: {}", inner.place, inner.stuck());
         }
         text
     }

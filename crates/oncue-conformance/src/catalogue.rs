@@ -4,7 +4,10 @@ use oncue::transport::Capabilities;
 
 use crate::{
     Case, Needs,
-    cases::{envelope, failure, flow, graph, lifecycle, order, outcome, publish, restart, size, state},
+    cases::{
+        batches, disturbed, envelope, failure, filter, flow, graph, groups, health, kill, lifecycle, order, outcome,
+        parallel, publish, redrive, replay, restart, run_time, schedule, secured, size, state,
+    },
 };
 
 /// How many cases there are.
@@ -24,22 +27,6 @@ fn history(capabilities: &Capabilities) -> Option<&'static str> {
 
 fn deduplicates(capabilities: &Capabilities) -> Option<&'static str> {
     (!capabilities.deduplicates).then_some("it does not recognise duplicates: use the inbox")
-}
-
-fn no_pause(_: &Capabilities) -> Option<&'static str> {
-    Some("no way to pause and resume a subscription yet")
-}
-
-fn no_schedule(_: &Capabilities) -> Option<&'static str> {
-    Some("no way to delay, expire or prioritise an event yet, and no LIFO order")
-}
-
-fn no_run_time_subscription(_: &Capabilities) -> Option<&'static str> {
-    Some("no way to subscribe and unsubscribe at run time yet")
-}
-
-fn no_start_at_a_time(_: &Capabilities) -> Option<&'static str> {
-    Some("no way to start a subscription from a time or a position yet")
 }
 
 macro_rules! case {
@@ -75,29 +62,29 @@ pub static CATALOGUE: [Case; CATALOGUE_LEN] = [
     case!(11 "a cancelled handler neither acks nor retries" ["D4" "D12"] nothing failure::cancelled),
     case!(12 "deadline extension" ["D7"]),
     case!(13 "order per key, one instance and ten" ["D2"] nothing order::per_key),
-    case!(14 "groups: each group all, members share" ["D1"]),
+    case!(14 "groups: each group all, members share" ["D1"] nothing groups::groups),
     case!(15 "resume after a restart" ["D1" "S1"] durable restart::resume),
     case!(16 "history for a new subscriber" ["D9"] history flow::history),
-    case!(17 "broker restart, connection cut, rebalance" ["S2"]),
+    case!(17 "broker restart, connection cut, rebalance" ["S2"] nothing disturbed::disturbed),
     case!(18 "receiver down when it is published" ["D1"] history flow::receiver_down),
     case!(19 "in flight is bounded: busy, then stop, then resume" ["D8"] nothing flow::busy),
-    case!(20 "pause, resume" ["D11"] no_pause),
+    case!(20 "pause, resume" ["D11"] nothing run_time::pause),
     case!(21 "request and reply" ["D15"]),
-    case!(22 "delay, time to live, priority, LIFO" ["D3" "D13"] no_schedule),
-    case!(23 "batches: published, consumed, one failing item" ["P4"] nothing publish::batch),
-    case!(24 "subscribe and unsubscribe at run time" ["D11"] no_run_time_subscription),
+    case!(22 "delay, time to live, priority, LIFO" ["D3" "D13"] nothing schedule::schedule),
+    case!(23 "batches: published, consumed, one failing item" ["P4" "D2"] nothing batches::batches),
+    case!(24 "subscribe and unsubscribe at run time" ["D11"] nothing run_time::subscribe),
     case!(25 "source, correlation, trace" ["D14"] nothing envelope::lineage),
-    case!(26 "filters" ["D1"]),
+    case!(26 "filters" ["D1"] nothing filter::filters_hold),
     case!(27 "CloudEvents: binary, structured, malformed, foreign" ["P5" "D18"] nothing envelope::cloud_events),
     case!(28 "oversized is rejected, large is delivered" ["P5"] nothing size::large),
-    case!(29 "health" ["D16"]),
-    case!(30 "TLS and credentials" ["P1"]),
+    case!(29 "health" ["D16"] nothing health::health),
+    case!(30 "TLS and credentials" ["P1"] nothing secured::secured),
     case!(31 "graceful shutdown under load" ["D12" "S1"] nothing lifecycle::shutdown_under_load),
-    case!(32 "the suite ten times in parallel" ["D1"]),
-    case!(33 "kill at random points" ["S1"]),
-    case!(34 "replay from a time" ["D9"] no_start_at_a_time),
+    case!(32 "the suite ten times in parallel" ["D1"] nothing parallel::in_parallel),
+    case!(33 "kill at random points" ["S1" "D19"] durable kill::kill),
+    case!(34 "replay from a time" ["D9"] history replay::replay),
     case!(35 "memory is bounded with a stalled consumer" ["P6" "D8"] nothing flow::stalled),
-    case!(36 "order across redelivery, held dead letter, redrive" ["D2" "D6"] nothing order::held),
+    case!(36 "order across redelivery, held dead letter, redrive" ["D2" "D6"] nothing redrive::dead_letters),
     case!(37 "a hot key does not slow others" ["D3"] nothing order::hot_key),
     case!(38 "`after`: diamond, failing branch, dead-lettered branch" ["D10" "D2"] nothing graph::after),
     case!(39 "published twice, delivered once" ["P3"] deduplicates publish::twice),

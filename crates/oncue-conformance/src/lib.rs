@@ -18,22 +18,29 @@
 //! ```
 //!
 //! A case that a transport cannot meet is *skipped with the reason*; so is one that needs what does not exist yet, even
-//! if all that does exist held. Nothing passes by not being tested.
+//! if all that does exist held. Nothing passes by not being tested. Some cases need to be told how: what may be done to
+//! the other end of a transport, and who must not get in ([`Factory::disturb`], [`Factory::open_as`]); whether several
+//! instances share a subscription ([`Suite::instances`]); and how a second process is started, to be killed
+//! ([`Suite::worker`]).
 
 mod bench;
 mod case;
 pub mod cases;
 mod catalogue;
+mod factory;
 mod failure;
+mod remarks;
 mod report;
 mod seen;
 mod suite;
 pub mod tap;
+pub mod worker;
 
 pub use bench::Bench;
 pub use case::{Case, Needs, Run, Tier};
 pub use catalogue::{CATALOGUE, CATALOGUE_LEN};
+pub use factory::{Disturbance, Factory, Intruder, Opened, Urls};
 pub use failure::Failure;
 pub use report::{Entry, Report, Reports, Verdict};
 pub use seen::{Running, Seen, Step, noting};
-pub use suite::{DEADLINE, Factory, Filter, Opened, Suite, Urls};
+pub use suite::{DEADLINE, Filter, Suite};

@@ -116,6 +116,11 @@ impl Seen {
         Running { seen: self.clone(), index: notes.len() - 1 }
     }
 
+    /// The process of all handlers is gone: what still runs of them counts for nothing, and overlaps with nothing.
+    pub fn crashed(&self) {
+        self.0.running.lock().clear();
+    }
+
     /// Every call so far.
     #[must_use]
     pub fn notes(&self) -> Vec<Note> {
@@ -155,14 +160,20 @@ impl Seen {
         let _ = bench.wait(format!("{count} calls to end"), ended.wait_for(|known| *known >= count)).await;
     }
 
+    /// No handler was given an event of a key while it was at another one of it.
+    ///
+    /// # Errors
+    /// One was.
+    pub fn alone(&self) -> Result<(), Failure> {
+        self.0.overlaps.lock().first().map_or(Ok(()), |overlap| Err(Failure::new(overlap.clone())))
+    }
+
     /// Each handler was given the events of each key in order, one at a time. A repeat of the last one is in order.
     ///
     /// # Errors
     /// Where the order broke.
     pub fn in_order(&self) -> Result<(), Failure> {
-        if let Some(overlap) = self.0.overlaps.lock().first() {
-            return Err(Failure::new(overlap.clone()));
-        }
+        self.alone()?;
         let mut last: BTreeMap<(String, String), u32> = BTreeMap::new();
         for note in self.0.notes.lock().iter() {
             let before = last.insert((note.handler.clone(), note.key.clone()), note.number);

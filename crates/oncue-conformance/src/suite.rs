@@ -1,63 +1,20 @@
 //! Running the cases on a transport.
 
-use std::{collections::BTreeSet, error::Error, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, error::Error, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
-use futures_util::future::{BoxFuture, Either, FutureExt as _, select};
-use oncue::{
-    Clock,
-    transport::{self, Capabilities, Transport},
+use futures_util::future::{Either, select};
+use oncue::{Clock, transport::Capabilities};
+
+use crate::{
+    Bench, CATALOGUE, Case, Entry, Factory, Report, Tier, Urls, Verdict,
+    bench::{Setup, Worker},
 };
-
-use crate::{Bench, CATALOGUE, Case, Entry, Report, Tier, Verdict, bench::Setup};
 
 /// How long a case may take before it counts as stuck.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How many times as long a case may take with the sizes of the full tier.
 const FULL_DEADLINES: u32 = 12;
-
-/// A transport, or why there is none.
-pub type Opened = Result<Arc<dyn Transport>, Box<dyn Error + Send + Sync>>;
-
-/// Opens the transport under test.
-///
-/// A place is a name of letters, digits and `-`. One that is new is empty, and isolated from every other; opened again,
-/// it holds what had been made durable. It may be opened again while the last holder is still going: then it answers
-/// with an error, and is asked again.
-pub trait Factory: Send + Sync + 'static {
-    /// Opens the transport at a place.
-    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened>;
-}
-
-impl<F, Opening> Factory for F
-where
-    F: Fn(String, Clock) -> Opening + Send + Sync + 'static,
-    Opening: Future<Output = Opened> + Send + 'static,
-{
-    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
-        self(place.to_owned(), clock).boxed()
-    }
-}
-
-/// Opens the transports that come with Oncue.
-#[derive(Clone, Debug)]
-pub enum Urls {
-    /// `memory:`: every opening is empty.
-    Memory,
-    /// `file:`: a directory per place, in this one.
-    File(PathBuf),
-}
-
-impl Factory for Urls {
-    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
-        let url = match self {
-            Self::Memory => "memory:".to_owned(),
-            Self::File(directory) => format!("file:{}", directory.join(place).display()),
-        };
-        // Opening reads what the log says: off the runtime's threads.
-        async move { Ok(tokio::task::spawn_blocking(move || transport::open(&url, clock)).await??) }.boxed()
-    }
-}
 
 /// Which cases to run.
 #[derive(Clone, Debug, Default)]
@@ -94,31 +51,27 @@ pub struct Suite {
     deadline: Duration,
     instances: bool,
     observer: Option<Box<Observer>>,
+    worker: Option<Worker>,
 }
 
 impl Suite {
     /// For a transport that the report calls so: `kafka:`.
     pub fn new(transport: impl Into<String>, factory: impl Factory) -> Self {
-        Self {
-            transport: transport.into(),
-            factory: Arc::new(factory),
-            clock: Clock::system(),
-            deadline: DEADLINE,
-            instances: false,
-            observer: None,
-        }
+        let factory = Arc::new(factory);
+        let (transport, clock) = (transport.into(), Clock::system());
+        Self { transport, factory, clock, deadline: DEADLINE, instances: false, observer: None, worker: None }
     }
 
     /// For `memory:`.
     #[must_use]
     pub fn memory() -> Self {
-        Self::new("memory:", Urls::Memory)
+        Self::new("memory:", Urls::Memory).instances(true)
     }
 
     /// For `file:`, in subdirectories of this one.
     #[must_use]
     pub fn file(directory: impl Into<PathBuf>) -> Self {
-        Self::new("file:", Urls::File(directory.into()))
+        Self::new("file:", Urls::File(directory.into())).instances(true)
     }
 
     /// The clock that transports, apps and deadlines go by; the system's without this.
@@ -135,7 +88,7 @@ impl Suite {
         self
     }
 
-    /// Whether several instances can serve one subscription; not without this.
+    /// Whether several instances on one transport can share a subscription; not without this.
     #[must_use]
     pub fn instances(mut self, several: bool) -> Self {
         self.instances = several;
@@ -147,6 +100,14 @@ impl Suite {
     #[must_use]
     pub fn observe(mut self, observer: impl Fn(&Entry) + Send + Sync + 'static) -> Self {
         self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// What starts a second process on the transport at a place: a program that calls [`worker::main`](crate::worker::main)
+    /// or [`run`](crate::worker::run). The suite adds the number to begin with as the last argument.
+    #[must_use]
+    pub fn worker(mut self, command: impl Fn(&str) -> Command + Send + Sync + 'static) -> Self {
+        self.worker = Some(Arc::new(command));
         self
     }
 
@@ -188,6 +149,7 @@ impl Suite {
             capabilities,
             tier,
             instances: self.instances,
+            worker: self.worker.clone(),
         };
         let bench = Arc::new(Bench::new(setup, format!("case-{}", case.number)));
         let running = Arc::clone(&bench);
@@ -204,8 +166,8 @@ impl Suite {
             }
         };
         match ended {
-            Ok(Ok(())) => bench.verdict(),
-            Ok(Err(failure)) => (Verdict::Failed, bench.with_notes(&failure)),
+            Ok(Ok(())) => bench.remarks().verdict(),
+            Ok(Err(failure)) => (Verdict::Failed, bench.remarks().with_notes(&failure)),
             Err(panic) => (Verdict::Failed, format!("the case itself broke: {panic}")),
         }
     }

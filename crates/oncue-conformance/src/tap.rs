@@ -85,6 +85,20 @@ impl Tapped {
     }
 }
 
+/// Another connection to a transport: closing it closes nothing for the others.
+#[must_use]
+pub fn connection(transport: Arc<dyn Transport>) -> Arc<dyn Transport> {
+    Arc::new(Tapped::new(transport, Arc::new(Connection)))
+}
+
+struct Connection;
+
+impl Tap for Connection {
+    fn close<'a>(&'a self, _: &'a dyn Transport) -> BoxFuture<'a, Result<(), SettleError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+}
+
 impl Transport for Tapped {
     fn url(&self) -> String {
         self.inner.url()

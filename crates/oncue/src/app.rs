@@ -80,12 +80,14 @@ impl App {
         Ok(Self::with_transport(transport, clock))
     }
 
-    /// An app on a transport that is open already.
+    /// An app on a transport that is open already. Handlers take its clock as `State<Clock>`.
     pub fn with_transport(transport: Arc<dyn Transport>, clock: Clock) -> Self {
+        let mut states = StateMap::default();
+        states.insert(clock.clone());
         Self {
             transport,
             clock,
-            states: StateMap::default(),
+            states,
             handlers: Vec::new(),
             layers: Vec::new(),
             config: None,
@@ -151,6 +153,12 @@ impl App {
     /// The retry policy of handlers that name none; without this, [`exponential`].
     pub fn default_policy(mut self, policy: impl Policy) -> Self {
         self.default_policy = Arc::new(policy);
+        self
+    }
+
+    /// Changes every handler that it has.
+    pub(crate) fn each_handler(mut self, change: impl FnMut(&mut Registration)) -> Self {
+        self.handlers.iter_mut().for_each(change);
         self
     }
 

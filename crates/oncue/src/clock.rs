@@ -4,17 +4,24 @@
 //! published, when a retry is due), and **monotonic** time ([`Clock::monotonic`]) for how long something took or may
 //! take. A step of the wall clock moves schedules, as it should, and never a timeout.
 
+mod paused;
+
 use std::{
     collections::BTreeMap,
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Poll, Waker},
     time::Duration,
 };
 
 use parking_lot::Mutex;
+
+pub use paused::{NotPaused, PausedClock};
+
+/// The wall clock may be stepped: who waits for a time of it looks again at least this often.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// Wall-clock time: microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -84,6 +91,7 @@ pub struct Clock(Source);
 enum Source {
     System { start: std::time::Instant },
     Manual(ManualClock),
+    Paused(PausedClock),
 }
 
 impl fmt::Debug for Clock {
@@ -91,6 +99,7 @@ impl fmt::Debug for Clock {
         f.write_str(match self.0 {
             Source::System { .. } => "Clock::system",
             Source::Manual(_) => "Clock::manual",
+            Source::Paused(_) => "Clock::paused",
         })
     }
 }
@@ -102,11 +111,12 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The machine's clocks.
+    /// The machine's clocks. All of a process tell the same time, the monotonic one too.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
     pub fn system() -> Self {
-        Self(Source::System { start: std::time::Instant::now() })
+        static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+        Self(Source::System { start: *START })
     }
 
     /// Wall-clock time.
@@ -119,6 +129,7 @@ impl Clock {
                 Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
             }
             Source::Manual(manual) => manual.0.lock().wall,
+            Source::Paused(paused) => paused.now(),
         }
     }
 
@@ -128,6 +139,7 @@ impl Clock {
         match &self.0 {
             Source::System { start } => start.elapsed(),
             Source::Manual(manual) => manual.0.lock().monotonic,
+            Source::Paused(paused) => paused.monotonic(),
         }
     }
 
@@ -137,7 +149,15 @@ impl Clock {
         match &self.0 {
             Source::System { .. } => Box::pin(tokio::time::sleep(duration)),
             Source::Manual(manual) => Box::pin(manual.sleep(duration)),
+            Source::Paused(paused) => Box::pin(paused.sleep(duration)),
         }
+    }
+
+    /// Completes when the wall clock shows `time`, or earlier: where it may be stepped, it is to be looked at again.
+    #[must_use]
+    pub fn sleep_until(&self, time: Timestamp) -> Sleep {
+        let wait = time.since(self.now());
+        self.sleep(if matches!(self.0, Source::Paused(_)) { wait } else { wait.min(LONGEST_LOOK) })
     }
 }
 
@@ -254,6 +274,13 @@ mod tests {
         manual.set_wall(Timestamp::from_micros(0));
         assert_eq!(manual.clock().monotonic(), Duration::from_secs(1));
         assert_eq!(manual.clock().now().since(Timestamp::from_micros(7)), Duration::ZERO);
+    }
+
+    #[test]
+    fn system_clocks_tell_the_same_time() {
+        let (earlier, later) = (Clock::system(), Clock::system());
+        let (before, between, after) = (earlier.monotonic(), later.monotonic(), earlier.monotonic());
+        assert!(before <= between && between <= after, "{before:?} {between:?} {after:?}");
     }
 
     #[test]

@@ -24,8 +24,8 @@
 //! ```
 //!
 //! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`filter`], [`policy`],
-//! [`metrics`], [`transport`], [`alert`], [`mod@handler`], [`config`], [`graph`], [`source`], `dispatch`, and the facade: [`App`]
-//! before it starts, [`Bus`] while it runs.
+//! [`metrics`], [`transport`], [`alert`], [`mod@handler`], [`config`], [`graph`], [`middleware`], [`source`], `dispatch`, and the
+//! facade ([`App`] before it starts, [`Bus`] while it runs), and [`testing`] for those who write handlers.
 
 // Lets the macros name `::oncue` inside this crate too.
 #[allow(unused_extern_crates, reason = "used by what the macros make, in tests and in examples of the documentation")]
@@ -39,8 +39,10 @@ pub mod filter;
 pub mod graph;
 pub mod handler;
 pub mod metrics;
+pub mod middleware;
 pub mod policy;
 pub mod source;
+pub mod testing;
 pub mod transport;
 
 mod app;
@@ -56,7 +58,7 @@ pub use bus::{
     Bus, DEFAULT_GRACE, DEFAULT_LEASE, DEFAULT_UNSETTLED, DeadLetters, Health, HealthCause, HealthReason, HealthStatus,
     MAX_PENDING_REQUESTS, Pull, Pulled, Puller,
 };
-pub use clock::{Clock, ManualClock, Timestamp};
+pub use clock::{Clock, ManualClock, PausedClock, Timestamp};
 pub use dispatch::DispatchError;
 pub use error::{Error, LeaseError, RequestError, Result, StartError};
 pub use event::{Envelope, Event, IntoEvent};
@@ -85,7 +87,7 @@ pub mod prelude {
             Batch, Delivery, Handle, HandlerError, HandlerExt as _, IntoRegistration as _, Outcome,
             extract::{Context, Headers, Keyed, State},
         },
-        policy,
+        middleware, policy,
     };
     pub use oncue_macros::handler;
 }

@@ -17,7 +17,7 @@ struct MailWanted {
 async fn main() -> oncue::Result<()> {
     let app = App::open("memory:").await?.start().await?;
     let again = policy::fixed(Duration::from_millis(1));
-    let lease = Duration::from_millis(100);
+    let lease = Duration::from_secs(1);
     let mailer = app.pull("mailer").types(["mail.wanted"]).lease(lease).retry(again).open().await?;
     for to in ["ada", "bob", "cyd"] {
         app.publish(MailWanted { to: to.into() }).await?;

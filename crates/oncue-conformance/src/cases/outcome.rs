@@ -15,8 +15,8 @@ use crate::{
     seen::accepting,
 };
 
-/// Long enough for any outcome, shorter than the deadline of the case.
-const LONG: Duration = Duration::from_secs(5);
+/// Longer than any case may take.
+const LONG: Duration = Duration::from_secs(600);
 
 /// Case 40. A receipt tells what became of the event, for one handler or all: acknowledged, dead with the reason, or
 /// still open when the time is over; asked before or after it happened. Of a handler that does not exist or does not

@@ -1,10 +1,6 @@
 //! What publishing promises.
 
-use oncue::{
-    Bus, Envelope,
-    event::{DEFAULT_TOPIC, MAX_HOPS},
-    transport::{Publish, PublishError},
-};
+use oncue::{Bus, Envelope};
 
 use crate::{
     Bench, Failure, Seen, Step,
@@ -71,44 +67,6 @@ pub async fn many(bench: &Bench) -> Result<(), Failure> {
         seen.complete(&format!("subscriber-{subscriber}"), &keys, events, true)?;
     }
     seen.in_order()?;
-    bench.shutdown(bus).await
-}
-
-/// Case 23. A batch is published in its order, as a whole or not at all where the transport can; else the result tells
-/// which item failed. An empty batch is nothing.
-///
-/// # Errors
-/// It is not.
-pub async fn batch(bench: &Bench) -> Result<(), Failure> {
-    let count = bench.size(100, 5_000);
-    let seen = Seen::new(bench);
-    let bus = bench.app().await?.on(accepting("all", &seen)).start().await?;
-    ensure_eq!(bus.publish_all(DEFAULT_TOPIC, Vec::new(), None).await?.len(), 0, "receipts of an empty batch");
-    let receipts = bench.publish(&bus, "key", 0..count).await?;
-    ensure_eq!(receipts.len(), count as usize, "one receipt for each event");
-    let positions: Vec<_> = receipts.iter().map(oncue::Receipt::position).collect();
-    let ascend = positions.windows(2).all(|pair| pair[0] < pair[1]);
-    ensure!(ascend, "positions of a key do not ascend: {positions:?}");
-    bench.idle(&bus).await?;
-
-    let mut broken = (0..3).map(|number| Step::new("broken", number).envelope()).collect::<Result<Vec<_>, _>>()?;
-    broken[1] = Envelope::builder("step").key("broken").hops(MAX_HOPS + 1).data("{}").build()?;
-    let refused =
-        bus.transport().publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events: broken, source: None }).await;
-    ensure!(
-        matches!(refused, Err(PublishError::Invalid { index: 1, .. })),
-        "the second is not acceptable: {refused:?}"
-    );
-    bench.publish(&bus, "after", 0..1).await?;
-    bench.idle(&bus).await?;
-    if bench.capabilities().atomic_publish {
-        ensure_eq!(seen.of("all", "broken"), [], "events of a batch that was refused");
-    }
-    ensure_eq!(seen.of("all", "after").len(), 1, "events after that");
-    let given = seen.of("all", "key");
-    ensure_eq!(given.len(), count as usize, "events of the batch");
-    seen.in_order()?;
-    bench.untested("a handler of batches, and a batch partly filled: no API yet");
     bench.shutdown(bus).await
 }
 

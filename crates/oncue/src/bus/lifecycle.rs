@@ -16,7 +16,8 @@ impl Bus {
             let progress = self.transport().progress();
             self.check()?;
             if self.inspect().unsettled() == 0 {
-                return Ok(());
+                // One that stopped while that was counted left nothing to count.
+                return self.check();
             }
             tokio::select! {
                 () = progress => {}

@@ -33,7 +33,7 @@ use crate::{
     error::{Result, StartError},
     event::{Envelope, IntoEvent},
     graph::Graph,
-    handler::Registration,
+    handler::{BreakerHandle, Registration},
     receipt::Receipt,
     source::{Outlet, Source, SourceInfo, Sources},
     transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
@@ -182,6 +182,19 @@ impl Bus {
     #[must_use]
     pub fn handlers(&self) -> Vec<Registration> {
         self.0.serving.shown().handlers.clone()
+    }
+
+    /// The circuit breakers around the handlers: each once, also one that stands around several.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<BreakerHandle> {
+        let shown = self.0.serving.shown();
+        let mut breakers: Vec<BreakerHandle> = Vec::new();
+        for breaker in shown.handlers.iter().flat_map(|handler| &handler.layers).flat_map(|layer| layer.breakers()) {
+            if !breakers.iter().any(|known| known.is_same(&breaker)) {
+                breakers.push(breaker);
+            }
+        }
+        breakers
     }
 
     /// What the sources do, in the order of registration.

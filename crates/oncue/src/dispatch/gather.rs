@@ -1,6 +1,6 @@
 //! Gathering events into batches.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use super::run::RunId;
 use crate::{
@@ -11,8 +11,9 @@ use crate::{
 /// The batch that grows.
 pub(crate) struct Gather {
     limits: BatchLimits,
-    /// Events that are to be handled, oldest first; more than a batch if all places are taken.
-    events: VecDeque<RunId>,
+    /// Events that are to be handled, oldest first, each with the time at which it waits for no more; more than a batch if
+    /// all places are taken.
+    events: VecDeque<(RunId, Duration)>,
     /// Until when the oldest of them waits for more.
     wait: Option<Sleep>,
     /// The oldest has waited long enough.
@@ -30,24 +31,29 @@ impl Gather {
     }
 
     pub(crate) fn add(&mut self, run: RunId, clock: &Clock) {
-        if self.events.is_empty() {
-            self.wait = Some(clock.sleep(self.limits.wait));
-            self.over = false;
+        self.events.push_back((run, clock.monotonic().saturating_add(self.limits.wait)));
+        if self.events.len() == 1 {
+            self.await_more(clock);
         }
-        self.events.push_back(run);
     }
 
-    /// The next batch, if it is complete or has waited long enough. What is left behind it has waited for a place as
-    /// long, and waits for nothing more.
-    pub(crate) fn take(&mut self) -> Option<Vec<RunId>> {
+    /// The next batch, if it is complete or has waited long enough.
+    pub(crate) fn take(&mut self, clock: &Clock) -> Option<Vec<RunId>> {
         let complete = self.events.len() >= self.limits.size;
         if self.events.is_empty() || !(complete || self.over) {
             return None;
         }
-        let batch = self.events.drain(..self.limits.size.min(self.events.len())).collect();
-        self.wait = None;
-        self.over = !self.events.is_empty();
+        let batch = self.events.drain(..self.limits.size.min(self.events.len())).map(|(run, _)| run).collect();
+        self.await_more(clock);
         Some(batch)
+    }
+
+    /// The oldest event waits for more, for what is left of its time.
+    fn await_more(&mut self, clock: &Clock) {
+        let now = clock.monotonic();
+        let until = self.events.front().map(|(_, until)| *until);
+        self.over = until.is_some_and(|until| until <= now);
+        self.wait = until.filter(|until| *until > now).map(|until| clock.sleep(until - now));
     }
 
     /// Nothing is called any more.
@@ -64,5 +70,34 @@ pub(crate) async fn over(gather: &mut Option<Gather>) {
     *over = true;
     if let Some(gather) = gather {
         gather.wait = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::FutureExt as _;
+
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+
+    #[test]
+    fn a_batch_is_called_when_it_is_full_or_its_oldest_event_has_waited() {
+        let time = ManualClock::new(Timestamp::from_micros(0));
+        let (clock, wait) = (time.clock(), Duration::from_millis(10));
+        let mut gather = Some(Gather::new(BatchLimits { size: 2, wait }));
+        let add = |gather: &mut Option<Gather>, run| gather.as_mut().unwrap().add(run, &clock);
+        let take = |gather: &mut Option<Gather>| gather.as_mut().unwrap().take(&clock);
+        add(&mut gather, 1);
+        assert_eq!(take(&mut gather), None);
+        time.advance(wait / 2);
+        add(&mut gather, 2);
+        add(&mut gather, 3);
+        assert_eq!(take(&mut gather), Some(vec![1, 2]));
+        assert_eq!(take(&mut gather), None, "what is left behind a full batch waits for more, as long as any");
+        time.advance(wait / 2);
+        assert!(over(&mut gather).now_or_never().is_none(), "half of its time is left");
+        time.advance(wait / 2);
+        assert!(over(&mut gather).now_or_never().is_some());
+        assert_eq!((take(&mut gather), take(&mut gather)), (Some(vec![3]), None));
     }
 }

@@ -15,7 +15,11 @@ use futures_util::{
 };
 use tracing::Instrument as _;
 
-use super::{member::Member, run::RunId};
+use super::{
+    layered::{self, Running, unless_stopped},
+    member::Member,
+    run::RunId,
+};
 use crate::{
     clock::Timestamp,
     handler::{Call, Effects, ErasedHandler, Invocation, Layers, Next, Outcome},
@@ -26,7 +30,7 @@ use crate::{
 /// An event that a handler is through with.
 pub(crate) struct Finished {
     pub(crate) run: RunId,
-    /// When the handler was given the event.
+    /// When the handler was given the event: when the call had come through its layers.
     pub(crate) read: Timestamp,
     pub(crate) outcome: Outcome,
     pub(crate) effects: Effects,
@@ -44,6 +48,8 @@ pub(crate) struct Ended {
 pub(crate) enum Events {
     One(Finished),
     Batch(Vec<Finished>),
+    /// None is finished: the handler was stopped while the call waited in a layer.
+    GivenUp,
 }
 
 /// What starting a call gives.
@@ -68,9 +74,9 @@ impl Callee {
 }
 
 /// A call of one event, as far as it has come.
-enum Progress<T> {
-    Done(T),
-    Pending(BoxFuture<'static, T>),
+enum Progress {
+    Done(Outcome),
+    Pending(BoxFuture<'static, Outcome>),
 }
 
 /// The keyed state being read.
@@ -96,7 +102,11 @@ impl Prepared<'_> {
         let begin = move |keyed: Result<Option<Bytes>, ConsumeError>| match keyed {
             Ok(keyed) => {
                 let invocation = Invocation::again(over, binding, envelope, position, attempt, keyed);
-                ending.follow(callee.begin(&invocation), invocation)
+                if callee.layers.is_empty() {
+                    ending.follow(callee.begin(&invocation), invocation)
+                } else {
+                    ending.follow_layered(callee.begin_layered(&invocation), invocation)
+                }
             }
             Err(error) => {
                 let error = format!("its keyed state cannot be read: {error}");
@@ -135,49 +145,59 @@ pub(crate) fn start_batch<'run>(
         })
         .unzip();
     let end = move |outcomes: Vec<Outcome>, batch: Vec<Invocation>| {
+        let read = batch.first().and_then(Invocation::began).unwrap_or(read);
         let ended = runs.into_iter().zip(batch).zip(outcomes).map(|((run, invocation), outcome)| {
             let effects = effects_of(&outcome, &invocation);
             Finished { run, read, outcome, effects, over: None }
         });
         Ended { member: index, finished: Events::Batch(ended.collect()) }
     };
-    match Callee::of(member).begin_batch(&batch) {
-        Progress::Done(outcomes) => Started::Ended(end(outcomes, batch)),
-        Progress::Pending(outcomes) => Started::Pending(async move { end(outcomes.await, batch) }.boxed()),
+    let callee = Callee::of(member);
+    let first = batch.first().filter(|_| !callee.layers.is_empty()).cloned();
+    let mut call = callee.begin_batch(&batch);
+    match (poll_once(&mut call), first) {
+        (Poll::Ready(outcomes), _) => Started::Ended(end(outcomes, batch)),
+        (Poll::Pending, None) => Started::Pending(async move { end(call.await, batch) }.boxed()),
+        (Poll::Pending, Some(first)) => {
+            let call = unless_stopped(call, first);
+            let given_up = Ended { member: index, finished: Events::GivenUp };
+            Started::Pending(call.map(|outcomes| outcomes.map_or(given_up, |outcomes| end(outcomes, batch))).boxed())
+        }
     }
 }
 
 impl Callee {
-    /// Calls the handler, layers and all.
-    fn begin(self, invocation: &Invocation) -> Progress<Outcome> {
-        let mut call = if self.layers.is_empty() {
-            match guarded(&*self.handler, self.timeout, invocation) {
-                Progress::Done(outcome) => return Progress::Done(outcome),
-                Progress::Pending(call) => call,
-            }
-        } else {
-            let Self { handler, layers, timeout } = self;
-            let next = Next::new(layers, move |invocation| match guarded(&*handler, timeout, &invocation) {
-                Progress::Done(outcome) => std::future::ready(outcome).boxed(),
-                Progress::Pending(call) => call,
-            });
-            let invocation = invocation.clone();
-            caught(async move { next.run(invocation).await })
-        };
-        match poll_once(&mut call) {
-            Poll::Ready(outcome) => Progress::Done(outcome),
-            Poll::Pending => Progress::Pending(call),
+    /// Calls the handler, which has no layers.
+    fn begin(self, invocation: &Invocation) -> Progress {
+        match guarded(&*self.handler, self.timeout, invocation, None) {
+            Progress::Pending(mut call) => match poll_once(&mut call) {
+                Poll::Ready(outcome) => Progress::Done(outcome),
+                Poll::Pending => Progress::Pending(call),
+            },
+            done @ Progress::Done(_) => done,
         }
     }
 
+    /// Calls the outermost layer, and at last the handler.
+    fn begin_layered(self, invocation: &Invocation) -> BoxFuture<'static, Outcome> {
+        let Self { handler, layers, timeout } = self;
+        let innermost = move |invocation: &Invocation, running| match guarded(&*handler, timeout, invocation, running) {
+            Progress::Done(outcome) => std::future::ready(outcome).boxed(),
+            Progress::Pending(call) => call,
+        };
+        layered::call(layers, invocation, innermost)
+    }
+
     /// Calls the handler with a batch. A layer sees its first event, and the first of its outcomes that is no ack.
-    fn begin_batch(self, batch: &[Invocation]) -> Progress<Vec<Outcome>> {
+    fn begin_batch(self, batch: &[Invocation]) -> BoxFuture<'static, Vec<Outcome>> {
         let count = batch.len();
-        let Some(first) = batch.first().cloned() else { return Progress::Done(Vec::new()) };
+        let Some(first) = batch.first().cloned() else { return std::future::ready(Vec::new()).boxed() };
         let Self { handler, layers, timeout } = self;
         let outcomes: Arc<parking_lot::Mutex<Option<Vec<Outcome>>>> = Arc::default();
         let (told, batch) = (Arc::clone(&outcomes), batch.to_vec());
+        let outer = first.clone();
         let next = Next::new(layers, move |first| {
+            outer.begin();
             let span = span_of(&first, count);
             let Some(call) = handler.call_batch(batch) else {
                 let error = "it handles one event at a time: remove `batch`".to_owned();
@@ -191,18 +211,20 @@ impl Callee {
             };
             in_time(caught(call.instrument(span)), first, timeout)
         });
-        let mut call = caught(async move { next.run(first).await })
+        caught(async move { next.run(first).await })
             .map(move |of_all| outcomes.lock().take().unwrap_or_else(|| vec![of_all; count]))
-            .boxed();
-        match poll_once(&mut call) {
-            Poll::Ready(outcomes) => Progress::Done(outcomes),
-            Poll::Pending => Progress::Pending(call),
-        }
+            .boxed()
     }
 }
 
 /// Calls the handler itself, in its span, with its timeout; a panic becomes an outcome.
-fn guarded(handler: &dyn ErasedHandler, timeout: Option<Duration>, invocation: &Invocation) -> Progress<Outcome> {
+/// `running` is held by a plain function on the blocking pool until it returns.
+fn guarded(
+    handler: &dyn ErasedHandler,
+    timeout: Option<Duration>,
+    invocation: &Invocation,
+    running: Option<Running>,
+) -> Progress {
     let span = span_of(invocation, 1);
     let call = {
         let _entered = span.enter();
@@ -212,7 +234,7 @@ fn guarded(handler: &dyn ErasedHandler, timeout: Option<Duration>, invocation: &
         Err(panic) => Progress::Done(panicked(&*panic)),
         Ok(Call::Done(outcome)) => Progress::Done(outcome),
         Ok(Call::Blocking(blocking)) => {
-            Progress::Pending(on_blocking_pool(blocking, span, invocation.clone(), timeout).boxed())
+            Progress::Pending(on_blocking_pool(blocking, span, invocation.clone(), timeout, running).boxed())
         }
         Ok(Call::Future(future)) => {
             let guarded = caught(future.instrument(span));
@@ -228,7 +250,7 @@ fn span_of(invocation: &Invocation, events: usize) -> tracing::Span {
 }
 
 /// A call whose panic is an outcome.
-fn caught(call: impl Future<Output = Outcome> + Send + 'static) -> BoxFuture<'static, Outcome> {
+pub(super) fn caught(call: impl Future<Output = Outcome> + Send + 'static) -> BoxFuture<'static, Outcome> {
     AssertUnwindSafe(call).catch_unwind().map(|ended| ended.unwrap_or_else(|panic| panicked(&*panic))).boxed()
 }
 
@@ -264,12 +286,9 @@ struct Ending {
 }
 
 impl Ending {
-    fn follow(self, progress: Progress<Outcome>, invocation: Invocation) -> Started {
+    fn follow(self, progress: Progress, invocation: Invocation) -> Started {
         match progress {
-            Progress::Done(outcome) => {
-                let effects = effects_of(&outcome, &invocation);
-                Started::Ended(self.with(outcome, effects, Some(invocation)))
-            }
+            Progress::Done(outcome) => Started::Ended(self.ended(outcome, invocation)),
             Progress::Pending(call) => Started::Pending(
                 call.map(move |outcome| {
                     let effects = effects_of(&outcome, &invocation);
@@ -278,6 +297,25 @@ impl Ending {
                 .boxed(),
             ),
         }
+    }
+
+    fn follow_layered(self, mut call: BoxFuture<'static, Outcome>, invocation: Invocation) -> Started {
+        // Its time in the layers is no part of the attempt.
+        let began = move |invocation: &Invocation| Self { read: invocation.began().unwrap_or(self.read), ..self };
+        match poll_once(&mut call) {
+            Poll::Ready(outcome) => Started::Ended(began(&invocation).ended(outcome, invocation)),
+            Poll::Pending => {
+                let call = unless_stopped(call, invocation.clone());
+                let given_up = Ended { member: self.member, finished: Events::GivenUp };
+                let end = move |outcome| began(&invocation).ended(outcome, invocation);
+                Started::Pending(call.map(move |outcome| outcome.map_or(given_up, end)).boxed())
+            }
+        }
+    }
+
+    fn ended(self, outcome: Outcome, invocation: Invocation) -> Ended {
+        let effects = effects_of(&outcome, &invocation);
+        self.with(outcome, effects, Some(invocation))
     }
 
     fn with(self, outcome: Outcome, effects: Effects, over: Option<Invocation>) -> Ended {
@@ -299,11 +337,14 @@ fn on_blocking_pool(
     span: tracing::Span,
     invocation: Invocation,
     timeout: Option<Duration>,
+    running: Option<Running>,
 ) -> impl Future<Output = Outcome> + Send {
     if let Some(timeout) = timeout {
         invocation.set_timeout(timeout);
     }
+    invocation.block();
     let task = tokio::task::spawn_blocking(move || {
+        let _running = running;
         let _entered = span.enter();
         catch_unwind(AssertUnwindSafe(blocking)).unwrap_or_else(|panic| panicked(&*panic))
     });

@@ -6,6 +6,7 @@
 mod gather;
 mod invoke;
 mod lanes;
+mod layered;
 mod member;
 mod run;
 
@@ -328,7 +329,7 @@ impl Dispatcher {
     /// Calls the batch handler if a batch is complete and a place is free; whether it did.
     fn call_batch(&mut self) -> bool {
         let Some(gather) = self.gather.as_mut().filter(|_| self.members[0].has_place()) else { return false };
-        let Some(batch) = gather.take() else { return false };
+        let Some(batch) = gather.take(&self.clock) else { return false };
         let mut fresh = Vec::with_capacity(batch.len());
         for id in batch {
             let Some(run) = self.runs.get_mut(id) else { continue };
@@ -375,6 +376,8 @@ impl Dispatcher {
                 self.finished(member, finished, now);
             }
             Events::Batch(batch) => self.batch_finished(member, batch, now),
+            // Unsettled: it is delivered again when the handler is served again.
+            Events::GivenUp => {}
         }
         self.leave_place(member);
     }

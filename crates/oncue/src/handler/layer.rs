@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use super::{Invocation, Outcome};
+use super::{BreakerHandle, Invocation, Outcome};
 
 /// Something around every call of a handler: a limit, a breaker, a log. It runs what is inside by [`Next::run`], at most
 /// once, and gives an outcome: that one, or its own.
@@ -25,9 +25,25 @@ use super::{Invocation, Outcome};
 /// The handler's own timeout is counted inside of all layers: waiting in a layer is no part of an attempt. A layer that
 /// stands around a batch handler is given the first event of each batch, and what it returns instead of running the
 /// batch is the outcome of all its events.
+///
+/// A call may be dropped at any `await` of a layer. While its handler has not been called, that happens when the handler
+/// is paused, unsubscribed, configured or shut down: nothing is lost by it, no attempt is used up, and the event is
+/// delivered again when the handler is served again. So what a layer holds for a call, it gives back when it is dropped.
+///
+/// What comes with Oncue is in [`middleware`](crate::middleware).
 pub trait Layer: Send + Sync + 'static {
     /// Wraps one call.
     fn call(&self, invocation: Invocation, next: Next) -> BoxFuture<'static, Outcome>;
+
+    /// What is wrong with the layer's settings, each with the fix: told at the start, with all else that is wrong.
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The circuit breakers in it: for health and alerts, which list those of all handlers.
+    fn breakers(&self) -> Vec<BreakerHandle> {
+        Vec::new()
+    }
 }
 
 impl<F, Called> Layer for F

@@ -30,6 +30,7 @@
 
 mod annotated;
 mod batch;
+mod breaker;
 mod erased;
 mod error;
 mod ext;
@@ -49,6 +50,7 @@ use std::{pin::Pin, time::Duration};
 
 pub use annotated::{Annotated, AnnotatedValue, Meta};
 pub use batch::{Batch, BatchLimits, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT, IntoOutcomes};
+pub use breaker::{BreakerHandle, BreakerState};
 pub use error::HandlerError;
 pub use ext::HandlerExt;
 pub use extract::Extract;

@@ -178,6 +178,7 @@ impl Registration {
             }
         }
         self.refused.iter().for_each(|refused| problem(refused));
+        self.layers.iter().flat_map(|layer| layer.problems()).for_each(|wrong| problem(&wrong));
         if self.nameless_predecessor {
             problem("it comes after a handler without a name: name that one first, `.named(\"…\")`");
         }

@@ -8,7 +8,6 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -32,8 +31,6 @@ use crate::{
     },
 };
 
-/// Schedules are wall time, and the wall clock may be stepped: it is looked at again at least this often.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Records read from the log at once.
 const READ_RECORDS: usize = 512;
 
@@ -330,8 +327,7 @@ impl Core {
         drop(hand);
         if let Some(due) = due {
             if timer.as_ref().is_none_or(|(known, _)| *known != due) {
-                let wait = due.since(self.inner.clock.now()).min(LONGEST_SLEEP);
-                *timer = Some((due, self.inner.clock.sleep(wait)));
+                *timer = Some((due, self.inner.clock.sleep_until(due)));
             }
             if timer.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready()) {
                 *timer = None;

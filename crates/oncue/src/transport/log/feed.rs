@@ -45,6 +45,8 @@ struct State {
     waiting_bytes: usize,
     since_nudge: u64,
     driver: Option<JoinHandle<()>>,
+    /// The log failed or is closed: each finds out for itself, and says so.
+    failed: bool,
 }
 
 /// What was read for one subscription.
@@ -94,6 +96,7 @@ impl Feed {
             waiting_bytes: 0,
             since_nudge: 0,
             driver: None,
+            failed: false,
         })))
     }
 
@@ -106,6 +109,9 @@ impl Feed {
         members: &[MemberSpec],
     ) -> Option<Seat> {
         let mut state = self.0.lock();
+        if state.failed {
+            return None;
+        }
         if state.inboxes.is_empty() {
             state.cursor = inner.log.cursor(topic, offset);
         } else if state.cursor.offset() < offset {
@@ -159,8 +165,7 @@ impl Feed {
         }
         state.records = records;
         if !readable {
-            // Each finds out for itself what cannot be read, and says so.
-            state.close();
+            state.fail();
         } else if state.since_nudge >= NUDGE_EVENTS.max(NUDGE_EVENTS_EACH * state.inboxes.len() as u64) {
             state.nudge();
         }
@@ -208,7 +213,9 @@ impl State {
         }
     }
 
-    fn close(&mut self) {
+    /// Feeds nobody any more.
+    fn fail(&mut self) {
+        self.failed = true;
         let offset = self.cursor.offset();
         for eater in self.inboxes.keys().copied().collect::<Vec<_>>() {
             if let Some(inbox) = self.inboxes.get(&eater) {
@@ -320,7 +327,7 @@ async fn drive(inner: Weak<Inner>, feed: Weak<Feed>) {
             match inner.log.poll_durable(durable + 1, cx.waker()) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
-                    state.close();
+                    state.fail();
                     return Poll::Ready(());
                 }
                 Poll::Pending => return Poll::Pending,

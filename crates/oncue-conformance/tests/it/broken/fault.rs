@@ -1,30 +1,21 @@
-//! Proof that the cases can fail: each, on a transport that is broken in a way that the case is there to find.
+//! A transport that is broken on purpose.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use oncue::{
-    Clock, Envelope, Timestamp,
+    Envelope, Timestamp,
     transport::{
-        self, Action, Consumer, Delivered, Limit, Members, OnDeadLetter, Ordered, Position, Publish, PublishError,
-        Published, SettleError, Settled, Settlement, Start, SubscriptionSpec, Transport,
+        self, Action, Consumer, Control, Delivered, Limit, Members, OnDeadLetter, Order, Ordered, Position, Publish,
+        PublishError, Published, Resolution, SettleError, Settled, Settlement, Start, SubscriptionSpec, Transport,
     },
 };
-use oncue_conformance::{
-    CATALOGUE, Factory, Filter, Opened, Suite, Tier, Urls, Verdict,
-    tap::{Tap, Tapped},
-};
+use oncue_conformance::tap::Tap;
 use tokio::sync::watch;
 
 /// How a transport is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// Says that it published when it is closed.
     AcceptsWhenClosed,
     /// Changes a byte of each payload.
@@ -79,25 +70,57 @@ enum Fault {
     DropsEmits,
     /// Begins anew at each opening.
     Forgets,
+    /// Each instance has a subscription of its own.
+    NotShared,
+    /// Says that it remembers what is said about a subscription, and does not.
+    ForgetsOptions,
+    /// The oldest event is next, whatever was asked for.
+    AlwaysFifo,
+    /// Hands out events that a filter is against.
+    IgnoresFilters,
+    /// Finds the place of a time to the nearest ten milliseconds.
+    RoundsTimes,
+    /// Says that a dead letter is taken up again, and drops it.
+    DropsRedriven,
+    /// After a cut, acknowledges some events and loses them.
+    LosesWhenCut,
+    /// Lets in whoever comes.
+    LetsAnybodyIn,
+    /// Keeps some places in one.
+    MixesPlaces,
+    /// A second process keeps everything in its memory.
+    KeepsNothing,
 }
 
-struct Broken {
+pub(super) struct Broken {
     fault: Fault,
     late: parking_lot::Mutex<Option<Publish>>,
     published: AtomicU64,
+    /// Events to be lost.
+    losing: AtomicU64,
     unsettled: watch::Sender<usize>,
     handed_out: parking_lot::Mutex<Vec<Delivered>>,
 }
 
 impl Broken {
-    fn new(fault: Fault) -> Self {
+    pub(super) fn new(fault: Fault) -> Self {
         Self {
             fault,
             late: parking_lot::Mutex::default(),
             published: AtomicU64::new(0),
+            losing: AtomicU64::new(0),
             unsettled: watch::Sender::default(),
             handed_out: parking_lot::Mutex::default(),
         }
+    }
+
+    /// The connection was cut.
+    pub(super) fn cut(&self) {
+        self.losing.store(3, Ordering::SeqCst);
+    }
+
+    fn loses(&self) -> bool {
+        self.losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |losing| losing.checked_sub(1)).is_ok()
     }
 
     fn is(&self, fault: Fault) -> bool {
@@ -125,6 +148,13 @@ impl Broken {
     }
 }
 
+fn rounded(start: Start) -> Start {
+    match start {
+        Start::Since(time) => Start::Since(Timestamp::from_micros(time.as_micros() / 10_000 * 10_000)),
+        other => other,
+    }
+}
+
 fn nowhere(batch: &Publish) -> Vec<Published> {
     let position = Position::new(0, 0, 0);
     batch.events.iter().map(|_| Published { position, duplicate: false }).collect()
@@ -144,6 +174,7 @@ impl Tap for Broken {
                 }
                 Fault::MixesTopics => "one".clone_into(&mut batch.topic),
                 Fault::Loses if nth % 10 == 9 => return Ok(nowhere(&batch)),
+                Fault::LosesWhenCut if self.loses() => return Ok(nowhere(&batch)),
                 Fault::WritesLate => {
                     let answer = nowhere(&batch);
                     let earlier = self.late.lock().replace(batch);
@@ -175,9 +206,30 @@ impl Tap for Broken {
                 spec.members.iter_mut().for_each(|member| member.on_dead_letter = OnDeadLetter::Continue);
             }
             Fault::NoHistory => spec.members.iter_mut().for_each(|member| member.start = Start::Latest),
+            Fault::NotShared => {
+                let nth = self.published.fetch_add(1, Ordering::SeqCst);
+                spec.members.iter_mut().for_each(|member| member.id = format!("{}-{nth}", member.id));
+            }
+            Fault::AlwaysFifo => spec.order = Order::Fifo,
+            Fault::IgnoresFilters => spec.members.iter_mut().for_each(|member| member.filter = None),
+            Fault::RoundsTimes => {
+                spec.members.iter_mut().for_each(|member| member.start = rounded(member.start));
+            }
             _ => {}
         }
         spec
+    }
+
+    fn control(&self, control: Control) -> Option<Control> {
+        match (self.fault, control) {
+            (Fault::ForgetsOptions, Control::Remember(_)) => None,
+            (Fault::RoundsTimes, Control::Reset(start)) => Some(Control::Reset(rounded(start))),
+            (Fault::DropsRedriven, Control::Resolve(letters)) => {
+                let drop = |(position, _)| (position, Resolution::Discard);
+                Some(Control::Resolve(letters.into_iter().map(drop).collect()))
+            }
+            (_, control) => Some(control),
+        }
     }
 
     fn may_read(&self) -> BoxFuture<'static, ()> {
@@ -264,89 +316,4 @@ impl Tap for Broken {
         }
         inner.close()
     }
-}
-
-/// Opens `file:` logs with a fault.
-struct BrokenFiles {
-    files: Urls,
-    fault: Fault,
-    openings: AtomicU64,
-}
-
-impl Factory for BrokenFiles {
-    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
-        let mut place = place.to_owned();
-        if self.fault == Fault::Forgets {
-            place = format!("{place}-{}", self.openings.fetch_add(1, Ordering::SeqCst));
-        }
-        let (opening, fault) = (self.files.open(&place, clock), self.fault);
-        async move {
-            let tapped = Tapped::new(opening.await?, Arc::new(Broken::new(fault)));
-            Ok(Arc::new(tapped) as Arc<dyn Transport>)
-        }
-        .boxed()
-    }
-}
-
-/// For each case a fault that it finds, and what it says of it.
-const FINDS: &[(u8, Fault, &str)] = &[
-    (1, Fault::AcceptsWhenClosed, "published to a closed transport"),
-    (2, Fault::ChangesBytes, "attributes of id-1"),
-    (3, Fault::MixesTopics, "nobody published it"),
-    (4, Fault::Loses, "was never given"),
-    (5, Fault::ClosesOnce, "-once: "),
-    (6, Fault::WritesLate, "events after closing"),
-    (7, Fault::ForgetsAttempts, "waiting for: every handler"),
-    (8, Fault::RetryIsAck, "attempts of `storm-0`"),
-    (9, Fault::SettlesLate, "waiting for: every handler"),
-    (10, Fault::RetriesAtOnce, "20ms was promised"),
-    (11, Fault::LeavingIsAck, "outcomes of a cancelled handler"),
-    (13, Fault::Reverses, "came after"),
-    (15, Fault::Forgets, "was never given"),
-    (16, Fault::NoHistory, "earlier events"),
-    (18, Fault::Loses, "was never given"),
-    (19, Fault::Repeats, "twice"),
-    (23, Fault::HalfABatch, "a batch that was refused"),
-    (25, Fault::DropsEmits, "the chain"),
-    (27, Fault::DropsExtensions, "event 1"),
-    (28, Fault::CutsLarge, "a dead letter lost bytes"),
-    (31, Fault::Loses, "were acknowledged"),
-    (35, Fault::NoLimit, "events are held"),
-    (36, Fault::NeverHolds, "the held key"),
-    (37, Fault::OneAtATime, "events in strict order beside"),
-    (38, Fault::IgnoresAfter, "skip: "),
-    (39, Fault::NoDuplicates, "publishers that were first"),
-    (40, Fault::OutcomeIsAck, "outcome of `doomed`"),
-    (43, Fault::ForgetsAttempts, "waiting for: every handler"),
-    (44, Fault::LetsPass, "strict order: calls"),
-    (45, Fault::OneAtATime, "waiting for: `slow`"),
-    (46, Fault::ForgetsState, "sums by key"),
-];
-
-#[test]
-fn every_case_of_the_suite_has_a_fault_to_find() {
-    let anything = transport::open("memory:", Clock::system()).unwrap().capabilities();
-    let can = transport::Capabilities { durable: true, ..anything };
-    let implemented = CATALOGUE.iter().filter(|case| case.run.is_some() && (case.needs)(&can).is_none());
-    let implemented: Vec<u8> = implemented.map(|case| case.number).collect();
-    let found: Vec<u8> = FINDS.iter().map(|(case, ..)| *case).collect();
-    assert_eq!(found, implemented);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_case_finds_its_fault() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut missed = Vec::new();
-    for (case, fault, text) in FINDS {
-        let place = directory.path().join(format!("{case}"));
-        let files = BrokenFiles { files: Urls::File(place), fault: *fault, openings: AtomicU64::new(0) };
-        let suite = Suite::new("broken:", files).deadline(Duration::from_secs(3));
-        let report = suite.run(&Filter::only([*case]), Tier::Fast).await;
-        let entry = &report.entries[usize::from(*case) - 1];
-        println!("{case:>2} {fault:?}: {}: {}", entry.verdict.as_str(), entry.reason);
-        if entry.verdict != Verdict::Failed || !entry.reason.contains(text) {
-            missed.push((case, fault));
-        }
-    }
-    assert!(missed.is_empty(), "{missed:?}");
 }
