@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use crate::{Bench, CATALOGUE, Case, Failure};
 
 /// What the fast tier runs: cases that take little time, and together use most of what there is.
-const FAST: &[u8] = &[2, 7, 9, 15, 20, 22, 24, 26, 36, 39, 46];
+const FAST: &[u8] = &[2, 7, 9, 20, 22, 26, 36, 46];
 /// What the full tier does not run: this one, and the one that starts processes.
 const NEVER: &[u8] = &[32, 33];
 

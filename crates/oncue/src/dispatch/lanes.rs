@@ -51,7 +51,7 @@ impl Lanes {
         let Some(key) = key else { return Entry::Start };
         match self.by_key.get_mut(&key) {
             Some(lane) if lane.parking => Entry::GiveBack,
-            Some(lane) if joins && !lane.called => {
+            Some(lane) if joins && !lane.called && lane.waiting.is_empty() => {
                 lane.running += 1;
                 Entry::Start
             }
@@ -166,5 +166,13 @@ mod tests {
         assert_eq!(lanes.enter(Some(7), 4, true), Entry::Wait);
         assert_eq!((lanes.leave(Some(7)), lanes.leave(Some(7))), (None, Some(3)), "when both are settled");
         assert_eq!((lanes.join(Some(7)), lanes.join(Some(7))), (Some(4), None));
+    }
+
+    #[test]
+    fn an_event_that_could_join_passes_none_that_could_not() {
+        let mut lanes = Lanes::new(Ordered::Strict);
+        assert_eq!(lanes.enter(Some(7), 1, true), Entry::Start);
+        assert_eq!(lanes.enter(Some(7), 2, false), Entry::Wait, "the batch was full");
+        assert_eq!(lanes.enter(Some(7), 3, true), Entry::Wait, "there is room again");
     }
 }

@@ -261,7 +261,12 @@ impl Dispatcher {
     }
 
     fn start(&mut self, id: RunId) {
-        self.work.push_back(Work::Advance(id));
+        if self.gather.is_some() {
+            // At once: whether the next event of its key may join it depends on the room that it takes.
+            self.advance(id);
+        } else {
+            self.work.push_back(Work::Advance(id));
+        }
     }
 
     /// Does all that can be done at once.
@@ -492,7 +497,9 @@ impl Dispatcher {
             }
             if let Some(next) = self.lanes.leave(run.key) {
                 self.start(next);
-                while let Some(next) = self.gather.as_ref().and_then(|_| self.lanes.join(run.key)) {
+                while self.gather.as_ref().is_some_and(Gather::has_room)
+                    && let Some(next) = self.lanes.join(run.key)
+                {
                     self.start(next);
                 }
             }

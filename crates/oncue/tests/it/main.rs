@@ -10,6 +10,7 @@ mod health;
 mod looking;
 mod metrics;
 mod middleware;
+mod model;
 mod pull;
 mod request;
 mod retention;

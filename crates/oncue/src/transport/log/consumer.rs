@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
-use oncue_log::Record;
+use oncue_log::{Cursor, ReadError, Record};
 use parking_lot::Mutex;
 
 use super::{
@@ -73,13 +73,16 @@ impl Core {
             let shared = inner.shared.lock();
             let states = numbers.iter().map(|number| &shared.state.subscriptions[*number as usize]);
             let low = states.clone().map(|state| state.settled.low()).min().unwrap_or(0);
-            let again: Vec<u64> = states.flat_map(|state| state.redriven.keys().copied()).collect();
+            let again: Vec<_> = states.flat_map(|state| state.redriven.clone()).collect();
             (low, again)
         };
         let mut hand = Hand::new(inner.log.cursor(topic.id, low), &spec);
         // Where they stand with their key is found when they are read.
-        for offset in redriven {
-            hand.make_ready(hand.place(offset, &Envelope::blank()));
+        for (offset, lsn) in redriven {
+            // Their rank is in them; one that cannot be read says so when it is handed out.
+            let ranked = hand.is_ranked().then(|| inner.redriven(lsn).ok()).flatten();
+            let envelope = ranked.map_or_else(Envelope::blank, |again| again.envelope);
+            hand.make_ready(hand.place(offset, &envelope));
         }
         Self { inner, topic, spec, numbers, hand: Mutex::new(hand) }
     }
@@ -102,8 +105,14 @@ impl Drop for LogConsumer {
 
 impl Core {
     /// How an event stands with each member. Members that do not want it are through with it here and now, and so are
-    /// those that it comes too late for.
-    pub(super) fn standing(&self, shared: &mut Shared, offset: u64, envelope: &Envelope, now: Timestamp) -> Standing {
+    /// those that it comes too late for. `not_before`: its own time, if that is yet to come.
+    pub(super) fn standing(
+        &self,
+        shared: &mut Shared,
+        (offset, envelope): (u64, &Envelope),
+        now: Timestamp,
+        not_before: Option<Timestamp>,
+    ) -> Standing {
         let mut standing = Standing {
             due: Members::NONE,
             done: Members::NONE,
@@ -113,7 +122,6 @@ impl Core {
             held: false,
         };
         let expired = envelope.expires().is_some_and(|expires| expires <= now);
-        let not_before = envelope.due().filter(|due| *due > now);
         for (member, (number, spec)) in self.numbers.iter().zip(&self.spec.members).enumerate() {
             let state = &mut shared.state.subscriptions[*number as usize];
             let again = state.redriven.contains_key(&offset);
@@ -175,19 +183,27 @@ impl Core {
     ) -> Result<(), ConsumeError> {
         // Read first, decide then: nobody waits for the disk behind the lock that deciding takes.
         let mut records = std::mem::take(&mut hand.records);
+        let mut ranks = Vec::new();
         while room.events > 0 && room.bytes > 0 && hand.has_ready() {
             records.clear();
+            ranks.clear();
             let mut bytes = 0;
             while records.len() < room.events.min(READ_RECORDS)
                 && bytes < room.bytes
-                && let Some(offset) = hand.pop_ready()
+                && let Some((rank, offset)) = hand.pop_ready()
             {
                 let record = self.read_again(hand, offset)?;
                 bytes += record.data.len();
                 records.push(record);
+                ranks.push(rank);
             }
             let mut shared = self.inner.shared.lock();
-            for record in &records {
+            for (index, record) in records.iter().enumerate() {
+                if hand.is_overtaken(ranks[index]) {
+                    // One before it went on meanwhile: it comes first.
+                    hand.put_back(&ranks[index..]);
+                    break;
+                }
                 let event = event_of(record)?;
                 if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, true) {
                     room.take(&delivered);
@@ -356,22 +372,31 @@ impl Core {
         }
         let known = hand.again.take();
         let near = known.filter(|cursor| cursor.offset() <= offset && offset - cursor.offset() < NEAR);
-        let mut cursor = near.unwrap_or_else(|| self.inner.log.cursor(self.topic.id, offset));
-        let mut read = Vec::with_capacity(1);
-        while cursor.offset() <= offset {
-            read.clear();
-            let records = self.inner.log.read(&mut cursor, 1, usize::MAX, &mut read);
-            if records.map_err(|error| ConsumeError::Storage(error.to_string()))? == 0 {
-                break;
-            }
-        }
+        // What lies between may have been dropped since: then the event itself is looked for.
+        let read = match near.map(|cursor| self.read_from(cursor, offset)) {
+            Some(Ok(read)) => Ok(read),
+            Some(Err(_)) | None => self.read_from(self.inner.log.cursor(self.topic.id, offset), offset),
+        };
+        let (cursor, record) = read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
         hand.again = Some(cursor);
-        read.pop().filter(|record| record.offset == offset).ok_or_else(|| {
+        record.filter(|record| record.offset == offset).ok_or_else(|| {
             ConsumeError::Storage(format!(
                 "topic `{}`: event {offset} is gone although it is not settled",
                 self.topic.name
             ))
         })
+    }
+
+    /// Reads on up to an event.
+    fn read_from(&self, mut cursor: Cursor, offset: u64) -> Result<(Cursor, Option<Record>), ReadError> {
+        let mut read = Vec::with_capacity(1);
+        while cursor.offset() <= offset {
+            read.clear();
+            if self.inner.log.read(&mut cursor, 1, usize::MAX, &mut read)? == 0 {
+                break;
+            }
+        }
+        Ok((cursor, read.pop()))
     }
 
     /// An event that is handled again is read from its copy: the topic may have dropped it, and it may have been edited.
@@ -406,7 +431,8 @@ impl Core {
         if hand.in_flight.contains_key(&offset) {
             return None;
         }
-        let standing = self.standing(shared, offset, &envelope, now);
+        let not_before = envelope.due().filter(|due| *due > now);
+        let standing = self.standing(shared, (offset, &envelope), now, not_before);
         let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));
         let scheduled = standing.retry_at.is_some() && standing.attempts.is_empty() && standing.dead.is_empty();
         if scheduled && standing.due.is_empty() {

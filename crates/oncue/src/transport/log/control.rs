@@ -122,11 +122,17 @@ impl Inner {
         if let Some(hand) = &mut hand {
             let mut afterwards = Afterwards { end: ticket.end, ..Afterwards::default() };
             for letter in resolved {
-                if letter.redriven {
+                // Handlers that come after this one have waited for it.
+                let others = core.iter().flat_map(|core| &core.numbers);
+                let waited_for = others
+                    .map(|other| &shared.state.subscriptions[*other as usize])
+                    .any(|other| !other.settled.contains(letter.offset));
+                let key = letter.envelope.key_hash();
+                if letter.redriven || waited_for {
                     let place = hand.place(letter.offset, &letter.envelope);
-                    afterwards.retries.push((Timestamp::default(), place));
+                    afterwards.retries.push((key, Timestamp::default(), place));
                 } else {
-                    afterwards.discarded.push((letter.envelope.key_hash(), letter.offset));
+                    afterwards.discarded.push((key, letter.offset));
                 }
             }
             hand.settling.push_back(afterwards);

@@ -46,11 +46,14 @@ pub(super) struct Afterwards {
     pub(super) through: Vec<(Option<KeyHash>, u64)>,
     /// Dead letters that were discarded: what they held goes on.
     pub(super) discarded: Vec<(Option<KeyHash>, u64)>,
-    /// Events to be handed out again.
-    pub(super) retries: Vec<(Timestamp, Place)>,
+    /// Events to be handed out again, with their keys.
+    pub(super) retries: Vec<(Option<KeyHash>, Timestamp, Place)>,
     /// Whose outcome is known then.
     pub(super) outcomes: Vec<(SubscriptionNumber, u64)>,
 }
+
+/// Which of the events that are ready is next: the class of its [`Place`], and its place in the subscription's order.
+pub(super) type Rank = (u8, u64);
 
 /// What is handed out, and what waits. Locked before `Inner::shared`, never after.
 pub(super) struct Hand {
@@ -64,8 +67,8 @@ pub(super) struct Hand {
     pub(super) again: Option<Cursor>,
     pub(super) records: Vec<Record>,
     pub(super) in_flight: NumberMap<InFlight>,
-    /// Events to be handed out now: rank, and place in the subscription's order.
-    ready: BTreeSet<(u8, u64)>,
+    /// Events to be handed out now.
+    ready: BTreeSet<Rank>,
     /// Events to be handed out at a time.
     pub(super) due: BTreeSet<(Timestamp, Place)>,
     /// Settle batches that are being written.
@@ -100,8 +103,12 @@ impl Key {
         if let Some(head) = self.head {
             return head == offset;
         }
+        if let Some(next) = self.next {
+            // An older one may have become due since, and waits behind it.
+            return next == offset && self.in_flight < at_once;
+        }
         let oldest = order == Order::Lifo || self.waiting.first().is_none_or(|waiting| place < *waiting);
-        self.in_flight < at_once && oldest && self.next.is_none_or(|next| next == offset)
+        self.in_flight < at_once && oldest
     }
 }
 
@@ -227,10 +234,20 @@ impl Hand {
         self.ready.insert((place.class, rank));
     }
 
-    /// The next event that is to be handed out again, by its offset.
-    pub(super) fn pop_ready(&mut self) -> Option<u64> {
-        let (_, rank) = self.ready.pop_first()?;
-        Some(if self.order == Order::Lifo { !rank } else { rank })
+    /// The next event that is to be handed out again: its rank, and its offset.
+    pub(super) fn pop_ready(&mut self) -> Option<(Rank, u64)> {
+        let rank = self.ready.pop_first()?;
+        Some((rank, if self.order == Order::Lifo { !rank.1 } else { rank.1 }))
+    }
+
+    /// Whether something is ready that is to be handed out before what was taken from there with this rank.
+    pub(super) fn is_overtaken(&self, rank: Rank) -> bool {
+        self.ready.first().is_some_and(|first| *first < rank)
+    }
+
+    /// What was taken to be handed out is not.
+    pub(super) fn put_back(&mut self, ranks: &[Rank]) {
+        self.ready.extend(ranks);
     }
 
     pub(super) fn has_ready(&self) -> bool {
@@ -254,6 +271,10 @@ impl Hand {
             return true;
         }
         self.waiting += usize::from(state.waiting.insert(place));
+        if state.in_flight == 0 {
+            // An older one waits, and nothing of the key is under way that would let it go on.
+            self.let_go_on(key);
+        }
         false
     }
 
@@ -297,11 +318,13 @@ impl Hand {
     /// The event at `offset` is through: if its key waited for it, the key goes on.
     pub(super) fn unpark(&mut self, key: Option<KeyHash>, offset: u64) {
         let Some(key) = key else { return };
-        if let Some(state) = self.keys.get_mut(&key)
-            && state.head == Some(offset)
-        {
-            state.head = None;
-            self.parked_keys -= 1;
+        if let Some(state) = self.keys.get_mut(&key) {
+            if state.head == Some(offset) {
+                state.head = None;
+                self.parked_keys -= 1;
+            }
+            // It was ready, and came too late.
+            state.next = state.next.filter(|next| *next != offset);
         }
         self.let_go_on(key);
     }
@@ -353,9 +376,12 @@ impl Hand {
         self.wake();
     }
 
-    /// An event is to be handed out again at a time.
-    pub(super) fn retry_at(&mut self, at: Timestamp, place: Place) {
+    /// An event is to be handed out again at a time. Where order is not strict, its key goes on meanwhile.
+    pub(super) fn retry_at(&mut self, key: Option<KeyHash>, at: Timestamp, place: Place) {
         self.due.insert((at, place));
+        if let Some(key) = key {
+            self.let_go_on(key);
+        }
         self.wake();
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::FutureExt as _;
-use oncue_log::{AppendError, Lsn};
+use oncue_log::{AppendError, Lsn, ReadError};
 
 use super::{
     Shared,
@@ -242,18 +242,21 @@ impl Core {
             afterwards.through.push((key, offset));
             return;
         }
-        // At the beginning of time no retry is due: what is due then was given back.
-        let standing = self.standing(shared, offset, &event.envelope, Timestamp::from_micros(i64::MIN));
+        // At the beginning of time no retry is due: what is due then was given back. Its own time came long ago.
+        let now = Timestamp::from_micros(i64::MIN);
+        let standing = self.standing(shared, (offset, &event.envelope), now, None);
         if standing.retry_at.is_some() || standing.held || !standing.due.is_empty() {
             hand.landed(key);
         }
         match standing.retry_at {
             Some(at) => {
                 hand.park(key, offset);
-                afterwards.retries.push((at, place));
+                afterwards.retries.push((key, at, place));
             }
             None if standing.held => hand.park(key, offset),
-            None if standing.due.is_empty() => afterwards.through.push((key, offset)),
+            None if standing.due.is_empty() => {
+                afterwards.through.push((key, offset));
+            }
             None => hand.give_back(key, place),
         }
     }
@@ -271,8 +274,8 @@ impl Core {
             for (key, offset) in &settled.discarded {
                 hand.unpark(*key, *offset);
             }
-            for (at, place) in &settled.retries {
-                hand.retry_at(*at, *place);
+            for (key, at, place) in &settled.retries {
+                hand.retry_at(*key, *at, *place);
             }
             if !settled.outcomes.is_empty() {
                 let mut shared = self.inner.shared.lock();
@@ -298,8 +301,11 @@ impl Core {
             };
             let mut history = Vec::new();
             while let Some(lsn) = next {
-                let read =
-                    self.inner.log.record(lsn).map_err(|error| AppendError::Fenced { reason: error.to_string() })?;
+                let read = match self.inner.log.record(lsn) {
+                    // The retries of an event that is handled again do not keep their segments; what it died of does.
+                    Err(ReadError::Trimmed { .. }) => break,
+                    read => read.map_err(|error| AppendError::Fenced { reason: error.to_string() })?,
+                };
                 let Ok(Some(Change::Retry(retry))) = Change::decode(read.kind, &read.data) else { break };
                 history.extend(retry.failed);
                 next = retry.previous;

@@ -1,0 +1,221 @@
+//! Random programs: subscriptions, and what is done to them.
+
+use std::time::Duration;
+
+use oncue::handler::{OnDeadLetter, Order, Ordered};
+use proptest::{collection::vec, option, prelude::*};
+use serde::{Deserialize, Serialize};
+
+/// Most subscriptions of a program.
+pub(super) const SUBSCRIPTIONS: usize = 3;
+
+/// What is run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Program {
+    /// What a crash keeps.
+    pub(super) seed: u64,
+    /// Whether events stay when they are settled.
+    pub(super) forever: bool,
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) operations: Vec<Operation>,
+}
+
+/// How a subscription is served.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Subscription {
+    pub(super) ordered: Ordered,
+    pub(super) order: Order,
+    pub(super) on_dead_letter: OnDeadLetter,
+    pub(super) concurrency: usize,
+    /// Events of a batch, at most.
+    pub(super) batch: Option<usize>,
+    pub(super) retry_after: u64,
+    pub(super) max_attempts: u32,
+    /// Whether an attempt may take five seconds, or as long as it wants.
+    pub(super) timeout: bool,
+    /// Whether it takes emitted events too.
+    pub(super) echoes: bool,
+    /// Whether it comes after the subscription before it.
+    pub(super) after: bool,
+}
+
+/// What is done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Operation {
+    /// Publishes events as one batch.
+    Publish(Vec<New>),
+    /// Seconds pass.
+    Advance(u64),
+    Pause(usize),
+    Resume(usize),
+    Unsubscribe(usize),
+    Subscribe(usize),
+    Concurrency(usize, usize),
+    Idle,
+    Restart,
+    /// The power goes with the nth write from now on.
+    PowerOffAt(u64),
+    /// The power goes now.
+    Crash,
+    Resolve(usize, usize, Resolve),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Resolve {
+    Redrive,
+    Edit,
+    Discard,
+}
+
+/// An event to publish.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct New {
+    pub(super) key: Option<u8>,
+    /// Seconds.
+    pub(super) delay: Option<u64>,
+    /// Seconds.
+    pub(super) time_to_live: Option<u64>,
+    pub(super) priority: Option<u8>,
+    /// What each subscription's calls come to; those after the last are acked.
+    pub(super) acts: Vec<Vec<Act>>,
+}
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Act {
+    pub(super) way: Way,
+    pub(super) end: End,
+}
+
+/// How long it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Way {
+    /// It is there at once.
+    Now,
+    /// It is pending once.
+    Yield,
+    /// It takes seconds.
+    Sleep(u64),
+    /// A plain function, on the blocking pool.
+    Block,
+}
+
+/// What it comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum End {
+    Ack,
+    Emit,
+    Fail,
+    Reject,
+    /// Seconds.
+    Defer(u64),
+    Panic,
+}
+
+impl Act {
+    pub(super) const ACK: Self = Self { way: Way::Now, end: End::Ack };
+}
+
+/// The longest that an attempt may take, where it has a limit.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+
+fn subscription() -> impl Strategy<Value = Subscription> {
+    let order = prop_oneof![3 => Just(Order::Fifo), 1 => Just(Order::Lifo), 1 => Just(Order::Priority)];
+    let retry = (prop_oneof![Just(0_u64), Just(1), Just(7)], 1_u32..4);
+    (
+        (any::<bool>(), order, any::<bool>()),
+        (1_usize..=4, option::weighted(0.3, 1_usize..=5)),
+        (retry, any::<bool>(), any::<bool>(), prop::bool::weighted(0.3)),
+    )
+        .prop_map(|((strict, order, hold), (concurrency, batch), (retry, timeout, echoes, after))| {
+            let strict = strict && order != Order::Lifo;
+            Subscription {
+                ordered: if strict { Ordered::Strict } else { Ordered::Relaxed },
+                order,
+                on_dead_letter: if strict && hold { OnDeadLetter::Hold } else { OnDeadLetter::Continue },
+                concurrency,
+                batch,
+                retry_after: retry.0,
+                max_attempts: retry.1,
+                timeout,
+                echoes,
+                after,
+            }
+        })
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let way = prop_oneof![
+        4 => Just(Way::Now),
+        2 => Just(Way::Yield),
+        2 => prop_oneof![Just(1_u64), Just(3), Just(8)].prop_map(Way::Sleep),
+        1 => Just(Way::Block),
+    ];
+    let end = prop_oneof![
+        2 => Just(End::Ack),
+        2 => Just(End::Emit),
+        4 => Just(End::Fail),
+        1 => Just(End::Reject),
+        1 => prop_oneof![Just(0_u64), Just(2)].prop_map(End::Defer),
+        1 => Just(End::Panic),
+    ];
+    (way, end).prop_map(|(way, end)| Act { way, end })
+}
+
+fn new() -> impl Strategy<Value = New> {
+    (
+        option::weighted(0.8, 0_u8..3),
+        option::weighted(0.15, 1_u64..12),
+        option::weighted(0.1, 1_u64..12),
+        option::weighted(0.3, 0_u8..=9),
+        vec(vec(act(), 0..4), SUBSCRIPTIONS),
+    )
+        .prop_map(|(key, delay, time_to_live, priority, acts)| New { key, delay, time_to_live, priority, acts })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let which = 0..SUBSCRIPTIONS;
+    let resolve = prop_oneof![3 => Just(Resolve::Redrive), 1 => Just(Resolve::Edit), 1 => Just(Resolve::Discard)];
+    prop_oneof![
+        12 => vec(new(), 1..5).prop_map(Operation::Publish),
+        8 => prop_oneof![Just(0_u64), 1_u64..4, 5_u64..15].prop_map(Operation::Advance),
+        1 => which.clone().prop_map(Operation::Pause),
+        2 => which.clone().prop_map(Operation::Resume),
+        1 => which.clone().prop_map(Operation::Unsubscribe),
+        2 => which.clone().prop_map(Operation::Subscribe),
+        1 => (which.clone(), 1_usize..=4).prop_map(|(which, concurrency)| Operation::Concurrency(which, concurrency)),
+        1 => Just(Operation::Idle),
+        2 => Just(Operation::Restart),
+        2 => (0_u64..40).prop_map(Operation::PowerOffAt),
+        1 => Just(Operation::Crash),
+        4 => (which, 0_usize..4, resolve).prop_map(|(which, letter, resolve)| Operation::Resolve(which, letter, resolve)),
+    ]
+}
+
+pub(super) fn program() -> impl Strategy<Value = Program> {
+    let subscriptions = vec(subscription(), 1..=SUBSCRIPTIONS).prop_map(|mut subscriptions| {
+        for index in 0..subscriptions.len() {
+            let stands_alone =
+                |subscription: &Subscription| subscription.order != Order::Fifo || subscription.batch.is_some();
+            let apart = index == 0 || stands_alone(&subscriptions[index]) || stands_alone(&subscriptions[index - 1]);
+            subscriptions[index].after &= !apart;
+        }
+        subscriptions
+    });
+    (any::<u64>(), any::<bool>(), subscriptions, vec(operation(), 1..30))
+        .prop_map(|(seed, forever, subscriptions, operations)| Program { seed, forever, subscriptions, operations })
+}
+
+impl Program {
+    /// The subscriptions that are served as one with this one.
+    pub(super) fn joined(&self, which: usize) -> std::ops::Range<usize> {
+        let begin = (0..=which).rev().find(|index| !self.subscriptions[*index].after).unwrap_or(0);
+        let more = self.subscriptions[begin + 1..].iter().take_while(|subscription| subscription.after).count();
+        begin..begin + 1 + more
+    }
+
+    /// Strict order of one is strict order of all those that are served as one.
+    pub(super) fn is_strict(&self, which: usize) -> bool {
+        self.subscriptions[self.joined(which)].iter().any(|known| known.ordered == Ordered::Strict)
+    }
+}
