@@ -78,7 +78,8 @@ pub enum AlertKind {
     RetryStorm,
     /// The oldest event of a subscription waits for too long. In seconds.
     Stuck,
-    /// A circuit breaker is open, and the handler behind it is not called. In whatever its owner counts.
+    /// A circuit breaker is open or tries, and what is behind it is not called. 1, of 1, for those that stand around
+    /// handlers; in whatever their owner counts for [others](Watched).
     BreakerOpen,
     /// Too many events wait for a subscription. In events.
     Lag,
