@@ -1,11 +1,13 @@
 //! Changing handlers while events flow. Nothing is lost by it: what runs is finished first, what waits keeps its place.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{Bus, DeadLetters, Handler, Serving};
 use crate::{
     config::{Config, HandlerConfig},
-    error::{Error, Result},
+    error::{Error, Result, StartError},
     handler::IntoRegistration,
     transport::{Control, ControlError, Start, SubscriptionInfo},
 };
@@ -21,7 +23,7 @@ impl Bus {
         async move {
             let mut handler = Handler::new(handler);
             handler.recall(&serving);
-            Ok(serving.change(|handlers, _| handlers.push(handler)).await?)
+            to_its_end(async move { Ok(serving.change(|handlers, _| handlers.push(handler)).await?) }).await
         }
     }
 
@@ -32,7 +34,9 @@ impl Bus {
     /// There is no such handler, or another one comes `after` it.
     pub async fn unsubscribe(&self, handler: &str) -> Result<()> {
         self.has(handler).await?;
-        Ok(self.0.serving.change(|handlers, _| handlers.retain(|known| known.code.id != handler)).await?)
+        let (serving, id) = (Arc::clone(&self.0.serving), handler.to_owned());
+        to_its_end(async move { Ok(serving.change(|handlers, _| handlers.retain(|known| known.code.id != id)).await?) })
+            .await
     }
 
     /// Delivers nothing to a handler, and to those joined with it by `after`, until it is resumed. Completes when what
@@ -77,7 +81,8 @@ impl Bus {
     /// # Errors
     /// It cannot be served; then nothing has changed.
     pub async fn reload(&self, config: Config) -> Result<()> {
-        Ok(self.0.serving.change(|_, known| *known = config).await?)
+        let serving = Arc::clone(&self.0.serving);
+        to_its_end(async move { Ok(serving.change(|_, known| *known = config).await?) }).await
     }
 
     /// Delivers events to a handler anew, from another place on. Its retries and dead letters are forgotten, its keyed
@@ -86,8 +91,13 @@ impl Bus {
     /// # Errors
     /// There is no such subscription, or it could not be recorded.
     pub async fn reset(&self, handler: &str, start: Start) -> Result<()> {
-        let reset = async { self.transport().control(handler, Control::Reset(start)).await.map_err(Error::from) };
-        self.0.serving.without(handler, reset).await
+        let (serving, id) = (Arc::clone(&self.0.serving), handler.to_owned());
+        to_its_end(async move {
+            let transport = Arc::clone(&serving.provided.transport);
+            let reset = async { transport.control(&id, Control::Reset(start)).await.map_err(Error::from) };
+            serving.without(&id, reset).await
+        })
+        .await
     }
 
     /// Forgets a subscription that no handler of this app serves: its position, dead letters and keyed states.
@@ -126,16 +136,24 @@ impl Bus {
     /// Serves a handler with these options first, so that only what can be served is remembered.
     async fn set(&self, handler: &str, overrides: HandlerConfig) -> Result<()> {
         let remembered = serde_json::to_vec(&overrides).map(Bytes::from).unwrap_or_default();
-        self.0
-            .serving
-            .change(|handlers, _| {
-                for known in handlers.iter_mut().filter(|known| known.code.id == handler) {
+        let (serving, id) = (Arc::clone(&self.0.serving), handler.to_owned());
+        to_its_end(async move {
+            let set = |handlers: &mut Vec<Handler>, _: &mut Config| {
+                for known in handlers.iter_mut().filter(|known| known.code.id == id) {
                     known.overrides.clone_from(&overrides);
                 }
-            })
-            .await?;
-        Ok(self.transport().control(handler, Control::Remember(remembered)).await?)
+            };
+            serving.change(set).await?;
+            Ok(serving.provided.transport.control(&id, Control::Remember(remembered)).await?)
+        })
+        .await
     }
+}
+
+/// Goes on also if the caller gives up waiting: a change that stopped half way would leave handlers unserved.
+async fn to_its_end(change: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    // Only a runtime that shuts down does not run it.
+    tokio::spawn(change).await.unwrap_or_else(|_| Err(StartError::Closed.into()))
 }
 
 impl Handler {
