@@ -16,7 +16,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> oncue::Result<()> {
-//! # let pages = Arc::new(Mutex::new(Vec::new()));
+//! # let pages = Arc::new(Mutex::new(Vec::<Alert>::new()));
 //! # let refuse = (|_: &Envelope| Err::<(), _>("no such account")).named("charge").types(["order.created"]).inline();
 //! # let charge = refuse.retry(policy::never());
 //! let app = App::open("memory:").await?.on(charge).on(page).alerts(Alerts::default());
@@ -78,7 +78,8 @@ pub enum AlertKind {
     RetryStorm,
     /// The oldest event of a subscription waits for too long. In seconds.
     Stuck,
-    /// A circuit breaker is open, and the handler behind it is not called. In whatever its owner counts.
+    /// A circuit breaker is open or tries, and what is behind it is not called. 1, of 1, for those that stand around
+    /// handlers; in whatever their owner counts for [others](Watched).
     BreakerOpen,
     /// Too many events wait for a subscription. In events.
     Lag,

@@ -97,8 +97,8 @@ pub struct Condition {
     pub text: String,
 }
 
-/// Something with conditions of its own, such as a set of circuit breakers: asked for those that hold now whenever the
-/// app looks. It must answer at once.
+/// Something with conditions of its own, such as a breaker that is no layer of a handler: asked for those that hold now
+/// whenever the app looks. It must answer at once.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};

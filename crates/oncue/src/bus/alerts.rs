@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Bus, Serving};
 use crate::{
-    alert::{Alert, AlertStatus, Alerts, Notice, Observation, Served, State, evaluate},
+    alert::{Alert, AlertKind, AlertStatus, Alerts, Condition, Notice, Observation, Served, State, evaluate},
     clock::{Clock, Sleep, Timestamp},
     dispatch::DispatchError,
+    handler::{BreakerHandle, BreakerState},
     transport::{BoxFuture, Inspect, Publish, SubscriptionInfo, Transport},
 };
 
@@ -179,12 +180,13 @@ impl Watch {
             let served = served(&info);
             (info, served)
         });
+        let watched = self.settings.watched.iter().flat_map(|watched| watched.look());
         Some(Observation {
             subscriptions: subscriptions.collect(),
             storage: inspect.storage(),
             url: self.transport.url(),
             stopped: self.failed.borrow().as_ref().map(|error| (error.handler().to_owned(), error.to_string())),
-            watched: self.settings.watched.iter().flat_map(|watched| watched.look()).collect(),
+            watched: shown.breakers().iter().filter_map(open).chain(watched).collect(),
         })
     }
 
@@ -221,6 +223,16 @@ fn log(alert: &Alert) {
     } else {
         tracing::warn!(%kind, %status, subject, value, threshold, "{text}");
     }
+}
+
+/// What is to be said of a circuit breaker: it holds calls back until it is closed again.
+pub(super) fn open(breaker: &BreakerHandle) -> Option<Condition> {
+    if breaker.state() == BreakerState::Closed {
+        return None;
+    }
+    let subject = breaker.name().to_owned();
+    let text = format!("circuit breaker `{subject}` holds calls back: too many of them failed");
+    Some(Condition { kind: AlertKind::BreakerOpen, subject, value: 1, threshold: 1, text })
 }
 
 /// The alerts that a topic holds, oldest first, with the time when each was told.

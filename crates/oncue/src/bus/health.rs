@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Bus;
+use super::{Bus, alerts::open};
 use crate::{alert::AlertKind, handler::Registration, source::Activity, transport::SubscriptionInfo};
 
 /// How an app is; made by [`Bus::health`]. As JSON: `{"status": "degraded", "reasons": [{"cause": "paused", …}]}`.
@@ -64,8 +64,8 @@ pub enum HealthCause {
     Paused,
     /// A source gave up: nothing more comes from it.
     Source,
-    /// What an alert would say. Handlers that stopped, detached subscriptions and those that read nothing new are
-    /// known without alerts too; the rest only [where they are on](crate::App::alerts).
+    /// What an alert would say. Handlers that stopped, open circuit breakers, detached subscriptions and those that read
+    /// nothing new are known without alerts too; the rest only [where they are on](crate::App::alerts).
     #[serde(untagged)]
     Alert(AlertKind),
 }
@@ -116,6 +116,9 @@ impl Bus {
             }
         }
         let shown = self.0.serving.shown();
+        for condition in shown.breakers().iter().filter_map(open) {
+            add(HealthCause::Alert(condition.kind), &condition.subject, condition.text);
+        }
         let subscriptions = if storage.closed { Vec::new() } else { self.inspect().subscriptions() };
         for info in &subscriptions {
             let handler = shown.handlers.iter().find(|handler| handler.id == info.id);

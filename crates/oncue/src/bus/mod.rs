@@ -187,14 +187,7 @@ impl Bus {
     /// The circuit breakers around the handlers: each once, also one that stands around several.
     #[must_use]
     pub fn breakers(&self) -> Vec<BreakerHandle> {
-        let shown = self.0.serving.shown();
-        let mut breakers: Vec<BreakerHandle> = Vec::new();
-        for breaker in shown.handlers.iter().flat_map(|handler| &handler.layers).flat_map(|layer| layer.breakers()) {
-            if !breakers.iter().any(|known| known.is_same(&breaker)) {
-                breakers.push(breaker);
-            }
-        }
-        breakers
+        self.0.serving.shown().breakers()
     }
 
     /// What the sources do, in the order of registration.

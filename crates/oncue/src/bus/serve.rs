@@ -25,7 +25,7 @@ use crate::{
     error::StartError,
     event::{Envelope, takes},
     graph::Graph,
-    handler::{Registration, Retry, StateMap},
+    handler::{BreakerHandle, Registration, Retry, StateMap},
     policy::Policy,
     transport::{SubscriptionInfo, Transport},
 };
@@ -60,6 +60,19 @@ pub(crate) struct Serving {
 pub(crate) struct Shown {
     pub(crate) graph: Graph,
     pub(crate) handlers: Vec<Registration>,
+}
+
+impl Shown {
+    /// The circuit breakers around the handlers, each once.
+    pub(crate) fn breakers(&self) -> Vec<BreakerHandle> {
+        let mut breakers: Vec<BreakerHandle> = Vec::new();
+        for breaker in self.handlers.iter().flat_map(|handler| &handler.layers).flat_map(|layer| layer.breakers()) {
+            if !breakers.iter().any(|known| known.is_same(&breaker)) {
+                breakers.push(breaker);
+            }
+        }
+        breakers
+    }
 }
 
 /// What is wanted, and what runs.
