@@ -172,6 +172,7 @@ pub struct Alert {
     pub since: Timestamp,
 }
 
+#[diagnostic::do_not_recommend]
 impl Event for Alert {
     const TYPES: &'static [&'static str] = &{
         let mut types = [""; AlertKind::ALL.len()];

@@ -62,7 +62,8 @@ fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
 /// What both tell of the subscriptions; whether they are attached and how many keys wait, only the process itself knows.
 fn told(log: &dyn Inspect) -> Vec<String> {
     let known_to_both = |mut known: SubscriptionInfo| {
-        (known.attached, known.parked_keys) = (false, 0);
+        // What only the process that serves it knows.
+        (known.attached, known.parked_keys, known.in_flight, known.oldest) = (false, 0, 0, None);
         serde_json::to_string(&known).unwrap()
     };
     log.subscriptions().into_iter().map(known_to_both).collect()
