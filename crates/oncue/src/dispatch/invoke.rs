@@ -16,7 +16,7 @@ use futures_util::{
 use tracing::Instrument as _;
 
 use super::{
-    layered::{self, Running, unless_stopped},
+    layered::{self, Began, Running, unless_stopped},
     member::Member,
     run::RunId,
 };
@@ -105,7 +105,7 @@ impl Prepared<'_> {
                 if callee.layers.is_empty() {
                     ending.follow(callee.begin(&invocation), invocation)
                 } else {
-                    ending.follow_layered(callee.begin_layered(&invocation), invocation)
+                    ending.follow_layered(callee, invocation)
                 }
             }
             Err(error) => {
@@ -144,22 +144,23 @@ pub(crate) fn start_batch<'run>(
             (run, Invocation::new(binding, envelope, delivered.position, attempt, None))
         })
         .unzip();
+    let (callee, began) = (Callee::of(member), Began::default());
+    let first = batch.first().filter(|_| !callee.layers.is_empty()).cloned();
+    let mut call = callee.begin_batch(&batch, Arc::clone(&began));
+    let when = Arc::clone(&began);
     let end = move |outcomes: Vec<Outcome>, batch: Vec<Invocation>| {
-        let read = batch.first().and_then(Invocation::began).unwrap_or(read);
+        let read = when.get().copied().unwrap_or(read);
         let ended = runs.into_iter().zip(batch).zip(outcomes).map(|((run, invocation), outcome)| {
             let effects = effects_of(&outcome, &invocation);
             Finished { run, read, outcome, effects, over: None }
         });
         Ended { member: index, finished: Events::Batch(ended.collect()) }
     };
-    let callee = Callee::of(member);
-    let first = batch.first().filter(|_| !callee.layers.is_empty()).cloned();
-    let mut call = callee.begin_batch(&batch);
     match (poll_once(&mut call), first) {
         (Poll::Ready(outcomes), _) => Started::Ended(end(outcomes, batch)),
         (Poll::Pending, None) => Started::Pending(async move { end(call.await, batch) }.boxed()),
         (Poll::Pending, Some(first)) => {
-            let call = unless_stopped(call, first);
+            let call = unless_stopped(call, first, began);
             let given_up = Ended { member: index, finished: Events::GivenUp };
             Started::Pending(call.map(|outcomes| outcomes.map_or(given_up, |outcomes| end(outcomes, batch))).boxed())
         }
@@ -179,25 +180,24 @@ impl Callee {
     }
 
     /// Calls the outermost layer, and at last the handler.
-    fn begin_layered(self, invocation: &Invocation) -> BoxFuture<'static, Outcome> {
+    fn begin_layered(self, invocation: Invocation, began: Began) -> BoxFuture<'static, Outcome> {
         let Self { handler, layers, timeout } = self;
         let innermost = move |invocation: &Invocation, running| match guarded(&*handler, timeout, invocation, running) {
             Progress::Done(outcome) => std::future::ready(outcome).boxed(),
             Progress::Pending(call) => call,
         };
-        layered::call(layers, invocation, innermost)
+        layered::call(layers, invocation, began, innermost)
     }
 
     /// Calls the handler with a batch. A layer sees its first event, and the first of its outcomes that is no ack.
-    fn begin_batch(self, batch: &[Invocation]) -> BoxFuture<'static, Vec<Outcome>> {
+    fn begin_batch(self, batch: &[Invocation], began: Began) -> BoxFuture<'static, Vec<Outcome>> {
         let count = batch.len();
         let Some(first) = batch.first().cloned() else { return std::future::ready(Vec::new()).boxed() };
         let Self { handler, layers, timeout } = self;
         let outcomes: Arc<parking_lot::Mutex<Option<Vec<Outcome>>>> = Arc::default();
         let (told, batch) = (Arc::clone(&outcomes), batch.to_vec());
-        let outer = first.clone();
         let next = Next::new(layers, move |first| {
-            outer.begin();
+            began.get_or_init(|| first.binding().clock.now());
             let span = span_of(&first, count);
             let Some(call) = handler.call_batch(batch) else {
                 let error = "it handles one event at a time: remove `batch`".to_owned();
@@ -299,15 +299,17 @@ impl Ending {
         }
     }
 
-    fn follow_layered(self, mut call: BoxFuture<'static, Outcome>, invocation: Invocation) -> Started {
+    fn follow_layered(self, callee: Callee, invocation: Invocation) -> Started {
+        let began = Began::default();
+        let mut call = callee.begin_layered(invocation.clone(), Arc::clone(&began));
         // Its time in the layers is no part of the attempt.
-        let began = move |invocation: &Invocation| Self { read: invocation.began().unwrap_or(self.read), ..self };
+        let since = move |began: &Began| Self { read: began.get().copied().unwrap_or(self.read), ..self };
         match poll_once(&mut call) {
-            Poll::Ready(outcome) => Started::Ended(began(&invocation).ended(outcome, invocation)),
+            Poll::Ready(outcome) => Started::Ended(since(&began).ended(outcome, invocation)),
             Poll::Pending => {
-                let call = unless_stopped(call, invocation.clone());
+                let call = unless_stopped(call, invocation.clone(), Arc::clone(&began));
                 let given_up = Ended { member: self.member, finished: Events::GivenUp };
-                let end = move |outcome| began(&invocation).ended(outcome, invocation);
+                let end = move |outcome| since(&began).ended(outcome, invocation);
                 Started::Pending(call.map(move |outcome| outcome.map_or(given_up, end)).boxed())
             }
         }

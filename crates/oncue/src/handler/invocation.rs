@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use super::Classify;
 pub use crate::transport::StateChange;
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     event::Envelope,
     transport::{Action, Position},
 };
@@ -139,15 +139,9 @@ struct Call {
     effects: Mutex<Effects>,
     /// When the attempt has taken too long, in microseconds of monotonic time; the largest number: never.
     deadline: AtomicU64,
-    /// When the call came through its layers, in microseconds of wall-clock time; [`NOT_YET`] before that. Kept only for
-    /// calls that have layers.
-    began: AtomicI64,
     /// Its handler is a plain function, and was handed to the blocking pool.
     blocking: AtomicBool,
 }
-
-/// No wall-clock time.
-const NOT_YET: i64 = i64::MIN;
 
 impl Invocation {
     /// A call without effects yet. `keyed` is the state of the event's key, for handlers that take `Keyed`.
@@ -181,7 +175,6 @@ impl Invocation {
             touched: AtomicBool::new(false),
             effects: Mutex::default(),
             deadline: AtomicU64::new(u64::MAX),
-            began: AtomicI64::new(NOT_YET),
             blocking: AtomicBool::new(false),
         };
         if let Some(mut over) = over
@@ -275,17 +268,6 @@ impl Invocation {
         let deadline = self.0.deadline.load(Ordering::Acquire);
         let left = Duration::from_micros(deadline).saturating_sub(self.0.binding.clock.monotonic());
         (deadline != u64::MAX).then_some(left)
-    }
-
-    /// The call came through its layers: the handler is called now.
-    pub(crate) fn begin(&self) {
-        self.0.began.store(self.0.binding.clock.now().as_micros(), Ordering::Release);
-    }
-
-    /// When the handler was called; nothing while the call waits in its layers, and if it has none.
-    pub(crate) fn began(&self) -> Option<Timestamp> {
-        let began = self.0.began.load(Ordering::Acquire);
-        (began != NOT_YET).then(|| Timestamp::from_micros(began))
     }
 
     /// The handler is a plain function and goes to the blocking pool.
