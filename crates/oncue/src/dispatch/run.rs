@@ -31,6 +31,8 @@ pub(crate) struct Run {
     done: Members,
     /// Members that gave up on the event, or skip it because one before them did.
     dead: Members,
+    /// Those of them that skip it: they have no dead letter, which could hold anything.
+    skipped: Members,
     /// A member will handle it later, or a dead letter holds its key: with strict order the key waits.
     pub(crate) waits: bool,
     /// Nothing is left to start.
@@ -69,6 +71,7 @@ impl Run {
             running: Members::NONE,
             done: delivered.done,
             dead: delivered.dead,
+            skipped: Members::NONE,
             waits,
             ended: false,
             given_back: false,
@@ -92,12 +95,13 @@ impl Run {
             }
             if self.dead.intersects(after) {
                 self.left.remove(member);
-                let holds =
-                    |before: usize| self.dead.contains(before) && members[before].on_dead_letter == OnDeadLetter::Hold;
+                let gave_up = |before: usize| self.dead.contains(before) && !self.skipped.contains(before);
+                let holds = |before: usize| gave_up(before) && members[before].on_dead_letter == OnDeadLetter::Hold;
                 return Step::Settle(if after.iter().any(holds) {
                     self.unhandled(member, Action::Release)
                 } else {
                     self.dead.insert(member);
+                    self.skipped.insert(member);
                     self.unhandled(member, Action::Skip)
                 });
             }
