@@ -48,7 +48,7 @@ impl Parts {
 
     /// In the memory of the call before, as the dispatcher does.
     fn invocation_in(&self, over: Option<Invocation>) -> Invocation {
-        Invocation::again(over, Arc::clone(&self.binding), self.event.clone(), Position::new(0, 7, 0), 1, None)
+        Invocation::again(over, &self.binding, self.event.clone(), Position::new(0, 7, 0), 1, None)
     }
 
     fn invocation(&self) -> Invocation {

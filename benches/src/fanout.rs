@@ -63,8 +63,7 @@ fn called(plan: &Plan) -> Result<Row> {
         let ours = nanos_per_call(seconds, || {
             let (handler, binding) = &handlers[nth % HANDLERS];
             nth += 1;
-            let invocation =
-                Invocation::again(over.take(), Arc::clone(binding), event.clone(), Position::new(0, 7, 0), 1, None);
+            let invocation = Invocation::again(over.take(), binding, event.clone(), Position::new(0, 7, 0), 1, None);
             if let Err(error) = finish(handler.call(black_box(&invocation))) {
                 failed = Some(error);
             }

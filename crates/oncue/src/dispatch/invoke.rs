@@ -17,12 +17,12 @@ use tracing::Instrument as _;
 
 use super::{
     layered::{self, Began, Running, unless_stopped},
-    member::Member,
+    member::{Callee, Member},
     run::RunId,
 };
 use crate::{
     clock::Timestamp,
-    handler::{Call, Effects, ErasedHandler, Invocation, Layers, Next, Outcome},
+    handler::{Call, Effects, Invocation, Next, Outcome},
     policy::ErrorClass,
     transport::{ConsumeError, Delivered},
 };
@@ -33,7 +33,8 @@ pub(crate) struct Finished {
     /// When the handler was given the event: when the call had come through its layers.
     pub(crate) read: Timestamp,
     pub(crate) outcome: Outcome,
-    pub(crate) effects: Effects,
+    /// Nothing, if the handler left none.
+    pub(crate) effects: Option<Box<Effects>>,
     /// The call, whose memory the next one may take.
     pub(crate) over: Option<Invocation>,
 }
@@ -60,19 +61,6 @@ pub(crate) enum Started {
     Pending(BoxFuture<'static, Ended>),
 }
 
-/// What all calls of a member have in common.
-struct Callee {
-    handler: Arc<dyn ErasedHandler>,
-    layers: Layers,
-    timeout: Option<Duration>,
-}
-
-impl Callee {
-    fn of(member: &Member) -> Self {
-        Self { handler: Arc::clone(&member.handler), layers: Arc::clone(&member.layers), timeout: member.timeout }
-    }
-}
-
 /// A call of one event, as far as it has come.
 enum Progress {
     Done(Outcome),
@@ -95,38 +83,50 @@ pub(crate) struct Prepared<'run> {
 impl Prepared<'_> {
     /// Goes as far as it can without waiting. `state` reads the keyed state, where the handler takes it.
     pub(crate) fn start(&self, over: Option<Invocation>, state: Option<StateRead>) -> Started {
-        let ending = Ending { run: self.run, member: self.index, read: self.read };
-        let (callee, binding) = (Callee::of(self.member), Arc::clone(&self.member.binding));
-        let (envelope, position) = (self.delivered.envelope.clone(), self.delivered.position);
-        let attempt = self.delivered.attempts_of(self.index) + 1;
-        let begin = move |keyed: Result<Option<Bytes>, ConsumeError>| match keyed {
-            Ok(keyed) => {
-                let invocation = Invocation::again(over, binding, envelope, position, attempt, keyed);
-                if callee.layers.is_empty() {
-                    ending.follow(callee.begin(&invocation), invocation)
-                } else {
-                    ending.follow_layered(callee, invocation)
-                }
-            }
-            Err(error) => {
-                let error = format!("its keyed state cannot be read: {error}");
-                let outcome = Outcome::Fail { class: ErrorClass::Transient, error };
-                Started::Ended(ending.with(outcome, Effects::default(), None))
-            }
-        };
-        let Some(mut state) = state else { return begin(Ok(None)) };
-        match poll_once(&mut state) {
-            Poll::Ready(loaded) => begin(loaded),
-            Poll::Pending => Started::Pending(
-                async move {
-                    match begin(state.await) {
-                        Started::Ended(ended) => ended,
-                        Started::Pending(task) => task.await,
-                    }
-                }
-                .boxed(),
-            ),
+        match state {
+            None => self.call(over, None),
+            Some(state) => self.call_with(over, state),
         }
+    }
+
+    fn call(&self, over: Option<Invocation>, keyed: Option<Bytes>) -> Started {
+        let Delivered { envelope, position, .. } = self.delivered;
+        let attempt = self.delivered.attempts_of(self.index) + 1;
+        let invocation =
+            Invocation::again(over, &self.member.callee.binding, envelope.clone(), *position, attempt, keyed);
+        self.ending().follow(&self.member.callee, invocation)
+    }
+
+    fn call_with(&self, over: Option<Invocation>, mut state: StateRead) -> Started {
+        let (ending, attempt) = (self.ending(), self.delivered.attempts_of(self.index) + 1);
+        if let Poll::Ready(loaded) = poll_once(&mut state) {
+            return match loaded {
+                Ok(keyed) => self.call(over, keyed),
+                Err(error) => Started::Ended(ending.unreadable(&error)),
+            };
+        }
+        let callee = Arc::clone(&self.member.callee);
+        let Delivered { envelope, position, .. } = self.delivered.clone();
+        Started::Pending(
+            async move {
+                let started = match state.await {
+                    Ok(keyed) => {
+                        let binding = Arc::clone(&callee.binding);
+                        ending.follow(&callee, Invocation::new(binding, envelope, position, attempt, keyed))
+                    }
+                    Err(error) => return ending.unreadable(&error),
+                };
+                match started {
+                    Started::Ended(ended) => ended,
+                    Started::Pending(task) => task.await,
+                }
+            }
+            .boxed(),
+        )
+    }
+
+    fn ending(&self) -> Ending {
+        Ending { run: self.run, member: self.index, read: self.read }
     }
 }
 
@@ -139,14 +139,14 @@ pub(crate) fn start_batch<'run>(
 ) -> Started {
     let (runs, batch): (Vec<RunId>, Vec<Invocation>) = runs
         .map(|(run, delivered)| {
-            let (binding, envelope) = (Arc::clone(&member.binding), delivered.envelope.clone());
+            let (binding, envelope) = (Arc::clone(&member.callee.binding), delivered.envelope.clone());
             let attempt = delivered.attempts_of(index) + 1;
             (run, Invocation::new(binding, envelope, delivered.position, attempt, None))
         })
         .unzip();
-    let (callee, began) = (Callee::of(member), Began::default());
+    let (callee, began) = (&member.callee, Began::default());
     let first = batch.first().filter(|_| !callee.layers.is_empty()).cloned();
-    let mut call = callee.begin_batch(&batch, Arc::clone(&began));
+    let mut call = begin_batch(callee, &batch, Arc::clone(&began));
     let when = Arc::clone(&began);
     let end = move |outcomes: Vec<Outcome>, batch: Vec<Invocation>| {
         let read = when.get().copied().unwrap_or(read);
@@ -167,78 +167,63 @@ pub(crate) fn start_batch<'run>(
     }
 }
 
-impl Callee {
-    /// Calls the handler, which has no layers.
-    fn begin(self, invocation: &Invocation) -> Progress {
-        match guarded(&*self.handler, self.timeout, invocation, None) {
-            Progress::Pending(mut call) => match poll_once(&mut call) {
-                Poll::Ready(outcome) => Progress::Done(outcome),
-                Poll::Pending => Progress::Pending(call),
-            },
-            done @ Progress::Done(_) => done,
-        }
-    }
+/// Calls the outermost layer, and at last the handler.
+fn begin_layered(callee: &Arc<Callee>, invocation: Invocation, began: Began) -> BoxFuture<'static, Outcome> {
+    let (layers, callee) = (Arc::clone(&callee.layers), Arc::clone(callee));
+    let innermost = move |invocation: &Invocation, running| match guarded(&callee, invocation, running) {
+        Progress::Done(outcome) => std::future::ready(outcome).boxed(),
+        Progress::Pending(call) => call,
+    };
+    layered::call(layers, invocation, began, innermost)
+}
 
-    /// Calls the outermost layer, and at last the handler.
-    fn begin_layered(self, invocation: Invocation, began: Began) -> BoxFuture<'static, Outcome> {
-        let Self { handler, layers, timeout } = self;
-        let innermost = move |invocation: &Invocation, running| match guarded(&*handler, timeout, invocation, running) {
-            Progress::Done(outcome) => std::future::ready(outcome).boxed(),
-            Progress::Pending(call) => call,
+/// Calls the handler with a batch. A layer sees its first event, and the first of its outcomes that is no ack.
+fn begin_batch(callee: &Arc<Callee>, batch: &[Invocation], began: Began) -> BoxFuture<'static, Vec<Outcome>> {
+    let count = batch.len();
+    let Some(first) = batch.first().cloned() else { return std::future::ready(Vec::new()).boxed() };
+    let (layers, callee) = (Arc::clone(&callee.layers), Arc::clone(callee));
+    let outcomes: Arc<parking_lot::Mutex<Option<Vec<Outcome>>>> = Arc::default();
+    let (told, batch) = (Arc::clone(&outcomes), batch.to_vec());
+    let next = Next::new(layers, move |first| {
+        began.get_or_init(|| first.binding().clock.now());
+        let span = span_of(&first, count);
+        first.begin_timeout();
+        let Some(call) = callee.handler.call_batch(batch) else {
+            let error = "it handles one event at a time: remove `batch`".to_owned();
+            return std::future::ready(Outcome::Reject { class: ErrorClass::Permanent, error }).boxed();
         };
-        layered::call(layers, invocation, began, innermost)
-    }
-
-    /// Calls the handler with a batch. A layer sees its first event, and the first of its outcomes that is no ack.
-    fn begin_batch(self, batch: &[Invocation], began: Began) -> BoxFuture<'static, Vec<Outcome>> {
-        let count = batch.len();
-        let Some(first) = batch.first().cloned() else { return std::future::ready(Vec::new()).boxed() };
-        let Self { handler, layers, timeout } = self;
-        let outcomes: Arc<parking_lot::Mutex<Option<Vec<Outcome>>>> = Arc::default();
-        let (told, batch) = (Arc::clone(&outcomes), batch.to_vec());
-        let next = Next::new(layers, move |first| {
-            began.get_or_init(|| first.binding().clock.now());
-            let span = span_of(&first, count);
-            let Some(call) = handler.call_batch(batch) else {
-                let error = "it handles one event at a time: remove `batch`".to_owned();
-                return std::future::ready(Outcome::Reject { class: ErrorClass::Permanent, error }).boxed();
-            };
-            let call = async move {
-                let given = call.await;
-                let worst = given.iter().find(|outcome| **outcome != Outcome::Ack).cloned().unwrap_or(Outcome::Ack);
-                *told.lock() = Some(given);
-                worst
-            };
-            in_time(caught(call.instrument(span)), first, timeout)
-        });
-        caught(async move { next.run(first).await })
-            .map(move |of_all| outcomes.lock().take().unwrap_or_else(|| vec![of_all; count]))
-            .boxed()
-    }
+        let call = async move {
+            let given = call.await;
+            let worst = given.iter().find(|outcome| **outcome != Outcome::Ack).cloned().unwrap_or(Outcome::Ack);
+            *told.lock() = Some(given);
+            worst
+        };
+        in_time(caught(call.instrument(span)), first)
+    });
+    caught(async move { next.run(first).await })
+        .map(move |of_all| outcomes.lock().take().unwrap_or_else(|| vec![of_all; count]))
+        .boxed()
 }
 
 /// Calls the handler itself, in its span, with its timeout; a panic becomes an outcome.
 /// `running` is held by a plain function on the blocking pool until it returns.
-fn guarded(
-    handler: &dyn ErasedHandler,
-    timeout: Option<Duration>,
-    invocation: &Invocation,
-    running: Option<Running>,
-) -> Progress {
+fn guarded(callee: &Callee, invocation: &Invocation, running: Option<Running>) -> Progress {
     let span = span_of(invocation, 1);
+    invocation.begin_timeout();
     let call = {
         let _entered = span.enter();
-        catch_unwind(AssertUnwindSafe(|| handler.call(invocation)))
+        catch_unwind(AssertUnwindSafe(|| callee.handler.call(invocation)))
     };
     match call {
         Err(panic) => Progress::Done(panicked(&*panic)),
         Ok(Call::Done(outcome)) => Progress::Done(outcome),
         Ok(Call::Blocking(blocking)) => {
-            Progress::Pending(on_blocking_pool(blocking, span, invocation.clone(), timeout, running).boxed())
+            Progress::Pending(on_blocking_pool(blocking, span, invocation.clone(), running).boxed())
         }
         Ok(Call::Future(future)) => {
             let guarded = caught(future.instrument(span));
-            Progress::Pending(if timeout.is_some() { in_time(guarded, invocation.clone(), timeout) } else { guarded })
+            let timed = invocation.binding().timeout.is_some();
+            Progress::Pending(if timed { in_time(guarded, invocation.clone()) } else { guarded })
         }
     }
 }
@@ -255,13 +240,8 @@ pub(super) fn caught(call: impl Future<Output = Outcome> + Send + 'static) -> Bo
 }
 
 /// A call that is cancelled when its time is over.
-fn in_time(
-    call: BoxFuture<'static, Outcome>,
-    invocation: Invocation,
-    timeout: Option<Duration>,
-) -> BoxFuture<'static, Outcome> {
-    let Some(timeout) = timeout else { return call };
-    invocation.set_timeout(timeout);
+fn in_time(call: BoxFuture<'static, Outcome>, invocation: Invocation) -> BoxFuture<'static, Outcome> {
+    let Some(timeout) = invocation.binding().timeout else { return call };
     async move {
         let over = async move {
             // The handler may have asked for more time meanwhile.
@@ -286,22 +266,21 @@ struct Ending {
 }
 
 impl Ending {
-    fn follow(self, progress: Progress, invocation: Invocation) -> Started {
-        match progress {
+    fn follow(self, callee: &Arc<Callee>, invocation: Invocation) -> Started {
+        if !callee.layers.is_empty() {
+            return self.follow_layered(callee, invocation);
+        }
+        match guarded(callee, &invocation, None) {
             Progress::Done(outcome) => Started::Ended(self.ended(outcome, invocation)),
-            Progress::Pending(call) => Started::Pending(
-                call.map(move |outcome| {
-                    let effects = effects_of(&outcome, &invocation);
-                    self.with(outcome, effects, None)
-                })
-                .boxed(),
-            ),
+            Progress::Pending(call) => {
+                Started::Pending(call.map(move |outcome| self.ended(outcome, invocation)).boxed())
+            }
         }
     }
 
-    fn follow_layered(self, callee: Callee, invocation: Invocation) -> Started {
+    fn follow_layered(self, callee: &Arc<Callee>, invocation: Invocation) -> Started {
         let began = Began::default();
-        let mut call = callee.begin_layered(invocation.clone(), Arc::clone(&began));
+        let mut call = begin_layered(callee, invocation.clone(), Arc::clone(&began));
         // Its time in the layers is no part of the attempt.
         let since = move |began: &Began| Self { read: began.get().copied().unwrap_or(self.read), ..self };
         match poll_once(&mut call) {
@@ -317,19 +296,26 @@ impl Ending {
 
     fn ended(self, outcome: Outcome, invocation: Invocation) -> Ended {
         let effects = effects_of(&outcome, &invocation);
-        self.with(outcome, effects, Some(invocation))
+        let finished = Finished { run: self.run, read: self.read, outcome, effects, over: Some(invocation) };
+        Ended { member: self.member, finished: Events::One(finished) }
     }
 
-    fn with(self, outcome: Outcome, effects: Effects, over: Option<Invocation>) -> Ended {
-        let finished = Finished { run: self.run, read: self.read, outcome, effects, over };
+    fn unreadable(self, error: &ConsumeError) -> Ended {
+        let error = format!("its keyed state cannot be read: {error}");
+        let outcome = Outcome::Fail { class: ErrorClass::Transient, error };
+        let finished = Finished { run: self.run, read: self.read, outcome, effects: None, over: None };
         Ended { member: self.member, finished: Events::One(finished) }
     }
 }
 
 /// What an acking handler leaves behind; of another, who waits for what follows.
-fn effects_of(outcome: &Outcome, invocation: &Invocation) -> Effects {
+fn effects_of(outcome: &Outcome, invocation: &Invocation) -> Option<Box<Effects>> {
+    if invocation.is_untouched() {
+        return None;
+    }
     let effects = invocation.take_effects();
-    if *outcome == Outcome::Ack { effects } else { Effects { told: effects.told, ..Effects::default() } }
+    let kept = if *outcome == Outcome::Ack { effects } else { Effects { told: effects.told, ..Effects::default() } };
+    Some(Box::new(kept))
 }
 
 /// Runs a plain function where it may block. It cannot be cancelled: its key is held until it returns, and if that was
@@ -338,12 +324,8 @@ fn on_blocking_pool(
     blocking: Box<dyn FnOnce() -> Outcome + Send>,
     span: tracing::Span,
     invocation: Invocation,
-    timeout: Option<Duration>,
     running: Option<Running>,
 ) -> impl Future<Output = Outcome> + Send {
-    if let Some(timeout) = timeout {
-        invocation.set_timeout(timeout);
-    }
     invocation.block();
     let task = tokio::task::spawn_blocking(move || {
         let _running = running;
@@ -353,7 +335,7 @@ fn on_blocking_pool(
     async move {
         // Only a runtime that shuts down does not run it: it is delivered again.
         let outcome = task.await.unwrap_or(Outcome::Defer(Duration::ZERO));
-        match timeout {
+        match invocation.binding().timeout {
             Some(timeout) if invocation.time_left().is_some_and(|left| left.is_zero()) => timed_out(timeout),
             _ => outcome,
         }

@@ -1,6 +1,6 @@
 //! A handler as the dispatcher runs it.
 
-use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -12,18 +12,22 @@ use crate::{
     transport::{Members, OnDeadLetter},
 };
 
+/// What all calls of a member have in common.
+pub(crate) struct Callee {
+    pub(crate) handler: Arc<dyn ErasedHandler>,
+    pub(crate) layers: Layers,
+    pub(crate) binding: Arc<Binding>,
+}
+
 /// A handler with what the dispatcher needs to know of it.
 pub(crate) struct Member {
     pub(crate) id: Arc<str>,
-    pub(crate) handler: Arc<dyn ErasedHandler>,
-    pub(crate) binding: Arc<Binding>,
+    pub(crate) callee: Arc<Callee>,
     /// Tells its calls that it is being stopped.
     pub(crate) draining: watch::Sender<bool>,
-    pub(crate) layers: Layers,
     pub(crate) policy: Arc<dyn Policy>,
     /// Calls at once, at most.
     pub(crate) concurrency: usize,
-    pub(crate) timeout: Option<Duration>,
     /// It takes `Keyed`.
     pub(crate) keyed: bool,
     pub(crate) on_dead_letter: OnDeadLetter,
@@ -51,13 +55,14 @@ impl Member {
         let binding = Arc::new(Binding { draining, ..handler.binding(states, clock) });
         Self {
             id: Arc::clone(&binding.subscription),
-            handler: Arc::clone(&handler.handler),
-            binding,
+            callee: Arc::new(Callee {
+                handler: Arc::clone(&handler.handler),
+                layers: handler.layers.as_slice().into(),
+                binding,
+            }),
             draining: told,
-            layers: handler.layers.as_slice().into(),
             policy,
             concurrency: handler.options.concurrency,
-            timeout: handler.options.timeout,
             keyed: handler.keyed,
             on_dead_letter: handler.options.on_dead_letter,
             batch: handler.options.batch,

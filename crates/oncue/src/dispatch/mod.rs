@@ -117,6 +117,8 @@ pub(crate) struct Dispatcher {
     /// The batch that grows, for a batch handler.
     gather: Option<Gather>,
     outbox: Vec<(RunId, Settlement)>,
+    /// When the clock was read last: calls that follow one another share a reading.
+    now: Timestamp,
     settling: FuturesUnordered<Settling>,
 }
 
@@ -130,6 +132,7 @@ impl Dispatcher {
     ) -> Self {
         // Batches are of handlers that stand alone: registration sees to that.
         let gather = members.first().and_then(|member| member.batch).map(Gather::new);
+        let now = clock.now();
         Self {
             members,
             consumer,
@@ -143,6 +146,7 @@ impl Dispatcher {
             tasks: JoinSet::new(),
             gather,
             outbox: Vec::new(),
+            now,
             settling: FuturesUnordered::new(),
         }
     }
@@ -271,6 +275,9 @@ impl Dispatcher {
 
     /// Does all that can be done at once.
     fn work(&mut self) {
+        if !self.work.is_empty() || self.gather.is_some() {
+            self.now = self.clock.now();
+        }
         loop {
             while let Some(work) = self.work.pop_front() {
                 match work {
@@ -326,7 +333,7 @@ impl Dispatcher {
             (true, Some(key)) => Some(self.consumer.state(member, key)),
             _ => None,
         };
-        let (delivered, read) = (&run.delivered, self.clock.now());
+        let (delivered, read) = (&run.delivered, self.now);
         let started = invoke::Prepared { run: id, index: member, member: called, delivered, read }.start(over, state);
         self.started(started);
     }
@@ -350,7 +357,7 @@ impl Dispatcher {
         if !fresh.is_empty() {
             self.members[0].running += 1;
             let runs = fresh.iter().filter_map(|id| Some((*id, &self.runs.get(*id)?.delivered)));
-            let started = invoke::start_batch(&self.members[0], 0, runs, self.clock.now());
+            let started = invoke::start_batch(&self.members[0], 0, runs, self.now);
             self.started(started);
         }
         true
@@ -376,6 +383,7 @@ impl Dispatcher {
     fn ended(&mut self, ended: Ended) {
         let Ended { member, finished } = ended;
         let now = self.clock.now();
+        self.now = now;
         match finished {
             Events::One(finished) => {
                 self.finished(member, finished, now);

@@ -157,10 +157,10 @@ impl Run {
         &mut self,
         member: &Member,
         index: usize,
-        (outcome, mut effects): (Outcome, Effects),
+        (outcome, mut effects): (Outcome, Option<Box<Effects>>),
         times: (Timestamp, Timestamp),
     ) -> Settlement {
-        let told = effects.told.take();
+        let told = effects.as_mut().and_then(|effects| effects.told.take());
         let settlement = self.conclude(member, index, (outcome, effects), times);
         self.told.extend(told.map(|told| (told, settlement.action)));
         settlement
@@ -180,7 +180,7 @@ impl Run {
         &mut self,
         member: &Member,
         index: usize,
-        (outcome, effects): (Outcome, Effects),
+        (outcome, effects): (Outcome, Option<Box<Effects>>),
         (read, now): (Timestamp, Timestamp),
     ) -> Settlement {
         self.running.remove(index);
@@ -238,7 +238,13 @@ impl Run {
     }
 
     /// Takes over what an acking handler leaves behind, if it keeps the rules.
-    fn accept(&self, member: &Member, effects: Effects, settlement: &mut Settlement) -> Result<(), String> {
+    fn accept(
+        &self,
+        member: &Member,
+        effects: Option<Box<Effects>>,
+        settlement: &mut Settlement,
+    ) -> Result<(), String> {
+        let Some(effects) = effects else { return Ok(()) };
         if let Some(error) = effects.error {
             return Err(error);
         }

@@ -1,5 +1,7 @@
 //! An event as it travels: the `CloudEvents` 1.0 attributes and the data bytes.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use thiserror::Error;
@@ -55,13 +57,14 @@ const HAS_TIME: u8 = 1;
 const ID_SUPPLIED: u8 = 2;
 const FOREIGN: u8 = 4;
 
-/// An event with its attributes: immutable, cheap to clone (two reference counts), and decoded from the log without
-/// copying.
-///
+/// An event with its attributes: immutable, one pointer wide, cheap to clone, and decoded from the log without copying.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Envelope(Arc<Parts>);
+
 /// All text attributes stand in one string, in a fixed order, each found by where it ends. An absent attribute is the
 /// empty one, which `CloudEvents` does not allow as a value.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Envelope {
+struct Parts {
     text: ByteString,
     ends: [u16; SLOTS],
     flags: u8,
@@ -69,6 +72,29 @@ pub struct Envelope {
     time: Timestamp,
     published: Timestamp,
     data: Bytes,
+    /// Of the key; asked for several times on the way of an event.
+    key_hash: Option<u64>,
+}
+
+impl Parts {
+    fn slot(&self, slot: Slot) -> &str {
+        let index = slot as usize;
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        self.text.get(usize::from(start)..usize::from(self.ends[index])).unwrap_or_default()
+    }
+
+    fn optional(&self, slot: Slot) -> Option<&str> {
+        Some(self.slot(slot)).filter(|text| !text.is_empty())
+    }
+
+    fn key(&self) -> Option<&str> {
+        self.optional(Slot::Key).or_else(|| self.optional(Slot::Subject))
+    }
+
+    fn into_envelope(mut self) -> Envelope {
+        self.key_hash = self.key().map(|key| xxh3_64(key.as_bytes()));
+        Envelope(Arc::new(self))
+    }
 }
 
 /// Why an event cannot be built or read.
@@ -115,7 +141,7 @@ pub enum EnvelopeError {
 impl Envelope {
     /// No event at all: where one has to stand in tests of a handler.
     pub(crate) fn blank() -> Self {
-        Self {
+        let parts = Parts {
             text: ByteString::new(),
             ends: [0; SLOTS],
             flags: 0,
@@ -123,7 +149,9 @@ impl Envelope {
             time: Timestamp::default(),
             published: Timestamp::default(),
             data: Bytes::new(),
-        }
+            key_hash: None,
+        };
+        parts.into_envelope()
     }
 
     /// Starts building an event of this type.
@@ -132,20 +160,19 @@ impl Envelope {
     }
 
     fn slot(&self, slot: Slot) -> &str {
-        let index = slot as usize;
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        self.text.get(usize::from(start)..usize::from(self.ends[index])).unwrap_or_default()
+        self.0.slot(slot)
     }
 
     /// The text of a slot as bytes; empty where the attribute is absent.
     pub(crate) fn slot_bytes(&self, slot: Slot) -> &[u8] {
         let index = slot as usize;
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        self.text.as_bytes().get(usize::from(start)..usize::from(self.ends[index])).unwrap_or_default()
+        let Parts { text, ends, .. } = &*self.0;
+        let start = if index == 0 { 0 } else { ends[index - 1] };
+        text.as_bytes().get(usize::from(start)..usize::from(ends[index])).unwrap_or_default()
     }
 
     fn optional(&self, slot: Slot) -> Option<&str> {
-        Some(self.slot(slot)).filter(|text| !text.is_empty())
+        self.0.optional(slot)
     }
 
     /// `CloudEvents` `id`: unique within [`source`](Self::source).
@@ -175,13 +202,13 @@ impl Envelope {
     /// What order is kept for: `partitionkey`, else `subject`, else nothing.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
-        self.optional(Slot::Key).or_else(|| self.subject())
+        self.0.key()
     }
 
     /// The key as a number: what order is kept by in memory. Two keys with one hash wait for each other without need, and
     /// nothing else.
     pub(crate) fn key_hash(&self) -> Option<u64> {
-        self.key().map(|key| xxh3_64(key.as_bytes()))
+        self.0.key_hash
     }
 
     /// The `partitionkey` extension, if it was given.
@@ -217,37 +244,37 @@ impl Envelope {
     /// `CloudEvents` `time`: when the event was **generated** (not when it was published).
     #[must_use]
     pub fn time(&self) -> Option<Timestamp> {
-        (self.flags & HAS_TIME != 0).then_some(self.time)
+        (self.0.flags & HAS_TIME != 0).then_some(self.0.time)
     }
 
     /// When a transport accepted the event (pᵢ of the model); zero before that.
     #[must_use]
     pub fn published(&self) -> Timestamp {
-        self.published
+        self.0.published
     }
 
     /// How many emissions led here: 0 for an event that a source published.
     #[must_use]
     pub fn hops(&self) -> u8 {
-        self.hops
+        self.0.hops
     }
 
     /// Whether the publisher chose the id, so that publishing it twice means the same event.
     #[must_use]
     pub fn id_supplied(&self) -> bool {
-        self.flags & ID_SUPPLIED != 0
+        self.0.flags & ID_SUPPLIED != 0
     }
 
     /// Whether another tool wrote this record without `CloudEvents` attributes: its type is then the topic's name.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
-        self.flags & FOREIGN != 0
+        self.0.flags & FOREIGN != 0
     }
 
     /// The payload, byte for byte as published.
     #[must_use]
     pub fn data(&self) -> &Bytes {
-        &self.data
+        &self.0.data
     }
 
     /// Extension attributes, in the order they were added.
@@ -270,7 +297,7 @@ impl Envelope {
     /// Bytes that the event takes in a log or a buffer.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
-        FIXED_BYTES + self.text.len() + self.data.len()
+        FIXED_BYTES + self.0.text.len() + self.0.data.len()
     }
 
     /// The stored form, in three parts (numbers, text, data) so that nothing has to be joined to be written.
@@ -280,21 +307,21 @@ impl Envelope {
         let mut fixed = [0; FIXED_BYTES];
         let mut out = &mut fixed[..];
         out.put_u8(LAYOUT);
-        out.put_u8(self.flags);
-        out.put_u8(self.hops);
+        out.put_u8(self.0.flags);
+        out.put_u8(self.0.hops);
         out.put_u8(0);
-        out.put_i64_le(self.time.as_micros());
+        out.put_i64_le(self.0.time.as_micros());
         out.put_i64_le(published.as_micros());
-        for end in self.ends {
+        for end in self.0.ends {
             out.put_u16_le(end);
         }
-        (fixed, self.text.as_bytes(), &self.data)
+        (fixed, self.0.text.as_bytes(), &self.0.data)
     }
 
     /// The stored form in one piece.
     #[must_use]
     pub(crate) fn to_stored(&self) -> Bytes {
-        let (fixed, text, data) = self.stored(self.published);
+        let (fixed, text, data) = self.stored(self.0.published);
         let mut out = BytesMut::with_capacity(self.encoded_bytes());
         out.extend_from_slice(&fixed);
         out.extend_from_slice(text);
@@ -321,7 +348,7 @@ impl Envelope {
         }
         let text = ByteString::try_from(stored.slice(FIXED_BYTES..data_at))
             .map_err(|_| EnvelopeError::Stored("attributes are not UTF-8"))?;
-        Ok(Self {
+        let parts = Parts {
             text,
             ends,
             flags: fixed[1],
@@ -329,32 +356,34 @@ impl Envelope {
             time: Timestamp::from_micros(long(4)),
             published: Timestamp::from_micros(long(12)),
             data: stored.slice(data_at..),
-        })
+            key_hash: None,
+        };
+        Ok(parts.into_envelope())
     }
 
     /// The same event in memory of its own. What is read from a log shares a whole frame's memory: a small event that
     /// is kept would keep all of that.
-    pub(crate) fn detached(self) -> Self {
+    pub(crate) fn detached(mut self) -> Self {
         const WORTH_COPYING: usize = 64 * 1024;
-        let bytes = self.text.len() + self.data.len();
+        let parts = Arc::make_mut(&mut self.0);
+        let bytes = parts.text.len() + parts.data.len();
         if bytes > WORTH_COPYING {
             return self;
         }
         let mut own = BytesMut::with_capacity(bytes);
-        own.extend_from_slice(self.text.as_bytes());
-        own.extend_from_slice(&self.data);
+        own.extend_from_slice(parts.text.as_bytes());
+        own.extend_from_slice(&parts.data);
         let mut own = own.freeze();
-        match ByteString::try_from(own.split_to(self.text.len())) {
-            Ok(text) => Self { text, data: own, ..self },
-            // Copied from text, it is text.
-            Err(_) => self,
+        // Copied from text, it is text.
+        if let Ok(text) = ByteString::try_from(own.split_to(parts.text.len())) {
+            (parts.text, parts.data) = (text, own);
         }
+        self
     }
 
     /// The same event as accepted at `published`.
-    #[cfg(test)]
     pub(crate) fn published_at(mut self, published: Timestamp) -> Self {
-        self.published = published;
+        Arc::make_mut(&mut self.0).published = published;
         self
     }
 
@@ -376,7 +405,7 @@ impl Envelope {
         }
         builder.correlation = parent.correlation_id().unwrap_or_else(|| parent.id()).to_owned();
         builder.causation = parent.id().to_owned();
-        builder.hops = parent.hops.saturating_add(1);
+        builder.hops = parent.hops().saturating_add(1);
         if let Some(trace) = parent.extension("traceparent")
             && builder.extensions.iter().all(|(name, _)| name != "traceparent")
         {
@@ -427,8 +456,8 @@ impl std::fmt::Debug for Envelope {
             .field("source", &self.source())
             .field("type", &self.event_type())
             .field("key", &self.key())
-            .field("hops", &self.hops)
-            .field("data_bytes", &self.data.len())
+            .field("hops", &self.0.hops)
+            .field("data_bytes", &self.0.data.len())
             .finish_non_exhaustive()
     }
 }

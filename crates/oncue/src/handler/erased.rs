@@ -2,13 +2,12 @@
 
 use std::{borrow::Borrow, marker::PhantomData};
 
-use futures_util::FutureExt as _;
-
 use super::{
     Call, ErasedHandler, Function, Input, IntoOutcome, Invocation, RefFunction,
     extract::Arguments,
     function::marker::{Async, ByRef, Plain},
     returns::conclude,
+    started::{Futures, start},
 };
 
 /// A function and how it is called; `Form` is one of the markers.
@@ -23,6 +22,19 @@ impl<F, Form> Erased<F, Form> {
     }
 }
 
+/// An async function that takes the event by value.
+pub(super) struct ErasedAsync<F: Function<E, Args>, E, Args> {
+    function: F,
+    futures: Futures<F::Output>,
+    form: PhantomData<fn() -> (E, Args)>,
+}
+
+impl<F: Function<E, Args>, E, Args> ErasedAsync<F, E, Args> {
+    pub(super) fn new(function: F) -> Self {
+        Self { function, futures: Futures::default(), form: PhantomData }
+    }
+}
+
 /// The value of an `Ok`; of an `Err`, the call that did not happen.
 macro_rules! take {
     ($value:expr) => {
@@ -33,7 +45,7 @@ macro_rules! take {
     };
 }
 
-impl<F, E, Args> ErasedHandler for Erased<F, Async<E, Args>>
+impl<F, E, Args> ErasedHandler for ErasedAsync<F, E, Args>
 where
     F: Function<E, Args>,
     F::Output: Future<Output: IntoOutcome> + Send + 'static,
@@ -43,10 +55,8 @@ where
     fn call(&self, invocation: &Invocation) -> Call {
         let event = take!(E::take(invocation));
         let arguments = take!(Args::extract(invocation));
-        let ending = invocation.clone();
-        // `map` and not an async block: that would hold the future twice.
         let future = self.function.invoke(event, arguments);
-        Call::Future(Box::pin(future.map(move |returned| conclude(&ending, Args::KEYED, returned))))
+        self.futures.start(future, invocation, |invocation, returned| conclude(invocation, Args::KEYED, returned))
     }
 }
 
@@ -82,10 +92,10 @@ where
         let arguments = take!(Args::extract(invocation));
         let ending = invocation.clone();
         let function = self.function.clone();
-        Call::Future(Box::pin(async move {
+        start(async move {
             let returned = function.invoke(&event, arguments).await;
             conclude(&ending, Args::KEYED, returned)
-        }))
+        })
     }
 }
 

@@ -3,8 +3,10 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use super::{
-    Annotated, AnnotatedValue, ErasedHandler, Input, IntoOutcome, Location, Meta, Registration, erased::Erased,
-    extract::Arguments, registration::name_of,
+    Annotated, AnnotatedValue, ErasedHandler, Input, IntoOutcome, Location, Meta, Registration,
+    erased::{Erased, ErasedAsync},
+    extract::Arguments,
+    registration::name_of,
 };
 
 /// A form of handler, told from the others by its `Marker`. Functions and closures have it by themselves, objects by
@@ -102,7 +104,7 @@ where
     Args: Arguments,
 {
     fn register(self, location: Location) -> Registration {
-        let erased = Erased::<F, Async<E, Args>>::new(self);
+        let erased = ErasedAsync::new(self);
         registration::<E, Args, <F::Output as Future>::Output>(name_of::<F>(), Arc::new(erased), location)
     }
 }

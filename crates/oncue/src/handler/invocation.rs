@@ -153,20 +153,7 @@ impl Invocation {
         attempt: u32,
         keyed: Option<Bytes>,
     ) -> Self {
-        Self::again(None, binding, envelope, position, attempt, keyed)
-    }
-
-    /// As [`new`](Self::new), in the memory of a call that is over, if nobody else holds that.
-    #[must_use]
-    pub fn again(
-        over: Option<Self>,
-        binding: Arc<Binding>,
-        envelope: Envelope,
-        position: Position,
-        attempt: u32,
-        keyed: Option<Bytes>,
-    ) -> Self {
-        let call = Call {
+        Self(Arc::new(Call {
             binding,
             envelope,
             position,
@@ -176,14 +163,31 @@ impl Invocation {
             effects: Mutex::default(),
             deadline: AtomicU64::new(u64::MAX),
             blocking: AtomicBool::new(false),
-        };
+        }))
+    }
+
+    /// As [`new`](Self::new), in the memory of a call of the same handler that is over, if nobody else holds that.
+    #[must_use]
+    pub fn again(
+        over: Option<Self>,
+        binding: &Arc<Binding>,
+        envelope: Envelope,
+        position: Position,
+        attempt: u32,
+        keyed: Option<Bytes>,
+    ) -> Self {
         if let Some(mut over) = over
-            && let Some(memory) = Arc::get_mut(&mut over.0)
+            && let Some(call) = Arc::get_mut(&mut over.0)
+            && Arc::ptr_eq(&call.binding, binding)
         {
-            *memory = call;
+            (call.envelope, call.position, call.attempt, call.keyed) = (envelope, position, attempt, keyed);
+            if std::mem::take(call.touched.get_mut()) {
+                *call.effects.get_mut() = Effects::default();
+            }
+            (*call.deadline.get_mut(), *call.blocking.get_mut()) = (u64::MAX, false);
             return over;
         }
-        Self(Arc::new(call))
+        Self::new(Arc::clone(binding), envelope, position, attempt, keyed)
     }
 
     /// A first call of a handler that no bus made: for tests.
@@ -237,17 +241,25 @@ impl Invocation {
     /// The effects left so far, taken.
     #[must_use]
     pub fn take_effects(&self) -> Effects {
-        if self.0.touched.load(Ordering::Acquire) {
-            std::mem::take(&mut self.0.effects.lock())
-        } else {
-            Effects::default()
-        }
+        if self.is_untouched() { Effects::default() } else { std::mem::take(&mut self.0.effects.lock()) }
+    }
+
+    /// Whether nobody can have left effects.
+    pub(crate) fn is_untouched(&self) -> bool {
+        !self.0.touched.load(Ordering::Acquire)
     }
 
     /// The same call, with effects of its own.
     pub(crate) fn apart(&self) -> Self {
         let Call { binding, envelope, position, attempt, keyed, .. } = &*self.0;
         Self::new(Arc::clone(binding), envelope.clone(), *position, *attempt, keyed.clone())
+    }
+
+    /// The attempt begins: if the handler has a timeout, it may take so long from now.
+    pub(crate) fn begin_timeout(&self) {
+        if let Some(timeout) = self.0.binding.timeout {
+            self.set_timeout(timeout);
+        }
     }
 
     /// The attempt may take until `timeout` from now.
@@ -280,11 +292,6 @@ impl Invocation {
     #[must_use]
     pub fn is_blocking(&self) -> bool {
         self.0.blocking.load(Ordering::Acquire)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_untouched(&self) -> bool {
-        !self.0.touched.load(Ordering::Acquire)
     }
 }
 

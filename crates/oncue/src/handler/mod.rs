@@ -45,6 +45,7 @@ mod options;
 pub mod private;
 mod registration;
 mod returns;
+mod started;
 
 use std::{pin::Pin, time::Duration};
 
@@ -93,7 +94,7 @@ pub enum Outcome {
 pub enum Call {
     /// It ran to its end.
     Done(Outcome),
-    /// To be polled.
+    /// To be polled, also if it was polled before.
     Future(Pin<Box<dyn Future<Output = Outcome> + Send>>),
     /// Blocks: to be run on the blocking pool.
     Blocking(Box<dyn FnOnce() -> Outcome + Send>),

@@ -6,6 +6,7 @@ use super::{
     Call, ErasedHandler, Handler, Input, IntoOutcome, Invocation, Location, Registration,
     extract::{Context, Extract},
     returns::conclude,
+    started::start,
 };
 
 /// An object that handles events of type `E`, for what has fields of its own:
@@ -70,9 +71,9 @@ impl<H: Handle<E, R>, E: Input, R: IntoOutcome + 'static> ErasedHandler for Eras
         };
         let object = self.object.clone();
         let ending = invocation.clone();
-        Call::Future(Box::pin(async move {
+        start(async move {
             let returned = object.handle(event, context).await;
             conclude(&ending, false, returned)
-        }))
+        })
     }
 }

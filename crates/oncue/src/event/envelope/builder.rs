@@ -5,7 +5,7 @@ use bytestring::ByteString;
 
 use super::{
     DEFAULT_SOURCE, Envelope, EnvelopeError, FOREIGN, HAS_TIME, ID_SUPPLIED, MAX_ATTRIBUTES_BYTES, MAX_DATA_BYTES,
-    SLOTS,
+    Parts, SLOTS,
 };
 use crate::{clock::Timestamp, event::id};
 
@@ -191,7 +191,7 @@ impl EnvelopeBuilder {
         }
         ends[SLOTS - 1] = u16::try_from(text.len()).unwrap_or(u16::MAX);
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        Envelope {
+        let parts = Parts {
             text: ByteString::from(text),
             ends,
             flags: flag(self.time.is_some(), HAS_TIME)
@@ -201,6 +201,8 @@ impl EnvelopeBuilder {
             time: self.time.unwrap_or_default(),
             published: Timestamp::default(),
             data: self.data,
-        }
+            key_hash: None,
+        };
+        parts.into_envelope()
     }
 }

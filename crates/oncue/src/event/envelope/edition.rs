@@ -22,10 +22,10 @@ impl Envelope {
             causation: own(Slot::Causation),
             extensions: self.extensions().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             time: self.time(),
-            hops: self.hops,
+            hops: self.hops(),
             id_supplied: self.id_supplied(),
             foreign: self.is_foreign(),
-            data: self.data,
+            data: self.data().clone(),
         }
     }
 
@@ -40,7 +40,7 @@ impl Envelope {
         let mut builder = self.clone().into_builder();
         builder.extensions.retain(|(name, _)| name != EDITION);
         builder.extensions.push((EDITION.to_owned(), (original.edition() + 1).to_string()));
-        Self { published: original.published, ..builder.assemble() }
+        builder.assemble().published_at(original.published())
     }
 }
 

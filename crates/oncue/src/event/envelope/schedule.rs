@@ -47,7 +47,7 @@ impl Envelope {
 
     fn has_no_extensions(&self) -> bool {
         let extensions = Slot::Extensions as usize;
-        self.ends[extensions] == self.ends[extensions - 1]
+        self.0.ends[extensions] == self.0.ends[extensions - 1]
     }
 
     /// The time that two extensions name, a point in time and a duration from publishing; with both, the one that is
@@ -60,7 +60,7 @@ impl Envelope {
             if name == point {
                 Timestamp::parse_rfc3339(value).ok()
             } else if name == duration {
-                milliseconds(value).map(|duration| self.published.after(duration))
+                milliseconds(value).map(|duration| self.published().after(duration))
             } else {
                 None
             }
