@@ -107,8 +107,7 @@ impl OutOfOrder {
                 action: Action::Ack,
                 attempt: Attempt { number: 1, class: None, read: self.now, ended: self.now },
                 error: None,
-                emits: Vec::new(),
-                state: None,
+                written: None,
             });
         }
     }

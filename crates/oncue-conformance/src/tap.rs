@@ -16,7 +16,7 @@ pub trait Tap: Send + Sync + 'static {
     fn publish<'a>(
         &'a self,
         inner: &'a dyn Transport,
-        batch: Publish,
+        batch: &'a Publish,
     ) -> BoxFuture<'a, Result<Vec<Published>, PublishError>> {
         inner.publish(batch)
     }
@@ -108,7 +108,7 @@ impl Transport for Tapped {
         self.inner.capabilities()
     }
 
-    fn publish(&self, batch: Publish) -> BoxFuture<'_, Result<Vec<Published>, PublishError>> {
+    fn publish<'a>(&'a self, batch: &'a Publish) -> BoxFuture<'a, Result<Vec<Published>, PublishError>> {
         self.tap.publish(&*self.inner, batch)
     }
 

@@ -49,8 +49,7 @@ async fn published(bench: &Bench) -> Result<(), Failure> {
 
     let mut broken = (0..3).map(|number| Step::new("broken", number).envelope()).collect::<Result<Vec<_>, _>>()?;
     broken[1] = Envelope::builder("step").key("broken").hops(MAX_HOPS + 1).data("{}").build()?;
-    let refused =
-        bus.transport().publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events: broken, source: None }).await;
+    let refused = bus.transport().publish(&Publish { topic: DEFAULT_TOPIC.into(), events: broken, source: None }).await;
     ensure!(
         matches!(refused, Err(PublishError::Invalid { index: 1, .. })),
         "the second is not acceptable: {refused:?}"

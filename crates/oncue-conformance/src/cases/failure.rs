@@ -33,7 +33,7 @@ pub async fn retry(bench: &Bench) -> Result<(), Failure> {
 async fn settled_twice(bench: &Bench) -> Result<(), Failure> {
     let transport = bench.transport_at("-twice").await?;
     let events = vec![Step::new("key", 0).envelope()?, Step::new("key", 1).envelope()?];
-    transport.publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events, source: None }).await?;
+    transport.publish(&Publish { topic: DEFAULT_TOPIC.into(), events, source: None }).await?;
     let id = || "by-hand".to_owned();
     let (types, on_dead_letter) = (Vec::new(), OnDeadLetter::Continue);
     let member = MemberSpec { id: id(), types, start: Start::Earliest, on_dead_letter, ..MemberSpec::default() };
@@ -51,8 +51,7 @@ async fn settled_twice(bench: &Bench) -> Result<(), Failure> {
         action,
         attempt: Attempt { number, class: None, read, ended },
         error: None,
-        emits: Vec::new(),
-        state: None,
+        written: None,
     };
     let ack = settlement(Action::Ack, 1);
     bench.wait("an ack twice in one batch", consumer.settle(vec![ack.clone(), ack.clone()])).await?;

@@ -89,7 +89,7 @@ async fn closed(bench: &Bench) -> Result<(), Failure> {
     bench.until(&bus, "gated", "an event in hand", |known| known.in_flight > 0).await?;
     bench.wait("the transport to close", bus.transport().close()).await?;
     let events = vec![Step::new("key", 2).envelope()?];
-    let refused = bus.transport().publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events, source: None }).await;
+    let refused = bus.transport().publish(&Publish { topic: DEFAULT_TOPIC.into(), events, source: None }).await;
     ensure!(matches!(refused, Err(PublishError::Closed)), "published to a closed transport: {refused:?}");
     let seen = Seen::new(bench);
     let late = bench.wait("a handler to be refused", bus.subscribe(accepting("late", &seen))).await;

@@ -30,14 +30,14 @@ pub async fn connect(bench: &Bench) -> Result<(), Failure> {
     let transport = bench.transport().await?;
     ensure!(transport.capabilities().max_event_bytes > 0, "events of no size at all");
     let ping = Step::new("ping", 1).envelope()?;
-    let batch = || Publish { topic: DEFAULT_TOPIC.to_owned(), events: vec![ping.clone()], source: None };
-    let published = transport.publish(batch()).await?;
+    let batch = Publish { topic: DEFAULT_TOPIC.into(), events: vec![ping.clone()], source: None };
+    let published = transport.publish(&batch).await?;
     ensure_eq!(published.len(), 1, "one event gives one position");
     let shown = transport.inspect().browse(DEFAULT_TOPIC, 0, 10)?;
     ensure_eq!(shown.iter().map(|(_, event)| event.id()).collect::<Vec<_>>(), [ping.id()], "the events of the topic");
     transport.close().await?;
     bench.wait("the second close", transport.close()).await?;
-    let refused = transport.publish(batch()).await;
+    let refused = transport.publish(&batch).await;
     ensure!(matches!(refused, Err(PublishError::Closed)), "published to a closed transport: {refused:?}");
     Ok(())
 }

@@ -47,8 +47,8 @@ pub async fn secured(bench: &Bench) -> Result<(), Failure> {
 
 async fn refused(bench: &Bench, transport: &dyn Transport) -> Result<(), Failure> {
     let events = vec![Step::new("key", 100).envelope()?];
-    let publish = transport.publish(Publish { topic: DEFAULT_TOPIC.to_owned(), events, source: None });
-    let published = bench.wait("the intruder's event to be refused", publish).await;
+    let batch = Publish { topic: DEFAULT_TOPIC.into(), events, source: None };
+    let published = bench.wait("the intruder's event to be refused", transport.publish(&batch)).await;
     ensure!(published.is_err(), "it published an event");
     let member = MemberSpec { id: "intruder".to_owned(), ..MemberSpec::default() };
     let spec =

@@ -209,8 +209,8 @@ impl Watch {
         if events.is_empty() {
             return;
         }
-        let batch = Publish { topic: self.settings.topic.clone(), events, source: None };
-        if let Err(error) = self.transport.publish(batch).await {
+        let batch = Publish { topic: self.settings.topic.as_str().into(), events, source: None };
+        if let Err(error) = self.transport.publish(&batch).await {
             tracing::error!(%error, topic = self.settings.topic, "alerts were not published: they are in this log only");
         }
     }

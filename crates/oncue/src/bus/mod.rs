@@ -143,15 +143,14 @@ impl Bus {
         source: Option<SourceMark>,
     ) -> Result<Vec<Receipt>, PublishError> {
         let span = tracing::debug_span!("publish", topic, events = events.len());
-        let batch = Publish { topic: topic.to_owned(), events: events.clone(), source };
-        let published = self.transport().publish(batch).instrument(span).await?;
-        let topic: Arc<str> = topic.into();
+        let batch = Publish { topic: topic.into(), events, source };
+        let published = self.transport().publish(&batch).instrument(span).await?;
         let receipt = |(envelope, published): (Envelope, Published)| Receipt {
             bus: self.clone(),
-            event: EventRef { topic: Arc::clone(&topic), position: published.position, envelope },
+            event: EventRef { topic: Arc::clone(&batch.topic), position: published.position, envelope },
             duplicate: published.duplicate,
         };
-        Ok(events.into_iter().zip(published).map(receipt).collect())
+        Ok(batch.events.into_iter().zip(published).map(receipt).collect())
     }
 
     /// The transport underneath.

@@ -116,7 +116,9 @@ pub(crate) struct Dispatcher {
     tasks: JoinSet<Ended>,
     /// The batch that grows, for a batch handler.
     gather: Option<Gather>,
-    outbox: Vec<(RunId, Settlement)>,
+    outbox: Vec<Settlement>,
+    /// Whose they are, one by one.
+    outbox_runs: Vec<RunId>,
     /// When the clock was read last: calls that follow one another share a reading.
     now: Timestamp,
     settling: FuturesUnordered<Settling>,
@@ -146,6 +148,7 @@ impl Dispatcher {
             tasks: JoinSet::new(),
             gather,
             outbox: Vec::new(),
+            outbox_runs: Vec::new(),
             now,
             settling: FuturesUnordered::new(),
         }
@@ -445,7 +448,8 @@ impl Dispatcher {
     fn send(&mut self, id: RunId, settlement: Settlement) {
         if let Some(run) = self.runs.get_mut(id) {
             run.settling += 1;
-            self.outbox.push((id, settlement));
+            self.outbox.push(settlement);
+            self.outbox_runs.push(id);
         }
     }
 
@@ -476,14 +480,15 @@ impl Dispatcher {
             return;
         }
         let mut bytes = 0;
-        let fits = |(id, settlement): &&(RunId, Settlement)| {
+        let fits = |(id, settlement): &(&RunId, &Settlement)| {
             let before = bytes;
             let dead = settlement.action == Action::DeadLetter;
-            bytes += settlement.effect_bytes() + self.runs.get(*id).filter(|_| dead).map_or(0, Run::bytes);
+            bytes += settlement.written.as_ref().map_or(0, |written| written.bytes());
+            bytes += self.runs.get(**id).filter(|_| dead).map_or(0, Run::bytes);
             before < SETTLE_BYTES
         };
-        let count = self.outbox.iter().take_while(fits).count();
-        let (runs, batch) = self.outbox.drain(..count).unzip();
+        let count = self.outbox_runs.iter().zip(&self.outbox).take_while(fits).count();
+        let (runs, batch) = (take_first(&mut self.outbox_runs, count), take_first(&mut self.outbox, count));
         let settle = self.consumer.settle(batch);
         self.settling.push(settle.map(|settled| (runs, settled)).boxed());
     }
@@ -514,4 +519,10 @@ impl Dispatcher {
         }
         Ok(())
     }
+}
+
+/// The first `count`, without moving them if they are all.
+fn take_first<T>(list: &mut Vec<T>, count: usize) -> Vec<T> {
+    let rest = list.split_off(count);
+    std::mem::replace(list, rest)
 }

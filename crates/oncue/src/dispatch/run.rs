@@ -8,7 +8,7 @@ use crate::{
     event::{MAX_HOPS, is_topic_name},
     handler::{Effects, Emitted, Outcome},
     policy::{Decision, ErrorClass, Failure},
-    transport::{Action, Attempt, Delivered, Members, OnDeadLetter, Settlement},
+    transport::{Action, Attempt, Delivered, Members, OnDeadLetter, Settlement, Written},
 };
 
 /// Its place among the dispatcher's runs; taken again once the run has left.
@@ -147,8 +147,7 @@ impl Run {
             action,
             attempt: Attempt { number: 0, class: None, read: self.arrived, ended: self.arrived },
             error: None,
-            emits: Vec::new(),
-            state: None,
+            written: None,
         }
     }
 
@@ -212,7 +211,7 @@ impl Run {
         };
         self.log_failure(member, number, class, &error, settlement.action);
         settlement.attempt.class = Some(class);
-        settlement.error = Some(error);
+        settlement.error = Some(error.into());
         match settlement.action {
             Action::DeadLetter => {
                 self.dead.insert(index);
@@ -265,14 +264,13 @@ impl Run {
         let emitted = |(index, emitted): (usize, Emitted)| {
             (emitted.topic.into_owned(), emitted.envelope.emitted_by(parent, &member.id, index))
         };
-        settlement.emits = effects.emits.into_iter().enumerate().map(emitted).collect();
-        settlement.state = effects.state;
-        let bytes = settlement.effect_bytes();
+        let emits = effects.emits.into_iter().enumerate().map(emitted).collect();
+        let written = Written { emits, state: effects.state };
+        let bytes = written.bytes();
         if bytes > MAX_EFFECT_BYTES {
-            settlement.emits.clear();
-            settlement.state = None;
             return Err(format!("{bytes} bytes emitted and kept from one event: the limit is {MAX_EFFECT_BYTES}"));
         }
+        settlement.written = Some(Box::new(written));
         Ok(())
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use bytestring::ByteString;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,6 +24,8 @@ pub use schedule::{DEFAULT_PRIORITY, MAX_PRIORITY};
 pub const MAX_DATA_BYTES: usize = 8 * 1024 * 1024;
 /// Most bytes of all attributes of one event together.
 pub const MAX_ATTRIBUTES_BYTES: usize = 60 * 1024;
+/// Data that is larger is not copied out of the memory that it was read into.
+const WORTH_SHARING: usize = 64 * 1024;
 /// Most emissions in a row (an event that causes an event that causes …) before Oncue calls it a loop.
 pub const MAX_HOPS: u8 = 32;
 
@@ -65,7 +66,7 @@ pub struct Envelope(Arc<Parts>);
 /// empty one, which `CloudEvents` does not allow as a value.
 #[derive(Clone, PartialEq, Eq)]
 struct Parts {
-    text: ByteString,
+    text: Box<str>,
     ends: [u16; SLOTS],
     flags: u8,
     hops: u8,
@@ -142,7 +143,7 @@ impl Envelope {
     /// No event at all: where one has to stand in tests of a handler.
     pub(crate) fn blank() -> Self {
         let parts = Parts {
-            text: ByteString::new(),
+            text: Box::default(),
             ends: [0; SLOTS],
             flags: 0,
             hops: 0,
@@ -329,7 +330,8 @@ impl Envelope {
         out.freeze()
     }
 
-    /// Reads the stored form; the result shares `stored`'s memory.
+    /// Reads the stored form. The event has memory of its own: what is read from a log shares a whole frame's memory, and
+    /// a small event that is kept would keep all of that. Only large data is shared.
     pub(crate) fn from_stored(stored: &Bytes) -> Result<Self, EnvelopeError> {
         let fixed: &[u8; FIXED_BYTES] =
             stored.first_chunk().ok_or(EnvelopeError::Stored("shorter than its fixed part"))?;
@@ -346,39 +348,21 @@ impl Envelope {
         if stored.len() < data_at {
             return Err(EnvelopeError::Stored("shorter than its attributes"));
         }
-        let text = ByteString::try_from(stored.slice(FIXED_BYTES..data_at))
+        let text = std::str::from_utf8(&stored[FIXED_BYTES..data_at])
             .map_err(|_| EnvelopeError::Stored("attributes are not UTF-8"))?;
+        let data = &stored[data_at..];
+        let data = if data.len() > WORTH_SHARING { stored.slice_ref(data) } else { Bytes::copy_from_slice(data) };
         let parts = Parts {
-            text,
+            text: text.into(),
             ends,
             flags: fixed[1],
             hops: fixed[2],
             time: Timestamp::from_micros(long(4)),
             published: Timestamp::from_micros(long(12)),
-            data: stored.slice(data_at..),
+            data,
             key_hash: None,
         };
         Ok(parts.into_envelope())
-    }
-
-    /// The same event in memory of its own. What is read from a log shares a whole frame's memory: a small event that
-    /// is kept would keep all of that.
-    pub(crate) fn detached(mut self) -> Self {
-        const WORTH_COPYING: usize = 64 * 1024;
-        let parts = Arc::make_mut(&mut self.0);
-        let bytes = parts.text.len() + parts.data.len();
-        if bytes > WORTH_COPYING {
-            return self;
-        }
-        let mut own = BytesMut::with_capacity(bytes);
-        own.extend_from_slice(parts.text.as_bytes());
-        own.extend_from_slice(&parts.data);
-        let mut own = own.freeze();
-        // Copied from text, it is text.
-        if let Ok(text) = ByteString::try_from(own.split_to(parts.text.len())) {
-            (parts.text, parts.data) = (text, own);
-        }
-        self
     }
 
     /// The same event as accepted at `published`.
@@ -486,7 +470,6 @@ mod tests {
             for (name, value) in &extensions { builder = builder.extension(name.clone(), value.clone()); }
             let event = builder.build().unwrap().published_at(Timestamp::from_micros(published));
             let read = Envelope::from_stored(&event.to_stored()).unwrap();
-            prop_assert_eq!(&read.clone().detached(), &event);
             prop_assert_eq!(&read, &event);
             prop_assert_eq!(read.id(), id.as_str());
             prop_assert_eq!(read.key(), key.as_deref().or(subject.as_deref()));

@@ -126,9 +126,9 @@ impl Runner {
         }
         let source = place.clone().map(|place| SourceMark { id: self.source.id().to_owned(), place });
         let mut failures = 0;
+        let batch = Publish { topic: topic.as_str().into(), events, source };
         let published = loop {
-            let batch = Publish { topic: topic.clone(), events: events.clone(), source: source.clone() };
-            match self.outlet.transport.publish(batch).await {
+            match self.outlet.transport.publish(&batch).await {
                 Ok(published) => break published,
                 Err(error) => self.back_off(&mut failures, &refused(error)).await?,
             }
@@ -140,7 +140,7 @@ impl Runner {
             info.published += published.len() as u64;
             info.duplicates += published.iter().filter(|published| published.duplicate).count() as u64;
         });
-        self.unconfirmed.add(&self.outlet, &topic, events, &published);
+        self.unconfirmed.add(&self.outlet, &topic, batch.events, &published);
         Ok(())
     }
 

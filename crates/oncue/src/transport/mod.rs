@@ -17,7 +17,7 @@ pub use log::{LogTransport, LogUrl};
 /// Why a directory cannot be used, as [`OpenError::Directory`] tells.
 pub use oncue_log::storage::LockError;
 pub use position::Position;
-pub use settle::{Action, Attempt, Delivered, Settlement, StateChange};
+pub use settle::{Action, Attempt, Delivered, Settlement, StateChange, Written};
 pub use subscription::{
     Control, MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Order, Ordered, Resolution, Start, SubscriptionSpec,
 };
@@ -36,7 +36,7 @@ pub trait Transport: Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 
     /// Makes events as durable as the topic promises, then gives their positions, in order.
-    fn publish(&self, batch: Publish) -> BoxFuture<'_, Result<Vec<Published>, PublishError>>;
+    fn publish<'a>(&'a self, batch: &'a Publish) -> BoxFuture<'a, Result<Vec<Published>, PublishError>>;
 
     /// Attaches to a subscription, making it if it is new. Attached several times with one spec, the instances share its
     /// events.
@@ -109,7 +109,7 @@ pub struct Limit {
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// The topic; made if it does not exist.
-    pub topic: String,
+    pub topic: Arc<str>,
     /// The events.
     pub events: Vec<Envelope>,
     /// The place of a source with state, written with the events: read back by [`Inspect::source`].

@@ -83,17 +83,24 @@ pub struct Settlement {
     /// The attempt that led here.
     pub attempt: Attempt,
     /// The error's text, of a failed attempt.
-    pub error: Option<String>,
-    /// Events that the handler emitted, with the topics they go to. Only with [`Action::Ack`].
+    pub error: Option<Box<str>>,
+    /// What is written with the acknowledgement, if anything. Only with [`Action::Ack`].
+    pub written: Option<Box<Written>>,
+}
+
+/// What a handler leaves behind that acknowledges an event: becomes durable with that, or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Events that it emitted, with the topics they go to.
     pub emits: Vec<(String, Envelope)>,
-    /// The change of the handler's keyed state. Only with [`Action::Ack`].
+    /// The change of its keyed state.
     pub state: Option<StateChange>,
 }
 
-impl Settlement {
+impl Written {
     /// Bytes that the emitted events and the state take.
     #[must_use]
-    pub fn effect_bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let state = match &self.state {
             Some(StateChange::Set(value)) => value.len(),
             Some(StateChange::Clear) | None => 0,

@@ -164,32 +164,33 @@ impl Tap for Broken {
     fn publish<'a>(
         &'a self,
         inner: &'a dyn Transport,
-        mut batch: Publish,
+        batch: &'a Publish,
     ) -> BoxFuture<'a, Result<Vec<Published>, PublishError>> {
         let nth = self.published.fetch_add(1, Ordering::SeqCst);
+        let mut batch = batch.clone();
         async move {
             match self.fault {
                 Fault::ChangesBytes | Fault::DropsExtensions | Fault::NoDuplicates | Fault::CutsLarge => {
                     batch.events = batch.events.iter().map(|event| self.publishes(event)).collect();
                 }
-                Fault::MixesTopics => "one".clone_into(&mut batch.topic),
+                Fault::MixesTopics => batch.topic = "one".into(),
                 Fault::Loses if nth % 10 == 9 => return Ok(nowhere(&batch)),
                 Fault::LosesWhenCut if self.loses() => return Ok(nowhere(&batch)),
                 Fault::WritesLate => {
                     let answer = nowhere(&batch);
                     let earlier = self.late.lock().replace(batch);
                     if let Some(earlier) = earlier {
-                        inner.publish(earlier).await?;
+                        inner.publish(&earlier).await?;
                     }
                     return Ok(answer);
                 }
                 _ => {}
             }
             let half = Publish { events: batch.events[..batch.events.len() / 2].to_vec(), ..batch.clone() };
-            match inner.publish(batch).await {
+            match inner.publish(&batch).await {
                 Err(PublishError::Closed) if self.is(Fault::AcceptsWhenClosed) => Ok(Vec::new()),
                 Err(refused) if self.is(Fault::HalfABatch) => {
-                    inner.publish(half).await?;
+                    inner.publish(&half).await?;
                     Err(refused)
                 }
                 published => published,
@@ -272,7 +273,9 @@ impl Tap for Broken {
             match (self.fault, settlement.action) {
                 (Fault::RetryIsAck, Action::Retry(_)) => settlement.action = Action::Ack,
                 (Fault::RetriesAtOnce, Action::Retry(_)) => settlement.action = Action::Retry(Timestamp::default()),
-                (Fault::DropsEmits, _) => settlement.emits.clear(),
+                (Fault::DropsEmits, _) => {
+                    settlement.written.as_mut().into_iter().for_each(|written| written.emits.clear());
+                }
                 _ => {}
             }
         }
@@ -300,8 +303,7 @@ impl Tap for Broken {
             action: Action::Ack,
             attempt,
             error: None,
-            emits: Vec::new(),
-            state: None,
+            written: None,
         };
         let left: Vec<_> = self.handed_out.lock().drain(..).map(ack).collect();
         if !left.is_empty() {

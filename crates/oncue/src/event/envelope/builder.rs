@@ -1,7 +1,6 @@
 //! Building an envelope: attributes are checked here, and nowhere after.
 
 use bytes::Bytes;
-use bytestring::ByteString;
 
 use super::{
     DEFAULT_SOURCE, Envelope, EnvelopeError, FOREIGN, HAS_TIME, ID_SUPPLIED, MAX_ATTRIBUTES_BYTES, MAX_DATA_BYTES,
@@ -192,7 +191,7 @@ impl EnvelopeBuilder {
         ends[SLOTS - 1] = u16::try_from(text.len()).unwrap_or(u16::MAX);
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let parts = Parts {
-            text: ByteString::from(text),
+            text: text.into(),
             ends,
             flags: flag(self.time.is_some(), HAS_TIME)
                 | flag(self.id_supplied, ID_SUPPLIED)

@@ -460,7 +460,6 @@ impl Core {
             hand.due.extend(standing.retry_at.map(|at| (at, place)));
             return None;
         }
-        let envelope = envelope.detached();
         let event = InFlight { envelope: envelope.clone(), partition, open: standing.due, holder: consumer };
         hand.hand_out(offset, event);
         Some(Delivered {

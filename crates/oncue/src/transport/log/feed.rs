@@ -152,11 +152,7 @@ impl Feed {
         let mut readable = read.is_ok();
         for record in records.drain(..) {
             match Envelope::from_stored(&record.data) {
-                Ok(envelope) => state.feed(&FedEvent {
-                    offset: record.offset,
-                    partition: record.partition,
-                    envelope: envelope.detached(),
-                }),
+                Ok(envelope) => state.feed(&FedEvent { offset: record.offset, partition: record.partition, envelope }),
                 Err(_) => readable = false,
             }
             if !readable {

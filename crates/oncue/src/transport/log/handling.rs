@@ -66,7 +66,7 @@ impl Inner {
                 let envelope = Envelope::from_stored(&record.data).map_err(storage)?;
                 if state.about.wants(&envelope) {
                     let position = Position::new(record.partition, record.offset, 0);
-                    return Ok(Some((position, envelope.detached())));
+                    return Ok(Some((position, envelope)));
                 }
             }
         }

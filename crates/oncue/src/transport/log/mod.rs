@@ -350,8 +350,8 @@ impl Transport for LogTransport {
         }
     }
 
-    fn publish(&self, batch: Publish) -> BoxFuture<'_, Result<Vec<Published>, PublishError>> {
-        publish::publish(Arc::clone(&self.inner), batch).boxed()
+    fn publish<'a>(&'a self, batch: &'a Publish) -> BoxFuture<'a, Result<Vec<Published>, PublishError>> {
+        publish::publish(&self.inner, batch).boxed()
     }
 
     fn subscribe(&self, spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>> {

@@ -24,7 +24,7 @@ pub(super) fn error(error: AppendError) -> PublishError {
     }
 }
 
-pub(super) async fn publish(inner: Arc<Inner>, batch: Publish) -> Result<Vec<Published>, PublishError> {
+pub(super) async fn publish(inner: &Arc<Inner>, batch: &Publish) -> Result<Vec<Published>, PublishError> {
     for (index, envelope) in batch.events.iter().enumerate() {
         if envelope.hops() > MAX_HOPS {
             let reason = format!("{} emissions in a row (MAX_HOPS is {MAX_HOPS}): a loop of handlers", envelope.hops());

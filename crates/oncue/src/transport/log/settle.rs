@@ -107,7 +107,7 @@ impl Core {
     ) -> Result<Vec<Change>, AppendError> {
         let mut acks: Vec<Vec<Ack>> = vec![Vec::new(); self.numbers.len()];
         let mut changes = Vec::new();
-        let mut new_types = NewTypes::default();
+        let mut types = TypeNumbers::default();
         for settlement in batch.iter().filter(|settlement| Self::counts(hand, consumer, settlement)) {
             let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
             let Some(event) = hand.in_flight.get(&offset) else { continue };
@@ -120,14 +120,15 @@ impl Core {
             if settlement.action == Action::Release {
                 continue;
             }
-            let event_type = new_types.number(shared.state.types(), event.envelope.event_type());
+            let event_type = types.number(shared.state.types(), event.envelope.event_type());
             let mut ack = |end, attempts| acks[member].push(Ack { offset, event_type, end, attempts, times });
             match settlement.action {
                 Action::Release => {}
                 Action::Ack => {
                     ack(End::Acked, settlement.attempt.number);
-                    self.emit(shared, &settlement.emits)?;
-                    if let (Some(change), Some(key)) = (&settlement.state, event.envelope.key()) {
+                    let Some(written) = &settlement.written else { continue };
+                    self.emit(shared, &written.emits)?;
+                    if let (Some(change), Some(key)) = (&written.state, event.envelope.key()) {
                         let (subscription, key) = (self.numbers[member], key.to_owned());
                         changes.push(Change::Keyed(Keyed { subscription, key, change: change.clone() }));
                     }
@@ -143,9 +144,9 @@ impl Core {
         }
         let settled = acks.into_iter().zip(&self.numbers).filter(|(entries, _)| !entries.is_empty());
         changes.extend(settled.map(|(entries, number)| Change::Settle(Settle { subscription: *number, entries })));
-        if !new_types.0.is_empty() {
+        if !types.new.is_empty() {
             // A number is given before it is used.
-            changes.splice(0..0, new_types.0.into_iter().map(Change::EventType));
+            changes.splice(0..0, types.new.into_iter().map(Change::EventType));
         }
         Ok(changes)
     }
@@ -323,22 +324,30 @@ impl Core {
     }
 }
 
-/// Event types that this batch is the first to settle.
+/// The numbers of a batch's event types, with those types that it is the first to settle.
 #[derive(Default)]
-struct NewTypes(Vec<EventType>);
+struct TypeNumbers {
+    /// Events of a type come together.
+    last: Option<TypeNumber>,
+    new: Vec<EventType>,
+}
 
-impl NewTypes {
+impl TypeNumbers {
     fn number(&mut self, known: &Types, name: &str) -> TypeNumber {
+        if let Some(last) = self.last.filter(|last| known.name(*last) == name) {
+            return last;
+        }
         if let Some(number) = known.number(name) {
+            self.last = Some(number);
             return number;
         }
-        if let Some(new) = self.0.iter().find(|new| new.name == name) {
+        if let Some(new) = self.new.iter().find(|new| new.name == name) {
             return new.number;
         }
         let mut new = known.next(name);
-        new.number += TypeNumber::try_from(self.0.len()).unwrap_or(0);
+        new.number += TypeNumber::try_from(self.new.len()).unwrap_or(0);
         let number = new.number;
-        self.0.push(new);
+        self.new.push(new);
         number
     }
 }

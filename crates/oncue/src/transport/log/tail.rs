@@ -80,7 +80,7 @@ impl LogTail {
             self.next.store(self.cursor.offset(), Ordering::Release);
             for record in self.records.drain(..) {
                 let envelope = Envelope::from_stored(&record.data);
-                let envelope = envelope.map_err(|error| ConsumeError::Storage(error.to_string()))?.detached();
+                let envelope = envelope.map_err(|error| ConsumeError::Storage(error.to_string()))?;
                 out.push((Position::new(record.partition, record.offset, 0), envelope));
             }
             if !out.is_empty() {

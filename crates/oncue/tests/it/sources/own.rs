@@ -311,7 +311,7 @@ impl Transport for Full {
         self.log.capabilities()
     }
 
-    fn publish(&self, batch: Publish) -> BoxFuture<'_, Result<Vec<Published>, PublishError>> {
+    fn publish<'a>(&'a self, batch: &'a Publish) -> BoxFuture<'a, Result<Vec<Published>, PublishError>> {
         let left = self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         match left {
             Ok(_) => Box::pin(async { Err(PublishError::Full { limit: 1 }) }),
