@@ -69,12 +69,13 @@ impl Timestamp {
     }
 }
 
-/// As [`to_rfc3339`](Timestamp::to_rfc3339), without an allocation.
+/// As [`to_rfc3339`](Timestamp::to_rfc3339), without an allocation. A precision is how many digits a second has after the
+/// point: `{:.6}` makes all times equally long.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What is outside of the years that RFC 3339 can write is shown as its number.
         match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(time) => write!(f, "{time}"),
+            Ok(time) => fmt::Display::fmt(&time, f),
             Err(_) => write!(f, "{}", self.0),
         }
     }
@@ -287,6 +288,7 @@ mod tests {
     fn rfc3339_goes_there_and_back() {
         let time = Timestamp::parse_rfc3339("2016-09-04T21:15:19Z").unwrap();
         assert_eq!(time.to_rfc3339(), "2016-09-04T21:15:19Z");
+        assert_eq!(format!("{time:.6}"), "2016-09-04T21:15:19.000000Z");
         assert!(Timestamp::parse_rfc3339("yesterday").is_err());
     }
 }

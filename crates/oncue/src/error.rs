@@ -1,5 +1,7 @@
 //! The errors of the whole: what starting and running an app can meet.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use crate::{
@@ -16,7 +18,9 @@ mod ask;
 pub use ask::{LeaseError, RequestError};
 
 /// Anything that an app can meet, for `main` to return. Each operation has an error of its own too.
-#[derive(Debug, Error)]
+///
+/// Its `Debug` is its text: a `main` that returns it says to people what happened and what to do.
+#[derive(Error)]
 pub enum Error {
     /// The transport cannot be opened.
     #[error(transparent)]
@@ -54,6 +58,12 @@ pub enum Error {
     /// Closing failed: what was acknowledged is safe, what was not is not.
     #[error("closing: {0}")]
     Close(#[from] SettleError),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The result of most of what an app does.

@@ -41,7 +41,7 @@ pub async fn pull(bench: &Bench) -> Result<(), Failure> {
 }
 
 async fn open(bus: &Bus, id: &str, lease: Duration) -> Result<Puller, Failure> {
-    let retry = policy::fixed(Duration::from_millis(50)).max_attempts(10);
+    let retry = policy::fixed(Duration::from_millis(50)).max_attempts(1_000);
     Ok(bus.pull(id).types(["step"]).topic(id).lease(lease).retry(retry).open().await?)
 }
 
@@ -125,26 +125,38 @@ async fn leases(bench: &Bench, bus: &Bus) -> Result<(), Failure> {
     publish(bus, "leases", "key", 0..2).await?;
     let begun = bench.clock().monotonic();
     let first = one(bench, &puller).await?;
-    let second = one(bench, &puller).await?;
+    let early = puller.next(10, LEASE / 4).await.len();
     let lasted = bench.clock().monotonic().saturating_sub(begun);
-    ensure!(lasted >= LEASE, "it was given again after {lasted:?}, its lease was {LEASE:?}");
-    // Before anything else: its own lease is short.
-    let extended = puller.extend(&second.token, LONG);
-    ensure_eq!(told(&second)?, ("key".to_owned(), 0, 2), "what is next after its lease was over");
+    ensure!(early == 0 || lasted >= LEASE, "it was given again after {lasted:?}, its lease was {LEASE:?}");
+    bench.clock().sleep(LEASE).await;
+    let second = extended(bench, &puller).await?;
+    let (key, number, attempt) = told(&second)?;
+    ensure_eq!((key.as_str(), number), ("key", 0), "what is next after its lease was over");
+    ensure!(attempt >= 2, "it was given as attempt {attempt} after its lease was over");
     ensure_eq!(second.position, first.position, "where it stands");
-    ensure_eq!(extended, Ok(()), "an extension in time");
     let late = puller.settle(&first.token, Outcome::Ack).await;
     ensure_eq!(late, Err(LeaseError::Over), "settled by the token of a lease that is over");
     ensure_eq!(puller.extend(&first.token, LONG), Err(LeaseError::Over), "a lease that is over, extended");
     let more = puller.next(10, LEASE + LEASE / 2).await.len();
     ensure_eq!(more, 0, "events while the extended lease lasts");
     ack(&puller, &second).await?;
-    let last = one(bench, &puller).await?;
-    let extended = puller.extend(&last.token, LONG);
-    ensure_eq!(told(&last)?, ("key".to_owned(), 1, 1), "what is next of the key");
-    ensure_eq!(extended, Ok(()), "an extension in time");
+    let last = extended(bench, &puller).await?;
+    let (key, number, _) = told(&last)?;
+    ensure_eq!((key.as_str(), number), ("key", 1), "what is next of the key");
     ack(&puller, &last).await?;
     Ok(puller.close().await?)
+}
+
+/// Takes the next event and extends its lease. Where the machine was too slow for that, its lease is over, and it is taken
+/// once more.
+async fn extended(bench: &Bench, puller: &Puller) -> Result<Pulled, Failure> {
+    loop {
+        let asked = bench.clock().monotonic();
+        let pulled = one(bench, puller).await?;
+        let Err(error) = puller.extend(&pulled.token, LONG) else { return Ok(pulled) };
+        let after = bench.clock().monotonic().saturating_sub(asked);
+        ensure!(after >= LEASE, "extended {after:?} after it was asked for, with a lease of {LEASE:?}: {error}");
+    }
 }
 
 async fn given_back(bench: &Bench, bus: &Bus) -> Result<(), Failure> {

@@ -91,7 +91,7 @@ pub(super) enum ViewError {
         directory: PathBuf,
     },
     /// There is no such event.
-    #[error("no event in {0} has the id `{id}`; `oncue ls events --data {0}` lists the latest", directory.display())]
+    #[error("no event in {0} has the id or the position `{id}`; `oncue ls events --data {0}` lists the latest", directory.display())]
     UnknownEvent {
         /// What was asked for.
         id: String,

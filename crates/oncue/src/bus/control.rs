@@ -1,4 +1,7 @@
 //! Changing handlers while events flow. Nothing is lost by it: what runs is finished first, what waits keeps its place.
+//!
+//! What runs has [`DEFAULT_GRACE`](super::DEFAULT_GRACE) for that; then it is cancelled, and delivered again when its
+//! handler is served again. A plain function cannot be cancelled: it is waited for, and the log says so.
 
 use std::sync::Arc;
 
@@ -28,7 +31,7 @@ impl Bus {
     }
 
     /// Serves a handler no more. Its subscription stays, detached: a handler with its id goes on where this one stopped.
-    /// Completes when what runs is finished.
+    /// Completes when what runs is finished, or cancelled after [`DEFAULT_GRACE`](crate::DEFAULT_GRACE).
     ///
     /// # Errors
     /// There is no such handler, or another one comes `after` it.
@@ -40,7 +43,8 @@ impl Bus {
     }
 
     /// Delivers nothing to a handler, and to those joined with it by `after`, until it is resumed. Completes when what
-    /// runs is finished. Remembered: it is paused after a restart, too.
+    /// runs is finished; what still runs after [`DEFAULT_GRACE`](crate::DEFAULT_GRACE) is cancelled, and delivered again
+    /// when it is resumed, but for plain functions, which are waited for. Remembered: it is paused after a restart, too.
     ///
     /// # Errors
     /// There is no such handler, or it could not be recorded.
@@ -58,7 +62,7 @@ impl Bus {
 
     /// Changes options of a handler. What is given here wins over the configuration file and the code; what is not given
     /// stays. Remembered with the subscription. Completes when the handler is served with the new options, after what
-    /// runs is finished.
+    /// runs is finished or cancelled, as in [`pause`](Self::pause).
     ///
     /// # Errors
     /// There is no such handler, the options cannot be served (then nothing has changed), or they could not be recorded.

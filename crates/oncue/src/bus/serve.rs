@@ -17,7 +17,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::attach::{self, Joined};
+use super::{
+    DEFAULT_GRACE,
+    attach::{self, Joined},
+};
 use crate::{
     clock::Clock,
     config::{Config, HandlerConfig, PolicyConfig},
@@ -408,10 +411,10 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Lets what runs finish, and settles it.
+/// Lets what runs finish within the grace time, and settles it.
 async fn stop_all(stop: Vec<Running>) {
     let stop = stop.into_iter().map(|Running { phase, task, .. }| async move {
-        phase.send_replace(Phase::Drain(std::time::Duration::MAX));
+        phase.send_replace(Phase::Change(DEFAULT_GRACE));
         task.join().await;
         // Kept until here: without it, the dispatcher would stop at once.
         drop(phase);

@@ -327,14 +327,16 @@ fn on_blocking_pool(
     running: Option<Running>,
 ) -> impl Future<Output = Outcome> + Send {
     invocation.block();
+    // Until it returns and its outcome is taken, if anybody takes it.
+    let held = invocation.binding().draining.block();
     let task = tokio::task::spawn_blocking(move || {
         let _running = running;
         let _entered = span.enter();
-        catch_unwind(AssertUnwindSafe(blocking)).unwrap_or_else(|panic| panicked(&*panic))
+        (catch_unwind(AssertUnwindSafe(blocking)).unwrap_or_else(|panic| panicked(&*panic)), held)
     });
     async move {
         // Only a runtime that shuts down does not run it: it is delivered again.
-        let outcome = task.await.unwrap_or(Outcome::Defer(Duration::ZERO));
+        let (outcome, _held) = task.await.unwrap_or((Outcome::Defer(Duration::ZERO), None));
         match invocation.binding().timeout {
             Some(timeout) if invocation.time_left().is_some_and(|left| left.is_zero()) => timed_out(timeout),
             _ => outcome,

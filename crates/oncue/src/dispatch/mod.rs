@@ -3,6 +3,7 @@
 //! Everything it knows about an event in flight is a [`Run`]; every key in flight has a [`lanes::Lane`]. Both are bounded
 //! by the window. Handlers are called inline; one that is pending after its first poll becomes a task of its own.
 
+mod drain;
 mod gather;
 mod invoke;
 mod lanes;
@@ -80,12 +81,14 @@ impl DispatchError {
     }
 }
 
-/// How far a shutdown has come.
+/// Whether a dispatcher goes on, and how it stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Run,
     /// Take nothing new, let what runs finish within the grace time.
     Drain(Duration),
+    /// As `Drain`, for a dispatcher that another one follows: what cannot be cancelled is waited for.
+    Change(Duration),
     /// Stop at once.
     Stop,
 }
@@ -170,7 +173,7 @@ impl Dispatcher {
                     let phase = *self.phase.borrow_and_update();
                     match phase {
                         Phase::Run if changed.is_ok() => {}
-                        Phase::Drain(grace) if changed.is_ok() => return self.drain(grace).await,
+                        Phase::Drain(_) | Phase::Change(_) if changed.is_ok() => return self.drain(phase).await,
                         _ => return Ok(()),
                     }
                 }
@@ -216,41 +219,6 @@ impl Dispatcher {
     /// Events that wait for a handler or are being handled.
     fn unfinished(&self) -> usize {
         self.runs.iter().filter(|(_, run)| !run.ended).count()
-    }
-
-    /// Finishes what runs, settles it, and leaves the rest for the next start.
-    async fn drain(&mut self, grace: Duration) -> Result<(), DispatchError> {
-        for member in &mut self.members {
-            member.queue.clear();
-            member.draining.send_replace(true);
-        }
-        if let Some(gather) = &mut self.gather {
-            gather.close();
-        }
-        self.lanes.close();
-        let mut over = self.clock.sleep(grace);
-        self.flush();
-        while !self.tasks.is_empty() || !self.settling.is_empty() || !self.outbox.is_empty() {
-            tokio::select! {
-                () = &mut over => {
-                    tracing::warn!(handler = %self.name(), unfinished = self.tasks.len(),
-                        "the grace time is over: what still runs is cancelled and will be delivered again");
-                    return Ok(());
-                }
-                changed = self.phase.changed() => {
-                    if changed.is_err() || *self.phase.borrow_and_update() == Phase::Stop {
-                        return Ok(());
-                    }
-                }
-                Some((runs, settled)) = self.settling.next(), if !self.settling.is_empty() => {
-                    self.settled(runs, settled)?;
-                }
-                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.joined(ended),
-            }
-            self.work();
-            self.flush();
-        }
-        Ok(())
     }
 
     /// Takes in an event: it starts if its key is free, else it waits in the key's lane.

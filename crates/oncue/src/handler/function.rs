@@ -14,7 +14,7 @@ use super::{
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "not a handler",
-    note = "a handler takes an event, then extractors, and returns `()`, events, or a `Result` of these; with `#[handler]` on the function, the compiler says what of it is wrong"
+    note = "a handler takes an event, then extractors, and returns `()`, events, or a `Result` of these; with `#[handler]` on the function, the compiler says what of it is wrong; what a closure captures has to be `Clone`, `Send` and `Sync`"
 )]
 pub trait Handler<Marker>: Sized + Send + Sync + 'static {
     /// Erases it.

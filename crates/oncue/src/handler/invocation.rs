@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::Classify;
 pub use crate::transport::StateChange;
@@ -84,26 +84,50 @@ pub struct Binding {
     pub draining: Draining,
 }
 
-/// Tells calls that their handler is being stopped, for those that wait for somebody else meanwhile.
+/// Tells calls that their handler is being stopped, for those that wait for somebody else meanwhile; and knows of those
+/// that cannot be stopped.
 #[derive(Clone)]
-pub struct Draining(watch::Receiver<bool>);
+pub struct Draining {
+    begun: watch::Receiver<bool>,
+    /// Each plain function on the blocking pool has one of its places.
+    blocking: Arc<Semaphore>,
+}
+
+/// More than one handler ever has of calls on the blocking pool.
+const MOST_BLOCKING: u32 = 1 << 28;
 
 impl Draining {
     /// Who stops the handler, and what tells its calls. Without the first nobody ever does.
     pub(crate) fn pair() -> (watch::Sender<bool>, Self) {
-        let (told, draining) = watch::channel(false);
-        (told, Self(draining))
+        let (told, begun) = watch::channel(false);
+        (told, Self { begun, blocking: Arc::new(Semaphore::new(MOST_BLOCKING as usize)) })
     }
 
     /// Completes when the handler is being stopped.
     pub(crate) fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut told = self.0.clone();
+        let mut told = self.begun.clone();
         async move {
             if told.wait_for(|begun| *begun).await.is_err() {
                 // Nobody is left who could stop it.
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// A place on the blocking pool, for a plain function.
+    pub(crate) fn block(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.blocking).try_acquire_owned().ok()
+    }
+
+    /// Whether plain functions run on the blocking pool.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocking.available_permits() < MOST_BLOCKING as usize
+    }
+
+    /// Completes when no plain function runs on the blocking pool.
+    pub(crate) async fn unblocked(&self) {
+        // An error is a closed semaphore, and nobody closes this one.
+        let _all = self.blocking.acquire_many(MOST_BLOCKING).await;
     }
 }
 

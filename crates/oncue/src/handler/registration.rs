@@ -379,7 +379,7 @@ pub(super) fn name_of<T>() -> String {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "not a handler",
-    note = "a handler takes an event, then extractors, and returns `()`, events, or a `Result` of these; with `#[handler]` on the function, the compiler says what of it is wrong"
+    note = "a handler takes an event, then extractors, and returns `()`, events, or a `Result` of these; with `#[handler]` on the function, the compiler says what of it is wrong; what a closure captures has to be `Clone`, `Send` and `Sync`"
 )]
 pub trait IntoRegistration<Marker>: Sized {
     /// The registration; what is wrong with it points at the caller, unless the handler is annotated.

@@ -15,5 +15,7 @@ mod pull;
 mod request;
 mod retention;
 mod sources;
+mod steps;
+mod stuck;
 mod testing;
 mod timeouts;

@@ -7,6 +7,7 @@ use oncue::transport::Resolution;
 use serde_json::json;
 
 use super::{
+    WRITES,
     resolve::{ResolveError, resolve},
     which::Which,
 };
@@ -26,6 +27,7 @@ use crate::{
                         oncue dlq discard charge --filter '{\"prefix\":{\"subject\":\"test-\"}}' --yes --data ./data\n\n\
                         Exit codes: 0 all is done; 1 the log cannot be read or written, or you said no; 2 there is no \
                         such directory, log, subscription or dead letter, a process has the directory, or --yes is missing.")]
+#[command(mut_arg("data", |data| data.help(WRITES)))]
 pub(super) struct Discard {
     /// The subscription (the handler's id)
     subscription: String,

@@ -15,6 +15,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::{
+    WRITES,
     edition::{Set, edition},
     letter,
     resolve::resolve,
@@ -33,6 +34,7 @@ use crate::cli::{CommandError, view::View};
                         Exit codes: 0 all is done; 1 the log cannot be read or written; 2 there is no such directory, \
                         log, subscription or dead letter, a process has the directory, or the change is not possible.")]
 #[group(id = "change", required = true, multiple = true, args = ["data_file", "set"])]
+#[command(mut_arg("data", |data| data.help(WRITES)))]
 pub(super) struct Edit {
     /// The subscription (the handler's id)
     subscription: String,

@@ -1,7 +1,7 @@
 //! `oncue dlq list`.
 
 use clap::Args;
-use oncue::{Timestamp, filter::Filter, transport::DeadLetter};
+use oncue::{filter::Filter, transport::DeadLetter};
 use serde_json::{Value, json};
 
 use super::{filter, letters};
@@ -110,7 +110,7 @@ fn row((subscription, letter): &(String, DeadLetter)) -> Vec<String> {
     vec![
         subscription.clone(),
         letter.position.to_string(),
-        or_dash(last.map(|last| last.ended).map(Timestamp::to_rfc3339)),
+        or_dash(last.map(|last| format!("{:.6}", last.ended))),
         event.event_type().to_owned(),
         or_dash(event.key().map(str::to_owned)),
         event.id().to_owned(),

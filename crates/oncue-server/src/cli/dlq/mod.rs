@@ -63,6 +63,9 @@ impl Dlq {
     }
 }
 
+/// What is said of `--data` where the log is written.
+const WRITES: &str = "Directory that an app keeps its log in. No process may have it: stop the app first";
+
 /// Reads `--filter`.
 fn filter(json: &str) -> Result<Filter, String> {
     serde_json::from_str(json).map_err(|error| error.to_string())

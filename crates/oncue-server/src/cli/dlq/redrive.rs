@@ -4,7 +4,7 @@ use clap::Args;
 use oncue::transport::Resolution;
 use serde_json::json;
 
-use super::{resolve::resolve, which::Which};
+use super::{WRITES, resolve::resolve, which::Which};
 use crate::{
     cli::{CommandError, view::View},
     number::grouped,
@@ -21,6 +21,7 @@ use crate::{
                         oncue dlq redrive charge --filter '{\"exact\":{\"type\":\"order.created\"}}' --data ./data\n\n\
                         Exit codes: 0 all is done; 1 the log cannot be read or written; 2 there is no such directory, \
                         log, subscription or dead letter, or a process has the directory.")]
+#[command(mut_arg("data", |data| data.help(WRITES)))]
 pub(super) struct Redrive {
     /// The subscription (the handler's id)
     subscription: String,

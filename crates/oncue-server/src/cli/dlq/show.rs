@@ -65,7 +65,7 @@ impl Show {
         ];
         let row = |attempt: &FailedAttempt| {
             let FailedAttempt { number, class, read, ended, error } = attempt;
-            vec![number.to_string(), read.to_rfc3339(), time(ended.since(*read)), class.to_string(), error.clone()]
+            vec![number.to_string(), format!("{read:.6}"), time(ended.since(*read)), class.to_string(), error.clone()]
         };
         let failed: Vec<_> = letter.history.iter().map(row).collect();
         format!("{}\n{}", envelope::text(said, &letter.envelope), columns(&heading, &failed))

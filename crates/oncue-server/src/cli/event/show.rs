@@ -25,10 +25,11 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                         oncue event show 0199f3b2-7c41-7d09-8a3e-5f2b1c9d4e60 --data ./data\n  \
+                        oncue event show 3-120@0 --data ./data\n  \
                         oncue event show o-17-created --data ./data --json | jq '.events[0].subscriptions'\n\n\
                         Exit codes: 0 all is done; 1 the log cannot be read; 2 there is no such event, directory or log.")]
 pub(super) struct Show {
-    /// The event's id
+    /// The event's id, or where it stands, as `oncue ls events` prints it
     id: String,
 
     #[command(flatten)]
@@ -53,9 +54,9 @@ impl Show {
 
     fn find(&self, log: &dyn Inspect) -> Result<Vec<Shown>, ViewError> {
         let topics = log.topics();
-        let mut found = Vec::new();
+        let (mut found, at) = (Vec::new(), self.id.parse::<Position>().ok());
         each_event(log, &topics, |topic, position, event| {
-            if event.id() == self.id {
+            if event.id() == self.id || at == Some(position) {
                 found.push((topic.to_owned(), position, event.clone()));
             }
         })?;
@@ -146,7 +147,7 @@ fn handled(event: &Envelope, handlings: &[EventHandling]) -> String {
             handling.subscription.clone(),
             stage(handling),
             grouped(handling.attempts.into()),
-            or_dash(handling.read.map(Timestamp::to_rfc3339)),
+            or_dash(handling.read.map(|read| format!("{read:.6}"))),
             or_dash(response_time(event, handling).map(time)),
             or_dash(time_in_system(event, handling).map(time)),
         ]

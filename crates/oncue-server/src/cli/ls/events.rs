@@ -15,6 +15,7 @@ use crate::{
         view::{Block, View},
     },
     columns::{Column, columns},
+    number::grouped,
 };
 
 /// List the latest events, newest last
@@ -45,16 +46,17 @@ struct Listed {
 
 impl Events {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let listed = self.view.look(|log| {
-            let mut listed = Vec::new();
+        let (listed, kept) = self.view.look(|log| {
+            let (mut listed, mut kept) = (Vec::new(), 0);
             for topic in self.view.topics(log, self.topic.as_deref())? {
                 listed.extend(self.latest(log, &topic)?);
+                kept += topic.events();
             }
             // Stable: within a topic the order of offsets stays.
             listed.sort_by_key(|listed| listed.event.published());
             let too_many = listed.len().saturating_sub(self.limit.get());
             listed.drain(..too_many);
-            Ok(listed)
+            Ok((listed, kept))
         })?;
         self.view.tell(&listed.iter().map(json).collect(), || {
             let heading = [
@@ -65,7 +67,11 @@ impl Events {
                 Column::Text("KEY"),
                 Column::Text("ID"),
             ];
-            columns(&heading, &listed.iter().map(row).collect::<Vec<_>>())
+            let table = columns(&heading, &listed.iter().map(row).collect::<Vec<_>>());
+            if listed.len() < self.limit.get() || kept <= listed.len() as u64 {
+                return table;
+            }
+            format!("{table}The latest {}, of {} events in all; --limit N shows more.\n", listed.len(), grouped(kept))
         })
     }
 
@@ -107,5 +113,5 @@ fn row(Listed { topic, position, event }: &Listed) -> Vec<String> {
     let key = event.key().unwrap_or("–");
     let texts = [topic.as_str(), event.event_type(), key, event.id()].map(str::to_owned);
     let [topic, event_type, key, id] = texts;
-    vec![event.published().to_rfc3339(), topic, position.to_string(), event_type, key, id]
+    vec![format!("{:.6}", event.published()), topic, position.to_string(), event_type, key, id]
 }
