@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{
     config::ConfigError,
     dispatch::DispatchError,
-    event::InvalidEvent,
+    event::{EnvelopeError, InvalidEvent},
     graph::GraphError,
     source::{CronError, SourceFailed},
     transport::{ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError},
@@ -58,6 +58,12 @@ pub enum Error {
     /// Closing failed: what was acknowledged is safe, what was not is not.
     #[error("closing: {0}")]
     Close(#[from] SettleError),
+}
+
+impl From<EnvelopeError> for Error {
+    fn from(error: EnvelopeError) -> Self {
+        Self::Invalid(error.into())
+    }
 }
 
 impl fmt::Debug for Error {

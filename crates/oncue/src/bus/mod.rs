@@ -122,6 +122,31 @@ impl Bus {
         Ok(receipts.pop().ok_or(PublishError::Closed)?)
     }
 
+    /// Publishes events of one type together: on the embedded log all of them or none, by one write.
+    ///
+    /// ```
+    /// # use oncue::prelude::*;
+    /// # #[derive(Event, serde::Serialize, serde::Deserialize)]
+    /// # #[event(type = "order.created", key = id)]
+    /// # struct OrderCreated { id: u32 }
+    /// # #[tokio::main]
+    /// # async fn main() -> oncue::Result<()> {
+    /// # let app = App::open("memory:").await?.start().await?;
+    /// let receipts = app.publish_batch((0..100).map(|id| OrderCreated { id })).await?;
+    /// assert_eq!(receipts.len(), 100);
+    /// # app.shutdown().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); the error names the event.
+    pub async fn publish_batch<E: IntoEvent>(&self, events: impl IntoIterator<Item = E>) -> Result<Vec<Receipt>> {
+        let events = events.into_iter().map(IntoEvent::into_event).collect::<Result<Vec<_>, _>>()?;
+        let Some((topic, _)) = events.first() else { return Ok(Vec::new()) };
+        let topic = *topic;
+        self.publish_all(topic, events.into_iter().map(|(_, event)| event).collect(), None).await
+    }
+
     /// Publishes a batch to one topic: on the embedded log all of it or nothing. A source with state gives its place,
     /// which is written with the events, so that it can go on exactly there.
     ///
@@ -133,10 +158,10 @@ impl Bus {
         events: Vec<Envelope>,
         source: Option<SourceMark>,
     ) -> Result<Vec<Receipt>> {
-        Ok(self.publish_batch(topic, events, source).await?)
+        Ok(self.write(topic, events, source).await?)
     }
 
-    async fn publish_batch(
+    async fn write(
         &self,
         topic: &str,
         events: Vec<Envelope>,

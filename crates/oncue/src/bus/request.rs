@@ -111,7 +111,7 @@ impl Bus {
     ) -> Result<Envelope, RequestError> {
         // Read from before the request is published: its reply cannot be missed.
         let waiting = self.0.requests.wait_for(request.id(), self.transport()).await?;
-        let receipt = self.publish_batch(topic, vec![request], None).await?.pop().ok_or(RequestError::Closed)?;
+        let receipt = self.write(topic, vec![request], None).await?.pop().ok_or(RequestError::Closed)?;
         if receipt.is_duplicate() {
             return Err(RequestError::Duplicate { id: receipt.id().to_owned() });
         }
