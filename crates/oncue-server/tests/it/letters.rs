@@ -108,6 +108,8 @@ fn what_is_redriven_is_handled_by_the_next_run_and_what_is_discarded_is_not() {
     let rest = told(&data, &["dlq", "redrive", "charge", "--all"]);
     assert_eq!(number(&rest["redriven"]) as usize, all.len() - 3);
     assert_eq!(list(&data), Value::Array(Vec::new()));
+    let waiting = told(&data, &["ls", "subscriptions"]);
+    assert_eq!(number(&by(&waiting, "id")["charge"]["lag"]) as usize, all.len() - 2, "they wait for the next run");
 
     let after = &run_with("0", &data)["handlers"]["charge"];
     assert_eq!(number(&after["acked"]), number(&before["acked"]) + all.len() as u64 - 2);

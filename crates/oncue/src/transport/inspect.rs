@@ -154,7 +154,8 @@ pub struct SubscriptionInfo {
     pub after: Vec<String>,
     /// Whether a handler of this process serves it; a durable subscription that nobody serves is *detached*.
     pub attached: bool,
-    /// Events of the topic that it has not looked at or not settled (an upper bound: its filter is not applied).
+    /// Events of the topic that it has not looked at or not settled, and those that are to be handled again (an upper
+    /// bound: of what it has not looked at, neither types nor filter are known).
     pub lag: u64,
     /// Events that wait for a retry.
     pub retrying: u64,

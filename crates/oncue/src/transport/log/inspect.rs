@@ -57,7 +57,7 @@ impl Inner {
             emits: state.about.emits.clone(),
             after: state.about.after.clone(),
             attached,
-            lag: state.settled.missing_below(next),
+            lag: state.unsettled_below(next),
             retrying: state.failing.len() as u64,
             dead: state.dead.len() as u64,
             holding: state.dead.values().filter(|dead| dead.hold).count() as u64,
@@ -207,8 +207,7 @@ impl Inspect for Inner {
             let served = shared.state.known().filter_map(|state| {
                 let core = shared.attached.get(&state.about.number)?.upgrade();
                 let next = next.get(&state.about.topic).copied().unwrap_or(0);
-                let again = state.redriven.keys().filter(|offset| state.settled.contains(**offset)).count();
-                Some((state.settled.missing_below(next) + again as u64, next, core))
+                Some((state.unsettled_below(next), next, core))
             });
             (shared.events_end, served.collect::<Vec<_>>())
         };

@@ -78,6 +78,12 @@ impl SubscriptionState {
         }
     }
 
+    /// Events below an offset that it is not through with, those that are handled again included.
+    pub(crate) fn unsettled_below(&self, next: u64) -> u64 {
+        let again = self.redriven.keys().filter(|offset| self.settled.contains(**offset)).count();
+        self.settled.missing_below(next) + again as u64
+    }
+
     pub(super) fn ack(&mut self, ack: &Ack) {
         let again = self.redriven.remove(&ack.offset).is_some();
         if !self.settled.insert(ack.offset) && !again {
