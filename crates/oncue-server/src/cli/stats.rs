@@ -29,7 +29,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// To the upper left corner of the terminal, and from there on nothing.
 const REDRAW: &str = "\x1b[H\x1b[J";
 
-const TIMES: [Column; 11] = [
+const TIMES: [Column; 12] = [
     Column::Text("SUBSCRIPTION"),
     Column::Number("n"),
     Column::Number("ΣTᵢ"),
