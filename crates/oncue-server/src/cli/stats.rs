@@ -217,7 +217,7 @@ fn numbers(name: &str, stats: &HandlerStats) -> Vec<String> {
     let mut row = vec![name.to_owned(), grouped(stats.finished()), sum];
     row.extend([stats.art(), stats.average_waiting(), stats.average_handling()].map(or_dash));
     row.extend([0.5, 0.9, 0.99, 1.0].map(|share| or_dash(stats.percentile(share))));
-    row.push(stats.throughput().map_or("–".to_owned(), |rate| per_second(rate)));
+    row.push(stats.throughput().map_or("–".to_owned(), per_second));
     row.push(grouped(stats.expired));
     row
 }
