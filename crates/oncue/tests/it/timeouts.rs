@@ -99,6 +99,29 @@ async fn an_async_handler_that_ends_within_its_extension_is_done() {
 }
 
 #[tokio::test]
+async fn time_asked_for_before_there_is_a_future_counts() {
+    let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (starting, opened) = (Arc::clone(&started), Arc::clone(&gate));
+    let work = move |_: Job, context: Context| {
+        context.extend(5 * SECOND);
+        let (starting, opened) = (Arc::clone(&starting), Arc::clone(&opened));
+        async move {
+            starting.notify_one();
+            opened.notified().await;
+        }
+    };
+    let (clock, bus) = start(work.named("work")).await;
+    let receipt = bus.publish(Job { extend: None }).await.unwrap();
+    started.notified().await;
+    clock.advance(4 * SECOND);
+    settle_down().await;
+    assert_eq!(counts(&bus), (0, 0));
+    gate.notify_one();
+    assert_eq!(receipt.outcome_of("work", WAIT).await.unwrap(), EventOutcome::Acked);
+    bus.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn without_an_extension_or_with_a_shorter_one_the_timeout_stays() {
     for extend in [None, Some(SECOND / 2)] {
         let (handler, started, _gate) = waiting();
