@@ -16,8 +16,8 @@ async fn greet(user: UserRegistered) {
     println!("greet: {}", user.user_id);
 }
 
-/// Not annotated, and not async: it runs where it may block.
-fn store(user: UserRegistered) -> std::io::Result<()> {
+/// Not annotated, and not async: it runs where it may block. It borrows the event.
+fn store(user: &UserRegistered) -> std::io::Result<()> {
     println!("store: {}", user.user_id);
     Ok(())
 }
