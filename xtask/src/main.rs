@@ -1,6 +1,7 @@
 //! The repository's task runner: what `cargo xtask` does.
 
 mod rules;
+mod soak;
 mod step;
 mod tasks;
 
@@ -33,6 +34,9 @@ enum Task {
     },
     /// The examples: each is run and must succeed.
     Examples,
+    /// What takes minutes: the conformance suite in full sizes again and again, kills, memory under a backlog.
+    #[command(subcommand)]
+    Soak(soak::Soak),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Task::Rules => tasks::rules(),
         Task::Bench { arguments } => tasks::bench(&arguments),
         Task::Examples => tasks::examples(),
+        Task::Soak(soak) => soak.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

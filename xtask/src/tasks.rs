@@ -4,6 +4,7 @@ use std::{fs, time::Duration};
 
 use crate::{
     rules::{self, Repository},
+    soak::Kill,
     step::{Failed, built, cargo, program, root, timed},
 };
 
@@ -16,6 +17,8 @@ pub(crate) fn ci() -> Result<(), Failed> {
     rules()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
     test(&[])?;
+    // With what the tests have built.
+    timed("200 kills of the order system", || Kill::in_ci().run())?;
     cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     examples()?;
     println!("everything holds");

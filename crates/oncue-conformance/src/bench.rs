@@ -11,13 +11,13 @@ use std::{
 
 use futures_util::future::{BoxFuture, Either, select};
 use oncue::{
-    App, Bus, Clock, Envelope, Receipt,
+    App, Bus, Clock, Envelope, Observer, Receipt,
     event::DEFAULT_TOPIC,
     transport::{Capabilities, SubscriptionInfo, Transport},
 };
 use parking_lot::Mutex;
 
-use crate::{Disturbance, Factory, Failure, Intruder, Opened, Step, Tier, remarks::Remarks, tap};
+use crate::{Disturbance, Factory, Failure, Intruder, Opened, Step, Tier, remarks::Remarks, tap, worker::Task};
 
 /// How often a wait looks whether a handler stopped: that ends it with the cause instead of the deadline.
 const LOOK: Duration = Duration::from_millis(50);
@@ -31,9 +31,10 @@ pub(crate) struct Setup {
     pub(crate) tier: Tier,
     pub(crate) instances: bool,
     pub(crate) worker: Option<Worker>,
+    pub(crate) seed: u64,
 }
 
-/// Starts a second process on a place.
+/// Starts another process on a place.
 pub(crate) type Worker = Arc<dyn Fn(&str) -> Command + Send + Sync>;
 
 /// What a case works with.
@@ -237,10 +238,26 @@ impl Bench {
         self.setup.factory.disturb(disturbance, &format!("{}{name}", self.place))
     }
 
-    /// What starts a second process on the case's transport, if there is such a thing; it takes one more argument, the
-    /// number to begin with.
-    pub fn worker(&self) -> Option<Command> {
-        self.setup.worker.as_ref().map(|worker| worker(&self.place))
+    /// What starts another process on the transport at another place of this case, with something to do; nothing if there
+    /// is no such thing.
+    pub fn worker(&self, name: &str, task: Task) -> Option<Command> {
+        let mut command = self.setup.worker.as_ref()?(&format!("{}{name}", self.place));
+        command.arg(task.to_string());
+        Some(command)
+    }
+
+    /// An observer of the transport at another place of this case.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn observer(&self, name: &str) -> Result<Observer, &'static str> {
+        self.setup.factory.observer(&format!("{}{name}", self.place), self.setup.clock.clone())
+    }
+
+    /// What random choices follow from; noted for the report.
+    pub fn random(&self) -> fastrand::Rng {
+        self.note(format!("seed {}", self.setup.seed));
+        fastrand::Rng::with_seed(self.setup.seed)
     }
 
     /// For a case that runs in this one: at places of its own, with the sizes of the fast tier.

@@ -4,7 +4,7 @@ use std::{error::Error, path::PathBuf, sync::Arc};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use oncue::{
-    Clock,
+    Clock, Observer,
     transport::{self, Transport},
 };
 
@@ -54,6 +54,15 @@ pub trait Factory: Send + Sync + 'static {
         Err("nobody said how to get in where one must not: implement `Factory::open_as`")
     }
 
+    /// An observer of the transport at a place, which others have open.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn observer(&self, place: &str, clock: Clock) -> Result<Observer, &'static str> {
+        let _ = (place, clock);
+        Err("nobody said how to look at it from outside: implement `Factory::observer`")
+    }
+
     /// Does something to what is behind a transport that is open; completes when that is there again.
     ///
     /// # Errors
@@ -74,27 +83,62 @@ where
     }
 }
 
-/// Opens the transports that come with Oncue.
+/// Opens the transports that come with Oncue, by URLs.
 #[derive(Clone, Debug)]
-pub enum Urls {
+pub struct Urls {
+    directory: Option<PathBuf>,
+    options: String,
+}
+
+impl Urls {
     /// `memory:`: every opening is empty.
-    Memory,
+    #[must_use]
+    pub fn memory() -> Self {
+        Self { directory: None, options: String::new() }
+    }
+
     /// `file:`: a directory per place, in this one.
-    File(PathBuf),
+    #[must_use]
+    pub fn file(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: Some(directory.into()), options: String::new() }
+    }
+
+    /// With the options of a URL, such as `?durability=os`.
+    #[must_use]
+    pub fn options(mut self, options: impl Into<String>) -> Self {
+        self.options = options.into();
+        self
+    }
+
+    /// The URL of a place.
+    #[must_use]
+    pub fn of(&self, place: &str) -> String {
+        match &self.directory {
+            Some(directory) => format!("file:{}{}", directory.join(place).display(), self.options),
+            None => format!("memory:{}", self.options),
+        }
+    }
 }
 
 impl Factory for Urls {
     fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
-        let url = match self {
-            Self::Memory => "memory:".to_owned(),
-            Self::File(directory) => format!("file:{}", directory.join(place).display()),
-        };
+        let url = self.of(place);
         // Opening reads what the log says: off the runtime's threads.
         async move { Ok(tokio::task::spawn_blocking(move || transport::open(&url, clock)).await??) }.boxed()
     }
 
     fn open_as(&self, _: Intruder, _: &str, _: Clock) -> Result<BoxFuture<'static, Opened>, &'static str> {
-        Err("it has no connection: who may open the directory is the operating system's business")
+        Err(
+            "it has no connection to secure: it is in the process, and who may open a directory the operating system says",
+        )
+    }
+
+    fn observer(&self, place: &str, clock: Clock) -> Result<Observer, &'static str> {
+        if self.directory.is_none() {
+            return Err("what is in memory has one process, and nobody else sees it");
+        }
+        let (url, looking) = (self.of(place), clock.clone());
+        Ok(Observer::with(clock, move || transport::inspect(&url, &looking)))
     }
 
     fn disturb(&self, _: Disturbance, _: &str) -> Result<BoxFuture<'static, ()>, &'static str> {

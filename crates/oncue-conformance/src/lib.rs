@@ -20,8 +20,8 @@
 //! A case that a transport cannot meet is *skipped with the reason*; so is one that needs what does not exist yet, even
 //! if all that does exist held. Nothing passes by not being tested. Some cases need to be told how: what may be done to
 //! the other end of a transport, and who must not get in ([`Factory::disturb`], [`Factory::open_as`]); whether several
-//! instances share a subscription ([`Suite::instances`]); and how a second process is started, to be killed
-//! ([`Suite::worker`]).
+//! instances share a subscription ([`Suite::instances`]); how other processes are started ([`Suite::worker`]), and how one
+//! looks at a transport that they have open ([`Factory::observer`]).
 
 mod bench;
 mod case;
@@ -29,6 +29,7 @@ pub mod cases;
 mod catalogue;
 mod factory;
 mod failure;
+mod process;
 mod remarks;
 mod report;
 mod seen;

@@ -52,6 +52,7 @@ pub struct Suite {
     instances: bool,
     observer: Option<Box<Observer>>,
     worker: Option<Worker>,
+    seed: Option<u64>,
 }
 
 impl Suite {
@@ -59,19 +60,28 @@ impl Suite {
     pub fn new(transport: impl Into<String>, factory: impl Factory) -> Self {
         let factory = Arc::new(factory);
         let (transport, clock) = (transport.into(), Clock::system());
-        Self { transport, factory, clock, deadline: DEADLINE, instances: false, observer: None, worker: None }
+        Self {
+            transport,
+            factory,
+            clock,
+            deadline: DEADLINE,
+            instances: false,
+            observer: None,
+            worker: None,
+            seed: None,
+        }
     }
 
     /// For `memory:`.
     #[must_use]
     pub fn memory() -> Self {
-        Self::new("memory:", Urls::Memory).instances(true)
+        Self::new("memory:", Urls::memory()).instances(true)
     }
 
     /// For `file:`, in subdirectories of this one.
     #[must_use]
     pub fn file(directory: impl Into<PathBuf>) -> Self {
-        Self::new("file:", Urls::File(directory.into())).instances(true)
+        Self::new("file:", Urls::file(directory)).instances(true)
     }
 
     /// The clock that transports, apps and deadlines go by; the system's without this.
@@ -103,11 +113,18 @@ impl Suite {
         self
     }
 
-    /// What starts a second process on the transport at a place: a program that calls [`worker::main`](crate::worker::main)
-    /// or [`run`](crate::worker::run). The suite adds the number to begin with as the last argument.
+    /// What starts another process on the transport at a place: a program that calls [`worker::main`](crate::worker::main)
+    /// or [`run`](crate::worker::run). The suite adds a [`Task`](crate::worker::Task) as the last argument.
     #[must_use]
     pub fn worker(mut self, command: impl Fn(&str) -> Command + Send + Sync + 'static) -> Self {
         self.worker = Some(Arc::new(command));
+        self
+    }
+
+    /// What random choices follow from, to repeat a run that failed: its report names it. A new one each time without this.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 
@@ -150,6 +167,7 @@ impl Suite {
             tier,
             instances: self.instances,
             worker: self.worker.clone(),
+            seed: self.seed.unwrap_or_else(|| self.clock.now().as_micros().unsigned_abs()),
         };
         let bench = Arc::new(Bench::new(setup, format!("case-{}", case.number)));
         let running = Arc::clone(&bench);

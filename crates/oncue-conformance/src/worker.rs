@@ -1,14 +1,15 @@
-//! The second process of case 33: it publishes and handles until it is killed.
+//! Other processes: in case 33 one publishes and handles until it is killed; in case 40 one publishes and goes, and
+//! another handles.
 //!
 //! ```no_run
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), oncue_conformance::Failure> {
-//! // What the program does that `Suite::worker` starts with a URL and a number.
-//! oncue_conformance::worker::main("file:data", 0).await
+//! // What the program does that `Suite::worker` starts with a URL and a task.
+//! oncue_conformance::worker::main("file:data", "tally:0".parse()?).await
 //! # }
 //! ```
 
-use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io::Write as _, str::FromStr, sync::Arc, time::Duration};
 
 use oncue::{
     App, Bus, Clock, Event,
@@ -24,12 +25,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure, Step,
+    cases::outcome,
     failure::{ensure, ensure_eq},
     seen::keys,
 };
 
+/// What a process says that handles.
+pub(crate) const HANDLING: &str = "handling";
 /// Publishers, each with a key of its own.
 const PUBLISHERS: u32 = 4;
+
+/// What another process does. As text it is the last argument of [`Suite::worker`](crate::Suite::worker)'s command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Publishes steps numbered from here on, handles them, and writes key and number of each that was acknowledged as a
+    /// line to the standard output; until it is killed.
+    Tally(u32),
+    /// Publishes a step, writes the address of its receipt to the standard output, and ends.
+    Publish,
+    /// Handles steps as case 40 expects, and says so with a line on the standard output; until it is killed.
+    Handle,
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tally(from) => write!(f, "tally:{from}"),
+            Self::Publish => f.write_str("publish"),
+            Self::Handle => f.write_str("handle"),
+        }
+    }
+}
+
+impl FromStr for Task {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let tally = || text.strip_prefix("tally:")?.parse().ok().map(Self::Tally);
+        match text {
+            "publish" => Ok(Self::Publish),
+            "handle" => Ok(Self::Handle),
+            _ => tally().ok_or_else(|| Failure::new(format!("`{text}` is no task: tally:NUMBER, publish or handle"))),
+        }
+    }
+}
 
 /// What is kept of a key.
 #[derive(Serialize, Deserialize, Default, Debug, PartialEq, Eq)]
@@ -50,24 +89,47 @@ struct Tallied {
     number: u32,
 }
 
-/// Publishes steps numbered from `from` on to the transport of a URL (`memory:`, `file:`), handles them, and writes key and
-/// number of each that was acknowledged as a line to the standard output. Ends only with an error.
+/// Does something on the transport of a URL (`memory:`, `file:`).
 ///
 /// # Errors
 /// The transport does not open, or fails.
-pub async fn main(url: &str, from: u32) -> Result<(), Failure> {
+pub async fn main(url: &str, task: Task) -> Result<(), Failure> {
     let (url, clock) = (url.to_owned(), Clock::system());
     let opening = clock.clone();
     let transport = tokio::task::spawn_blocking(move || transport::open(&url, opening)).await??;
-    run(transport, clock, from).await
+    run(transport, clock, task).await
 }
 
 /// As [`main`], on a transport that is open: for those that no URL of the library names.
 ///
 /// # Errors
 /// The transport fails.
-pub async fn run(transport: Arc<dyn Transport>, clock: Clock, from: u32) -> Result<(), Failure> {
-    let bus = handlers(App::with_transport(transport, clock)).start().await?;
+pub async fn run(transport: Arc<dyn Transport>, clock: Clock, task: Task) -> Result<(), Failure> {
+    let app = App::with_transport(transport, clock);
+    match task {
+        Task::Tally(from) => tally(app, from).await,
+        Task::Publish => {
+            let bus = app.start().await?;
+            let receipt = bus.publish(Step::new("key", 1)).await?;
+            tell(&serde_json::to_string(&receipt.address())?)?;
+            drop(receipt);
+            Ok(bus.shutdown().await?)
+        }
+        Task::Handle => {
+            let _bus = outcome::handlers(app).start().await?;
+            tell(HANDLING)?;
+            std::future::pending().await
+        }
+    }
+}
+
+/// A line to the standard output: one write, which a kill does not part.
+fn tell(line: &str) -> Result<(), Failure> {
+    Ok(std::io::stdout().lock().write_all(format!("{line}\n").as_bytes())?)
+}
+
+async fn tally(app: App, from: u32) -> Result<(), Failure> {
+    let bus = handlers(app).start().await?;
     let mut publishing = tokio::task::JoinSet::new();
     for key in keys(PUBLISHERS) {
         publishing.spawn(publish(bus.clone(), key, from));
@@ -81,8 +143,7 @@ pub async fn run(transport: Arc<dyn Transport>, clock: Clock, from: u32) -> Resu
 async fn publish(bus: Bus, key: String, from: u32) -> Result<(), Failure> {
     for number in from.. {
         bus.publish(Step::new(&key, number)).await?;
-        // One write, which a kill does not part.
-        std::io::stdout().lock().write_all(format!("{key} {number}\n").as_bytes())?;
+        tell(&format!("{key} {number}"))?;
     }
     Ok(())
 }

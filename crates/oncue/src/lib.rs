@@ -51,6 +51,7 @@ mod codec;
 mod dispatch;
 mod error;
 mod number_map;
+mod observer;
 mod receipt;
 
 pub use app::{App, Group};
@@ -62,6 +63,7 @@ pub use clock::{Clock, ManualClock, PausedClock, Timestamp};
 pub use dispatch::DispatchError;
 pub use error::{Error, LeaseError, RequestError, Result, StartError};
 pub use event::{Envelope, Event, IntoEvent};
+pub use observer::Observer;
 pub use oncue_macros::{Event, handler};
 pub use receipt::{EventOutcome, Receipt};
 

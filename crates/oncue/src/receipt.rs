@@ -6,7 +6,7 @@ use futures_util::future::{Either, join_all, select};
 
 use crate::{
     bus::Bus,
-    transport::{EventRef, InspectError, Position, Settled},
+    transport::{EventAddress, EventRef, InspectError, Position, Settled},
 };
 
 /// Proof that an event was published, and the way to learn what became of it.
@@ -46,14 +46,28 @@ impl From<Settled> for EventOutcome {
     }
 }
 
+impl From<Option<Settled>> for EventOutcome {
+    fn from(settled: Option<Settled>) -> Self {
+        settled.map_or(Self::Pending, Self::from)
+    }
+}
+
 impl Receipt {
+    /// Where the event stands, to be written down: [`Bus::receipt`] makes a receipt of it again, and
+    /// [`Observer`](crate::Observer) asks with it from another process.
+    #[must_use]
+    pub fn address(&self) -> EventAddress {
+        let EventRef { topic, position, envelope } = &self.event;
+        EventAddress { topic: topic.to_string(), position: *position, id: envelope.id().to_owned() }
+    }
+
     /// Where the event stands; of a duplicate, where the first one stands.
     #[must_use]
     pub fn position(&self) -> Position {
         self.event.position
     }
 
-    /// Whether the same `source` and `id` had been published before.
+    /// Whether the same `source` and `id` had been published before; not known of a receipt that was written down.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
         self.duplicate

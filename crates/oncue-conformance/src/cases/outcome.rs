@@ -3,62 +3,127 @@
 use std::time::Duration;
 
 use oncue::{
-    Envelope, EventOutcome,
-    handler::{HandlerError, HandlerExt as _},
+    App, Envelope, EventOutcome, Observer,
+    handler::{HandlerError, HandlerExt as _, extract::Context},
     policy,
+    transport::EventAddress,
 };
 
 use crate::{
-    Bench, Failure, Seen, Step,
+    Bench, Failure, Step,
     failure::{ensure, ensure_eq},
-    noting,
-    seen::accepting,
+    process::Process,
+    worker::{HANDLING, Task},
 };
 
 /// Longer than any case may take.
 const LONG: Duration = Duration::from_secs(600);
+/// Enough to see that nothing is known.
+const SHORT: Duration = Duration::from_millis(5);
+/// Where other processes publish and handle.
+const ELSEWHERE: &str = "-elsewhere";
 
 /// Case 40. A receipt tells what became of the event, for one handler or all: acknowledged, dead with the reason, or
 /// still open when the time is over; asked before or after it happened. Of a handler that does not exist or does not
-/// take the event it says so.
+/// take the event it says so. So does an observer where one process published, another handles, and a third asks; and so
+/// does the receipt, taken up again where the log is opened after them.
 ///
 /// # Errors
 /// It does not.
 pub async fn receipts(bench: &Bench) -> Result<(), Failure> {
-    let seen = Seen::new(bench);
-    let flaky = noting("flaky", &seen, |_, attempt| match attempt {
-        1 => Err(HandlerError::transient("not yet")),
-        _ => Ok(()),
-    });
-    let doomed = noting("doomed", &seen, |_, _| Err(HandlerError::reject("never")));
-    let stuck = (|_: Step| std::future::pending::<()>()).named("stuck");
-    let other = (|_: Envelope| async {}).named("other").types(["something.else"]);
-    let app = bench.app().await?.on(accepting("good", &seen)).on(flaky.retry(policy::fixed(Duration::from_millis(5))));
-    let bus = app.on(doomed).on(stuck).on(other).start().await?;
-
-    let receipt = bus.publish(Step::new("key", 1)).await?;
-    let dead = EventOutcome::DeadLettered { error: "never".into() };
-    for when in ["before it happened", "afterwards"] {
-        for (handler, promised) in [("good", &EventOutcome::Acked), ("flaky", &EventOutcome::Acked), ("doomed", &dead)]
-        {
-            let outcome = bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, LONG)).await?;
-            ensure_eq!(&outcome, promised, "outcome of `{handler}`, asked {when}");
+    here(bench).await?;
+    match bench.observer(ELSEWHERE) {
+        Ok(observer) => elsewhere(bench, &observer).await.map_err(|failure| failure.at("in another process")),
+        Err(why) => {
+            bench.untested(format!("a handler in another process: {why}"));
+            Ok(())
         }
     }
-    let short = Duration::from_millis(5);
-    ensure_eq!(receipt.outcome_of("stuck", short).await?, EventOutcome::Pending, "outcome of a handler that hangs");
-    let all = bench.wait("all outcomes", receipt.outcomes(Duration::from_millis(50))).await?;
-    let all: Vec<_> = all.iter().map(|(handler, outcome)| (handler.as_str(), outcome)).collect();
-    let pending = EventOutcome::Pending;
-    let promised =
-        [("good", &EventOutcome::Acked), ("flaky", &EventOutcome::Acked), ("doomed", &dead), ("stuck", &pending)];
-    ensure_eq!(all, promised, "outcomes of all handlers that take it");
-    let nobody = receipt.outcome_of("nobody", short).await;
-    ensure!(nobody.is_err(), "outcome of a handler that does not exist: {nobody:?}");
-    let other = bench.wait("the outcome of a handler that does not take it", receipt.outcome_of("other", short)).await;
-    ensure!(other.is_err(), "outcome of a handler that does not take the event: {other:?}");
+}
+
+/// Handlers with every outcome that there is, and one that does not take the event.
+pub(crate) fn handlers(app: App) -> App {
+    let good = |_: Step| async { tokio::task::yield_now().await };
+    let flaky = |_: Step, context: Context| async move {
+        if context.attempt() == 1 { Err(HandlerError::transient("not yet")) } else { Ok(()) }
+    };
+    let doomed = |_: Step| async { Err::<(), _>(HandlerError::reject("never")) };
+    let stuck = |_: Step| std::future::pending::<()>();
+    let other = |_: Envelope| async {};
+    let app = app.on(good.named("good")).on(flaky.named("flaky").retry(policy::fixed(SHORT)));
+    app.on(doomed.named("doomed")).on(stuck.named("stuck")).on(other.named("other").types(["something.else"]))
+}
+
+/// What is to be told of those handlers that come to an end.
+fn promised() -> [(&'static str, EventOutcome); 3] {
+    let dead = EventOutcome::DeadLettered { error: "never".into() };
+    [("good", EventOutcome::Acked), ("flaky", EventOutcome::Acked), ("doomed", dead)]
+}
+
+/// Whether outcomes are those of all handlers that take the event.
+fn all(outcomes: &[(String, EventOutcome)]) -> Result<(), Failure> {
+    let with_stuck = promised().into_iter().chain([("stuck", EventOutcome::Pending)]);
+    let promised: Vec<_> = with_stuck.map(|(handler, outcome)| (handler.to_owned(), outcome)).collect();
+    ensure_eq!(outcomes, promised, "outcomes of all handlers that take it");
+    Ok(())
+}
+
+async fn here(bench: &Bench) -> Result<(), Failure> {
+    let bus = handlers(bench.app().await?).start().await?;
+    let receipt = bus.publish(Step::new("key", 1)).await?;
+    for when in ["before it happened", "afterwards"] {
+        for (handler, promised) in promised() {
+            let outcome = bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, LONG)).await?;
+            ensure_eq!(outcome, promised, "outcome of `{handler}`, asked {when}");
+        }
+    }
+    ensure_eq!(receipt.outcome_of("stuck", SHORT).await?, EventOutcome::Pending, "outcome of a handler that hangs");
+    all(&bench.wait("all outcomes", receipt.outcomes(Duration::from_millis(50))).await?)?;
+    for handler in ["nobody", "other"] {
+        let outcome = bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, SHORT)).await;
+        ensure!(outcome.is_err(), "outcome of `{handler}`, which takes no such event: {outcome:?}");
+    }
     drop(receipt);
-    bench.untested("a handler in another process: not in the suite yet");
-    bench.wait("the shutdown", bus.shutdown_within(short)).await?;
+    bench.wait("the shutdown", bus.shutdown_within(SHORT)).await?;
+    Ok(())
+}
+
+async fn elsewhere(bench: &Bench, observer: &Observer) -> Result<(), Failure> {
+    let start = |task| match bench.worker(ELSEWHERE, task) {
+        Some(command) => Process::start(command),
+        None => Err(Failure::new("nobody said how to start one (`Suite::worker`)")),
+    };
+    let mut publisher = start(Task::Publish)?;
+    let event: EventAddress = serde_json::from_str(&publisher.says(bench).await?)?;
+    publisher.ends(bench).await?;
+    let mut handling = start(Task::Handle)?;
+    ensure_eq!(handling.says(bench).await?, HANDLING, "what a process says when it handles");
+    for (handler, promised) in promised() {
+        let outcome = observer.outcome_of(&event, handler, LONG);
+        let outcome = bench.wait(format!("the outcome of `{handler}` to be seen"), outcome).await?;
+        ensure_eq!(outcome, promised, "outcome of `{handler}`");
+    }
+    let stuck = observer.outcome_of(&event, "stuck", SHORT).await?;
+    ensure_eq!(stuck, EventOutcome::Pending, "outcome of a handler that hangs");
+    all(&bench.wait("all outcomes to be seen", observer.outcomes(&event, SHORT)).await?)?;
+    for handler in ["nobody", "other"] {
+        let outcome = observer.outcome_of(&event, handler, SHORT).await;
+        ensure!(outcome.is_err(), "outcome of `{handler}`, which takes no such event: {outcome:?}");
+    }
+    let another = EventAddress { id: "another".into(), ..event.clone() };
+    let outcome = observer.outcome_of(&another, "good", SHORT).await;
+    ensure!(outcome.is_err(), "outcome of an event that is not there: {outcome:?}");
+    handling.kill(bench).await?;
+
+    let bus = handlers(bench.app_at(ELSEWHERE).await?).start().await?;
+    let receipt = bus.receipt(&event)?;
+    for (handler, promised) in promised() {
+        let outcome = bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, LONG)).await?;
+        ensure_eq!(outcome, promised, "outcome of `{handler}` after all of them");
+    }
+    all(&bench.wait("all outcomes", receipt.outcomes(SHORT)).await?)?;
+    ensure!(bus.receipt(&another).is_err(), "a receipt of an event that is not there");
+    drop(receipt);
+    bench.wait("the shutdown", bus.shutdown_within(SHORT)).await?;
     Ok(())
 }

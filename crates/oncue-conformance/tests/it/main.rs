@@ -1,6 +1,7 @@
 //! The whole suite on the transports that come with Oncue, and proof that it can fail.
 
 mod broken;
+mod table;
 
 use std::process::Command;
 
@@ -24,7 +25,9 @@ fn worker(url: &str) -> Command {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_keeps_the_contract() {
-    assert_holds(&Suite::memory().run(&Filter::all(), Tier::Fast).await);
+    let report = Suite::memory().run(&Filter::all(), Tier::Fast).await;
+    assert_holds(&report);
+    table::assert_tells(&report, table::MEMORY);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,14 +39,13 @@ async fn file_keeps_the_contract() {
     let report = suite.run(&Filter::all(), Tier::Fast).await;
     assert!(Reports(std::slice::from_ref(&report)).to_json().contains("\"46\""));
     assert_holds(&report);
+    table::assert_tells(&report, table::FILE);
 }
 
 /// As with many subscriptions, where one reader reads for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_keeps_the_contract_where_one_reader_feeds_all() {
-    let suite = Suite::new("memory:?feed_from=1", |_place: String, clock| async move {
-        Ok(oncue::transport::open("memory:?feed_from=1", clock)?)
-    });
+    let suite = Suite::new("memory:?feed_from=1", Urls::memory().options("?feed_from=1")).instances(true);
     assert_holds(&suite.run(&Filter::all(), Tier::Fast).await);
 }
 
@@ -52,7 +54,7 @@ struct Guarded;
 
 impl Factory for Guarded {
     fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
-        Urls::Memory.open(place, clock)
+        Urls::memory().open(place, clock)
     }
 
     fn open_as(&self, intruder: Intruder, _: &str, _: Clock) -> Result<BoxFuture<'static, Opened>, &'static str> {

@@ -13,12 +13,10 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use oncue::{
-    Clock,
-    transport::{self, LogUrl, OpenError},
-};
+use oncue::transport::{LogUrl, OpenError};
 use oncue_conformance::{
-    CATALOGUE, CATALOGUE_LEN, Entry, Factory, Failure, Filter, Opened, Report, Reports, Suite, Verdict, worker,
+    CATALOGUE, CATALOGUE_LEN, Entry, Failure, Filter, Report, Reports, Suite, Urls, Verdict,
+    worker::{self, Task},
 };
 use tempfile::TempDir;
 use thiserror::Error;
@@ -60,19 +58,28 @@ pub(super) struct Conformance {
     #[arg(long = "case", value_name = "N", value_delimiter = ',', value_parser = cases)]
     cases: Vec<Cases>,
 
+    /// What random choices follow from, to repeat a run whose report names it. Without it, a new one each time
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
     /// Print one JSON object: `{"file:": {"1": {"result": "passed", "reason": "", "seconds": 0.012}, …}}`
     #[arg(long)]
     json: bool,
 }
 
-/// What `oncue conformance` starts as a second process, and kills
+/// What `oncue conformance` starts as another process
 #[derive(Debug, Args)]
 pub(super) struct Worker {
     /// Where it publishes and handles
     url: String,
 
-    /// The number to begin with
-    from: u32,
+    /// What it does there
+    #[arg(value_parser = task)]
+    task: Task,
+}
+
+fn task(text: &str) -> Result<Task, String> {
+    text.parse().map_err(|failure: Failure| failure.to_string())
 }
 
 /// The name of the subcommand that is a [`Worker`].
@@ -81,7 +88,7 @@ pub(super) const WORKER: &str = "conformance-worker";
 impl Worker {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let runtime = tokio::runtime::Runtime::new().map_err(CommandError::Runtime)?;
-        let ended = runtime.block_on(worker::main(&self.url, self.from));
+        let ended = runtime.block_on(worker::main(&self.url, self.task));
         ended.map_err(|failure| ConformanceError::Worker(failure).into())
     }
 }
@@ -127,11 +134,11 @@ pub(super) enum ConformanceError {
         /// What was left to look at, in words.
         kept: String,
     },
-    /// A second process came to its end before it was killed.
+    /// Another process failed.
     #[error("{0}")]
     Worker(Failure),
     /// This program is not found, so that it cannot be started again as a second process.
-    #[error("cannot find the program that runs this, which case 33 starts a second time: {0}")]
+    #[error("cannot find the program that runs this, which cases 33 and 40 start again: {0}")]
     Program(io::Error),
     /// Stopped by a signal.
     #[error("interrupted")]
@@ -180,7 +187,10 @@ impl Conformance {
             let teller = Teller { filter: filter.clone(), bar: bar(url), table: !self.json };
             teller.say(url);
             let observer = teller.clone();
-            let suite = place.suite(url)?.observe(move |entry| observer.ended(entry));
+            let mut suite = place.suite(url)?.observe(move |entry| observer.ended(entry));
+            if let Some(seed) = self.seed {
+                suite = suite.seed(seed);
+            }
             let report = suite.run(&filter, tier).await;
             teller.finish(&report);
             kept += &place.leave(report.failures().count() > 0);
@@ -208,7 +218,7 @@ fn quiet_panics() {
 
 /// Where a transport is tested.
 enum Place {
-    /// In memory, by this URL.
+    /// In memory, with the options of the URL.
     Memory(String),
     /// In a directory of its own, removed with this; with the options of the URL.
     Directory { directory: TempDir, options: String, is_callers: bool },
@@ -223,7 +233,7 @@ impl Place {
             None => {
                 // An unknown scheme is refused here, and so are the options of a known one.
                 url.parse::<LogUrl>()?;
-                return Ok(Self::Memory(url.to_owned()));
+                return Ok(Self::Memory(options.to_owned()));
             }
         };
         format!("file:x{options}").parse::<LogUrl>()?;
@@ -235,9 +245,9 @@ impl Place {
         Ok(Self::Directory { directory, options: options.to_owned(), is_callers })
     }
 
-    /// Tests this, with instances that share subscriptions; in a directory also with a second process.
+    /// Tests this, with instances that share subscriptions; in a directory also with other processes.
     fn suite(&self, name: &str) -> Result<Suite, ConformanceError> {
-        let suite = Suite::new(name, self.factory()).instances(true);
+        let suite = Suite::new(name, self.urls()).instances(true);
         if matches!(self, Self::Memory(_)) {
             return Ok(suite);
         }
@@ -245,29 +255,15 @@ impl Place {
         let url = self.urls();
         Ok(suite.worker(move |place| {
             let mut command = process::Command::new(&program);
-            command.arg(WORKER).arg(url(place));
+            command.arg(WORKER).arg(url.of(place));
             command
         }))
     }
 
-    /// The URL of a place.
-    fn urls(&self) -> impl Fn(&str) -> String + Send + Sync + use<> {
-        let (base, options) = match self {
-            Self::Memory(url) => (None, url.clone()),
-            Self::Directory { directory, options, .. } => (Some(directory.path().to_owned()), options.clone()),
-        };
-        move |place| match &base {
-            Some(base) => format!("file:{}{options}", base.join(place).display()),
-            None => options.clone(),
-        }
-    }
-
-    fn factory(&self) -> impl Factory + use<> {
-        let url = self.urls();
-        move |place: String, clock: Clock| {
-            let url = url(&place);
-            // Opening reads what the log says: off the runtime's threads.
-            async move { Opened::Ok(tokio::task::spawn_blocking(move || transport::open(&url, clock)).await??) }
+    fn urls(&self) -> Urls {
+        match self {
+            Self::Memory(options) => Urls::memory().options(options),
+            Self::Directory { directory, options, .. } => Urls::file(directory.path()).options(options),
         }
     }
 

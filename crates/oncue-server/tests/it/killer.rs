@@ -1,11 +1,14 @@
 //! Kills runs of the order system at random moments, and runs them again until they end by themselves.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
+use oncue::{Clock, transport};
 use serde_json::Value;
 
 /// What is run and killed.
@@ -77,4 +80,77 @@ pub(crate) fn comparable(mut report: Value) -> Value {
         report.as_object_mut().map(|report| report.remove(time));
     }
     report
+}
+
+/// Events that are read from a log at once.
+const READ_EVENTS: usize = 2_000;
+
+/// What a log holds: the ids of each key's events in each topic, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Account(BTreeMap<(String, String), Vec<String>>);
+
+/// In what a log differs from that of an unbroken run.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// Events that are not there.
+    pub(crate) lost: usize,
+    /// Events that are there once more.
+    pub(crate) repeated: usize,
+    /// Keys whose events are all there, in another order.
+    pub(crate) out_of_order: usize,
+}
+
+impl Account {
+    /// Of the log in a directory.
+    pub(crate) fn of(data: &Path) -> Result<Self, String> {
+        let log = transport::inspect(&format!("file:{}", data.display()), &Clock::system());
+        let log = log.map_err(|error| error.to_string())?;
+        let mut ids: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for topic in log.topics() {
+            let mut from = topic.first_offset;
+            while from < topic.next_offset {
+                let events = log.browse(&topic.name, from, READ_EVENTS).map_err(|error| error.to_string())?;
+                let Some((last, _)) = events.last() else { break };
+                from = last.offset() + 1;
+                for (_, event) in events {
+                    // Events without a key have no order.
+                    let key = event.key().unwrap_or(event.id()).to_owned();
+                    ids.entry((topic.name.clone(), key)).or_default().push(event.id().to_owned());
+                }
+            }
+        }
+        Ok(Self(ids))
+    }
+
+    /// How many events there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    /// In what it differs from that of an unbroken run.
+    pub(crate) fn against(&self, whole: &Self) -> Difference {
+        let mut difference = Difference::default();
+        let none = Vec::new();
+        for place in self.0.keys().chain(whole.0.keys()).collect::<BTreeSet<_>>() {
+            let (here, there) = (self.0.get(place).unwrap_or(&none), whole.0.get(place).unwrap_or(&none));
+            let (mut left, mut repeated) = (there.clone(), 0);
+            for id in here {
+                match left.iter().position(|other| other == id) {
+                    Some(at) => drop(left.swap_remove(at)),
+                    None => repeated += 1,
+                }
+            }
+            difference.lost += left.len();
+            difference.repeated += repeated;
+            difference.out_of_order += usize::from(left.is_empty() && repeated == 0 && here != there);
+        }
+        difference
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lost, repeated, out_of_order } = self;
+        write!(f, "{lost} lost, {repeated} twice, {out_of_order} keys out of order")
+    }
 }

@@ -36,7 +36,9 @@ use crate::{
     handler::{BreakerHandle, Registration},
     receipt::Receipt,
     source::{Outlet, Source, SourceInfo, Sources},
-    transport::{EventRef, Inspect, Publish, PublishError, Published, SourceMark, Transport},
+    transport::{
+        EventAddress, EventRef, Inspect, InspectError, Publish, PublishError, Published, SourceMark, Transport,
+    },
 };
 
 /// How long a shutdown lets handlers finish.
@@ -176,6 +178,14 @@ impl Bus {
             duplicate: published.duplicate,
         };
         Ok(batch.events.into_iter().zip(published).map(receipt).collect())
+    }
+
+    /// The receipt of an event that was published here, by this process or another, also before a restart.
+    ///
+    /// # Errors
+    /// There is no such event, or not any more: a topic may keep only what somebody still needs. The log cannot be read.
+    pub fn receipt(&self, address: &EventAddress) -> Result<Receipt, InspectError> {
+        Ok(Receipt { bus: self.clone(), event: self.inspect().event(address)?, duplicate: false })
     }
 
     /// The transport underneath.

@@ -165,9 +165,10 @@ pub enum InspectError {
     /// No such subscription.
     #[error("there is no subscription `{0}`")]
     UnknownSubscription(String),
-    /// The subscription does not take such events.
+    /// The subscription does not take such events, or not from as far back.
     #[error(
-        "subscription `{subscription}` takes no `{event_type}` from topic `{topic}`: there is no outcome to wait for"
+        "subscription `{subscription}` does not take this `{event_type}` from topic `{topic}` (its type, its filter, or \
+         where it begins): there is no outcome to wait for"
     )]
     NotTaken {
         /// The subscription.
@@ -181,7 +182,7 @@ pub enum InspectError {
     #[error("there is no topic `{0}`")]
     UnknownTopic(String),
     /// No such event.
-    #[error("topic `{topic}` has no event at {position}")]
+    #[error("topic `{topic}` has no such event at {position}; it may be that it is not kept any more")]
     UnknownEvent {
         /// The topic.
         topic: String,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{InspectError, Position, SourceState};
+use super::{EventAddress, EventRef, InspectError, Position, Settled, SourceState};
 use crate::{clock::Timestamp, event::Envelope, filter::Filter, metrics::HandlerStats, policy::ErrorClass};
 
 /// What a transport knows. Reads only.
@@ -30,6 +30,25 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// Unknown topic; unreadable storage.
     fn browse(&self, topic: &str, from: u64, limit: usize) -> Result<Vec<(Position, Envelope)>, InspectError>;
+
+    /// The event at an address.
+    ///
+    /// # Errors
+    /// Unknown topic; no such event there, or not any more; unreadable storage.
+    fn event(&self, address: &EventAddress) -> Result<EventRef, InspectError> {
+        let EventAddress { topic, position, id } = address;
+        let found = self.browse(topic, position.offset(), 1)?.pop();
+        match found.filter(|(at, event)| at == position && event.id() == id) {
+            Some((position, envelope)) => Ok(EventRef { topic: topic.as_str().into(), position, envelope }),
+            None => Err(InspectError::UnknownEvent { topic: topic.clone(), position: *position }),
+        }
+    }
+
+    /// How an event ended for a subscription; nothing while it is not through with it.
+    ///
+    /// # Errors
+    /// There is no such subscription, or it does not take this event; unreadable storage.
+    fn settled(&self, event: &EventRef, subscription: &str) -> Result<Option<Settled>, InspectError>;
 
     /// How far a source with state has come.
     fn source(&self, id: &str) -> SourceState;

@@ -156,6 +156,19 @@ pub struct EventRef {
     pub envelope: Envelope,
 }
 
+/// Where an event stands, to be written down: by it another process, or this one later, learns what became of the event.
+///
+/// As JSON: `{"topic":"events","position":"3-120@0","id":"o-1-created"}`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct EventAddress {
+    /// The topic that it was published to.
+    pub topic: String,
+    /// Where it stands there.
+    pub position: Position,
+    /// Its id: another log has another event at the same position.
+    pub id: String,
+}
+
 /// How an event ended for a subscription.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

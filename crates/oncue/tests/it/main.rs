@@ -11,6 +11,7 @@ mod looking;
 mod metrics;
 mod middleware;
 mod model;
+mod observing;
 mod pull;
 mod request;
 mod retention;

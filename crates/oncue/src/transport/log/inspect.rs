@@ -10,7 +10,7 @@ use oncue_log::{Lsn, TopicId};
 use tokio::sync::oneshot;
 
 use super::{
-    Inner,
+    Inner, Shared,
     consumer::Core,
     keyed::Stored,
     records::{Change, Dead, End, Redrive, SubscriptionNumber},
@@ -292,50 +292,80 @@ impl Inspect for Inner {
     fn handling(&self, topic: &str, position: Position) -> Result<Vec<EventHandling>, InspectError> {
         self.handling(topic, position)
     }
+
+    fn settled(&self, event: &EventRef, subscription: &str) -> Result<Option<Settled>, InspectError> {
+        self.catch_up();
+        let ended = self.ended(&self.shared.lock(), event, subscription)?.1;
+        ended.map(|ended| self.told(ended)).transpose()
+    }
+}
+
+/// How an event ended for a subscription, as the state tells.
+#[derive(Clone, Copy)]
+enum Ended {
+    Passed(End),
+    Dead(DeadEntry),
+}
+
+impl Inner {
+    /// How an event ended for a subscription, if it did, and the subscription's number.
+    fn ended(
+        &self,
+        shared: &Shared,
+        event: &EventRef,
+        subscription: &str,
+    ) -> Result<(SubscriptionNumber, Option<Ended>), InspectError> {
+        let state = shared.state.find(subscription).ok_or_else(|| Self::unknown(subscription))?;
+        let (about, offset) = (&state.about, event.position.offset());
+        let is_its = self.topics.name(about.topic).as_deref() == Some(&*event.topic) && offset >= about.from;
+        if !is_its || !about.wants(&event.envelope) {
+            let (event_type, topic) = (event.envelope.event_type().to_owned(), event.topic.to_string());
+            return Err(InspectError::NotTaken { subscription: subscription.to_owned(), event_type, topic });
+        }
+        let ended = if let Some(dead) = state.dead.get(&offset) {
+            Some(Ended::Dead(*dead))
+        } else {
+            let is_through = state.settled.contains(offset) && !state.redriven.contains_key(&offset);
+            is_through.then(|| Ended::Passed(state.end_of(offset)))
+        };
+        Ok((about.number, ended))
+    }
+
+    /// The same with the reason, which the log is asked for.
+    fn told(&self, ended: Ended) -> Result<Settled, InspectError> {
+        Ok(match ended {
+            Ended::Passed(End::Acked) => Settled::Acked,
+            Ended::Passed(End::Skipped) => Settled::Skipped,
+            Ended::Passed(End::Expired) => Settled::Expired,
+            Ended::Dead(entry) => {
+                let history = self.dead_letter(entry)?.history;
+                Settled::DeadLettered { error: history.last().map_or_else(String::new, |last| last.error.clone()) }
+            }
+        })
+    }
 }
 
 /// Completes when a subscription is through with an event.
 pub(super) async fn outcome(inner: Arc<Inner>, event: EventRef, subscription: String) -> Result<Settled, InspectError> {
     loop {
-        let settled = {
+        let known = {
             let mut shared = inner.shared.lock();
-            let shared = &mut *shared;
-            let state = shared.state.find(&subscription).ok_or_else(|| Inner::unknown(&subscription))?;
-            let about = &state.about;
-            if !about.wants(&event.envelope) || inner.topics.name(about.topic).as_deref() != Some(&*event.topic) {
-                let (event_type, topic) = (event.envelope.event_type().to_owned(), event.topic.to_string());
-                return Err(InspectError::NotTaken { subscription, event_type, topic });
-            }
-            let position = event.position;
-            if let Some(dead) = state.dead.get(&position.offset()) {
-                Ok((Ok(*dead), shared.end))
-            } else if state.settled.contains(position.offset()) && !state.redriven.contains_key(&position.offset()) {
-                let settled = match state.end_of(position.offset()) {
-                    End::Acked => Settled::Acked,
-                    End::Skipped => Settled::Skipped,
-                    End::Expired => Settled::Expired,
-                };
-                Ok((Err(settled), shared.end))
-            } else {
+            let (number, ended) = inner.ended(&shared, &event, &subscription)?;
+            ended.map(|ended| (ended, shared.end)).ok_or_else(|| {
                 let (told, told_later) = oneshot::channel();
-                let waiting = shared.waiting.entry((state.about.number, position.offset())).or_default();
+                let waiting = shared.waiting.entry((number, event.position.offset())).or_default();
                 // Receipts that gave up waiting leave no trace.
                 waiting.retain(|known| !known.is_closed());
                 waiting.push(told);
-                Err(told_later)
-            }
+                told_later
+            })
         };
-        match settled {
+        match known {
             // Whoever tells us drops the sender when the transport goes.
             Err(told) => told.await.map_err(|_| InspectError::Closed)?,
-            Ok((dead, end)) => {
+            Ok((ended, end)) => {
                 inner.durable(end).await.map_err(InspectError::Storage)?;
-                let letter = match dead {
-                    Ok(dead) => inner.dead_letter(dead)?,
-                    Err(settled) => return Ok(settled),
-                };
-                let error = letter.history.last().map_or_else(String::new, |attempt| attempt.error.clone());
-                return Ok(Settled::DeadLettered { error });
+                return inner.told(ended);
             }
         }
     }

@@ -64,6 +64,11 @@ impl LogUrl {
         }
     }
 
+    /// Whether it names a log in memory.
+    pub(crate) fn is_memory(&self) -> bool {
+        self.directory.is_none()
+    }
+
     /// How far back publishing the same `source` and `id` again is recognised: by age and by number, whichever is
     /// smaller.
     #[must_use]
