@@ -32,7 +32,7 @@ pub(crate) enum Soak {
 #[command(after_help = "Examples:\n  \
                         cargo xtask soak kill --rounds 2000\n  \
                         cargo xtask soak kill --input orders.ndjson --gateway-failures 0.2\n  \
-                        cargo xtask soak kill --rounds 20 --events 4000 --debug --json")]
+                        cargo xtask soak kill --rounds 20 --events 2000 --debug --json")]
 pub(crate) struct Kill {
     /// How many kills
     #[arg(long, value_name = "N", default_value_t = 200)]
@@ -119,7 +119,7 @@ impl Kill {
     /// What continuous integration runs, with what its tests have built.
     pub(crate) fn in_ci() -> Self {
         let (input, gateway_failures, json) = (None, 0.2, false);
-        Self { rounds: 200, seed: None, input, events: 4_000, gateway_failures, json, debug: true }
+        Self { rounds: 200, seed: None, input, events: 2_000, gateway_failures, json, debug: true }
     }
 
     pub(crate) fn run(self) -> Result<(), Failed> {
