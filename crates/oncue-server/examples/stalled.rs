@@ -39,7 +39,8 @@ const AS_RUN: &str = "--as-run";
 /// Events that are published at once, and batches that are under way at once.
 const BATCH: u64 = 500;
 const BATCHES: usize = 8;
-/// Keys of the events.
+/// The type of the events, and how many keys they have.
+const TYPE: &str = "tick";
 const KEYS: u64 = 5_000;
 /// How often memory is looked at in a run.
 const SAMPLES: u64 = 40;
@@ -235,10 +236,11 @@ async fn run(load: &Load) -> Result<Measured> {
                 done.notify_one();
             }
         };
-        app = app.on(handle.named(format!("healthy-{number}")).inline());
+        app = app.on(handle.named(format!("healthy-{number}")).types([TYPE]).inline());
     }
     if load.stalled {
-        app = app.on((|_: Envelope| std::future::pending::<()>()).named("stalled").concurrency(4));
+        let stalls = (|_: Envelope| std::future::pending::<()>()).named("stalled");
+        app = app.on(stalls.types([TYPE]).concurrency(4));
     }
     let bus = app.start().await?;
     let clock = Clock::system();
@@ -278,7 +280,7 @@ async fn run(load: &Load) -> Result<Measured> {
 
 fn event(number: u64, bytes: u64) -> Result<Envelope> {
     let data = vec![b'x'; usize::try_from(bytes)?];
-    Ok(Envelope::builder("tick").subject(format!("key-{}", number % KEYS)).data(data).build()?)
+    Ok(Envelope::builder(TYPE).subject(format!("key-{}", number % KEYS)).data(data).build()?)
 }
 
 /// The memory of this process that is in use.
