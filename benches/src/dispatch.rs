@@ -15,8 +15,9 @@ use oncue::{
 
 use crate::{
     events,
-    measure::{Plan, Result, Sample, nanos_per_call},
+    measure::{Plan, Result, Sample, Stopwatch, nanos_per_call},
     report::{Row, Target},
+    walk::Walked,
 };
 
 /// What both sides' handlers do.
@@ -145,4 +146,28 @@ pub(crate) fn asynchronous(plan: &Plan) -> Result<Vec<Row>> {
         rows.push(Row { id: "1b", case, what, against, unit: "ns", target, settings, rounds });
     }
     Ok(rows)
+}
+
+/// Calls an inline handler with the same invocation: what 1a times.
+pub(crate) fn walk_inline(calls: u64) -> Result<Walked> {
+    let parts = Parts::new()?;
+    let handler = black_box(handle.named("bench").types([events::TYPE]).inline().handler);
+    let invocation = parts.invocation();
+    let watch = Stopwatch::start();
+    (0..calls).for_each(|_| finish(handler.call(black_box(&invocation))));
+    Ok(Walked::new(watch, ()))
+}
+
+/// Calls an async handler, with a new invocation each: what 1b times.
+pub(crate) fn walk_async(calls: u64) -> Result<Walked> {
+    let parts = Parts::new()?;
+    let handler = black_box(handle_later.named("bench").types([events::TYPE]).handler);
+    let (mut over, watch) = (None, Stopwatch::start());
+    for _ in 0..calls {
+        let invocation = black_box(parts.invocation_in(over.take()));
+        finish(handler.call(&invocation));
+        black_box(invocation.take_effects());
+        over = Some(invocation);
+    }
+    Ok(Walked::new(watch, ()))
 }

@@ -45,6 +45,25 @@ fn finish(call: Call) -> Result<()> {
     }
 }
 
+type Direct = Vec<Box<dyn Fn(Envelope) -> Boxed + Send + Sync>>;
+
+/// The other side: as many boxed async closures.
+fn direct() -> Direct {
+    (0..HANDLERS).map(|_| Box::new(|event| Box::pin(handle(event)) as Boxed) as _).collect()
+}
+
+/// Nanoseconds per call of a loop over them.
+fn nanos_of(direct: &Direct, event: &Envelope, seconds: f64) -> f64 {
+    let mut nth = 0;
+    nanos_per_call(seconds, || {
+        let mut future = direct[nth % HANDLERS](black_box(event).clone());
+        nth += 1;
+        assert!(future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())).is_ready());
+    })
+}
+
+const LOOP: &str = "a loop over 1,000 boxed async closures";
+
 /// Calling every handler with an event that is there.
 fn called(plan: &Plan) -> Result<Row> {
     let event = events::one()?;
@@ -54,8 +73,7 @@ fn called(plan: &Plan) -> Result<Row> {
             (handle.named(&id).types([events::TYPE]).handler, Arc::new(Binding::alone(&id)))
         })
         .collect();
-    let direct: Vec<Box<dyn Fn(Envelope) -> Boxed + Send + Sync>> =
-        (0..HANDLERS).map(|_| Box::new(|event| Box::pin(handle(event)) as Boxed) as _).collect();
+    let direct = direct();
     let seconds = plan.seconds / 4.0;
     let rounds = plan.rounds("7a", || {
         let mut failed = None;
@@ -70,19 +88,13 @@ fn called(plan: &Plan) -> Result<Row> {
             black_box(invocation.take_effects());
             over = Some(invocation);
         });
-        let mut nth = 0;
-        let against = nanos_per_call(seconds, || {
-            let mut future = direct[nth % HANDLERS](black_box(&event).clone());
-            nth += 1;
-            assert!(future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())).is_ready());
-        });
-        failed.map_or(Ok(Sample::of(ours, against)), Err)
+        failed.map_or(Ok(Sample::of(ours, nanos_of(&direct, &event, seconds))), Err)
     })?;
     Ok(Row {
         id: "7a",
         case: "calls",
         what: "One event to 1,000 async handlers, per delivery: through the handlers' door",
-        against: "a loop over 1,000 boxed async closures",
+        against: LOOP,
         unit: "ns",
         target: Target::at_most(1.5),
         settings: format!("{}, one thread, nothing synced; each call with a new `Invocation`.", events::PAYLOAD),
@@ -132,9 +144,11 @@ fn through_bus(plan: &Plan, runtime: &Runtime) -> Result<Vec<Row>> {
             events::PAYLOAD
         )
     };
+    let event = events::one()?;
+    let direct = direct();
     let all = plan.rounds("7a", || {
         let nanos = runtime.block_on(published(HANDLERS, HANDLERS, plan.seconds))?;
-        Ok(Sample { ours: nanos / HANDLERS as f64, ..Sample::default() })
+        Ok(Sample::of(nanos / HANDLERS as f64, nanos_of(&direct, &event, plan.seconds / 4.0)))
     })?;
     let few = plan.rounds("7a", || {
         let nanos = runtime.block_on(published(SUBSCRIPTIONS, 1, plan.seconds))?;
@@ -145,7 +159,7 @@ fn through_bus(plan: &Plan, runtime: &Runtime) -> Result<Vec<Row>> {
             id: "7a",
             case: "bus",
             what: "One event to 1,000 handlers, per delivery: published, handled, settled",
-            against: "–",
+            against: LOOP,
             unit: "ns",
             target: Target::default(),
             settings: settings("1,000 inline handlers, all of which want each event"),
@@ -155,7 +169,7 @@ fn through_bus(plan: &Plan, runtime: &Runtime) -> Result<Vec<Row>> {
             id: "7a",
             case: "one of 10,000",
             what: "One event that one of 10,000 subscriptions wants: published, handled",
-            against: "–",
+            against: "",
             unit: "ns",
             target: Target::default(),
             settings: settings("10,000 inline handlers with filters, one of which wants each event"),

@@ -22,7 +22,7 @@ pub(crate) const BATCH: usize = 256;
 /// Batches that may be published and not handled: what is kept in memory for readers holds more.
 const BACKLOG: usize = 128;
 /// The id of the handler.
-const HANDLER: &str = "bench";
+pub(crate) const HANDLER: &str = "bench";
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// What is published, and how.

@@ -1,5 +1,7 @@
 //! Both sides of every performance claim, in one run: `cargo xtask bench [IDS…]`.
 
+mod callgrind;
+mod counts;
 mod dispatch;
 mod durable;
 mod events;
@@ -12,6 +14,9 @@ mod measure;
 mod pipeline;
 mod raw;
 mod report;
+#[cfg(feature = "rivals")]
+mod rivals;
+mod walk;
 
 use std::{
     fs,
@@ -30,7 +35,12 @@ use crate::{
 };
 
 /// Every row, in order.
+#[cfg(not(feature = "rivals"))]
 const IDS: [&str; 12] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c", "7a", "7b"];
+/// Every row, in order.
+#[cfg(feature = "rivals")]
+const IDS: [&str; 16] =
+    ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c", "7a", "7b", "10a", "10b", "10c", "11"];
 
 #[derive(Parser)]
 #[command(name = "oncue-benches", about = "Both sides of every performance claim, in one run")]
@@ -56,6 +66,17 @@ struct Arguments {
     /// Counts rounds in which other programs had more than 5 % of the machine: to try things out.
     #[arg(long)]
     allow_noise: bool,
+    /// Walks one way by so many `--events`, for somebody who counts.
+    #[arg(long, hide = true, requires = "events")]
+    walk: Option<String>,
+    #[arg(long, hide = true)]
+    events: Option<u64>,
+    /// Counts the instructions and allocations of our own ways, and fails if there are more than this file says.
+    #[arg(long, value_name = "FILE")]
+    counts: Option<PathBuf>,
+    /// Writes the file of `--counts` anew.
+    #[arg(long, requires = "counts")]
+    renew: bool,
 }
 
 /// What rows run with.
@@ -82,6 +103,10 @@ impl Bench {
             "3c" => pipeline::one(plan, runtime, directory),
             "7a" => fanout::many(plan, runtime),
             "7b" => filters::matching(plan),
+            #[cfg(feature = "rivals")]
+            "10a" | "10b" | "10c" => rivals::counted(plan, directory, id),
+            #[cfg(feature = "rivals")]
+            "11" => rivals::durable::pipelines(plan, runtime, directory),
             other => Err(format!("no row `{other}`; there are {}", IDS.join(" ")).into()),
         }
     }
@@ -100,7 +125,17 @@ fn run(arguments: &Arguments) -> Result<()> {
     if cfg!(debug_assertions) {
         return Err("measure a release build: `cargo xtask bench`".into());
     }
+    if let (Some(way), Some(events)) = (&arguments.walk, arguments.events) {
+        return walk::Way::named(way)?.walk_and_exit(events);
+    }
     let directory = directory(arguments.dir.as_deref())?;
+    if let Some(file) = &arguments.counts {
+        return if arguments.renew {
+            counts::renew(file, directory.path())
+        } else {
+            counts::check(file, directory.path())
+        };
+    }
     let machine = Machine::look(directory.path())?;
     eprintln!("{machine}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

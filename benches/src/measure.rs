@@ -102,6 +102,23 @@ pub(crate) struct Rounds {
     pub(crate) void: usize,
     /// The largest share that something else had in a round that counts.
     pub(crate) noise: f64,
+    /// Why there are none, where that is not the machine's noise.
+    pub(crate) skipped: Option<String>,
+}
+
+impl Rounds {
+    /// One is enough: what is counted comes out the same each time.
+    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "who has something to compare with, counts"))]
+    pub(crate) fn counted(sample: Sample) -> Self {
+        Self { samples: vec![sample], ..Self::default() }
+    }
+
+    /// Not measured, because something is missing here.
+    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "only other libraries need what may be missing"))]
+    pub(crate) fn skipped(why: String) -> Self {
+        eprintln!("skipped: {why}");
+        Self { skipped: Some(why), ..Self::default() }
+    }
 }
 
 /// A round counts if no more of the machine than this went to other programs.
@@ -156,15 +173,16 @@ impl Usage {
         for process in fs::read_dir("/proc")? {
             let Some((id, times)) = times_of(&process?) else { continue };
             sees_all |= id == KTHREADD;
-            // The kernel's own threads write what this process syncs: they are no noise.
-            if id != own && id != KTHREADD && times.parent != KTHREADD {
+            // The kernel's own threads write what this process syncs, and a process that this one started is measured: they
+            // are no noise.
+            if id != own && times.parent != own && id != KTHREADD && times.parent != KTHREADD {
                 others += times.own + times.of_children;
             }
         }
         if !sees_all {
             // In a container: what others take shows only in the sum, from which the kernel cannot be told apart.
             let times = fs::read_to_string("/proc/self/stat")?;
-            let ours = Times::parse(&times).map_or(0, |times| times.own);
+            let ours = Times::parse(&times).map_or(0, |times| times.own + times.of_children);
             others = (user + nice + system).saturating_sub(ours);
         }
         Ok(Self { total: ticks.iter().sum(), others: others + steal })

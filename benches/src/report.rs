@@ -114,6 +114,7 @@ impl Row {
         let all = self.samples().len();
         let met = self.samples().iter().filter(|sample| self.target.met_by(sample)).count();
         match () {
+            () if self.rounds.skipped.is_some() => "skipped",
             () if all == 0 => "void: the machine was not quiet",
             () if self.target.text("") == "none" => "for information",
             () if 5 * met >= 4 * all => "met",
@@ -123,7 +124,10 @@ impl Row {
     }
 
     fn settings(&self) -> String {
-        let Rounds { samples, void, noise } = &self.rounds;
+        let Rounds { samples, void, noise, skipped } = &self.rounds;
+        if let Some(why) = skipped {
+            return format!("{}. Skipped: {why}.", self.what);
+        }
         let (count, noise) = (samples.len(), noise * 100.0);
         let against = if self.against.is_empty() { String::new() } else { format!(" Against: {}.", self.against) };
         format!("{}.{against} {} Rounds: {count}, void: {void}, others at most {noise:.1} %.", self.what, self.settings)
@@ -149,7 +153,7 @@ impl Row {
     }
 
     fn cells(&self) -> [String; 8] {
-        let all: Vec<f64> = self.samples().iter().filter_map(Sample::ratio).collect();
+        let all: Vec<f64> = self.samples().iter().filter_map(Sample::ratio).filter(|ratio| ratio.is_finite()).collect();
         let spread = all.iter().copied().reduce(f64::min).zip(all.iter().copied().reduce(f64::max));
         let spread = spread.map_or_else(String::new, |(least, most)| format!(" ({least:.2}–{most:.2})"));
         let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), amount);

@@ -47,24 +47,36 @@ pub(crate) fn timed<T>(name: &str, work: impl FnOnce() -> Result<T, Failed>) -> 
 
 /// Runs cargo with these arguments, its output shown as it comes.
 pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(), Failed> {
-    let mut repeat = String::new();
+    timed(&shown(arguments, environment), || run(arguments, environment))
+}
+
+/// As [`cargo`], and nothing is said about it.
+pub(crate) fn quiet_cargo(arguments: &[&str]) -> Result<(), Failed> {
+    run(arguments, &[])
+}
+
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(), Failed> {
+    let repeat = shown(arguments, environment);
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(program).args(arguments).envs(environment.iter().copied()).current_dir(root()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failed::new(format!("{repeat} ({status})"), &repeat)),
+        Err(error) => Err(Failed::new(format!("{repeat}: cannot be started: {error}"), &repeat)),
+    }
+}
+
+/// The command as somebody would type it.
+fn shown(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let mut command = String::new();
     for (name, value) in environment {
-        let _ = write!(repeat, "{name}={} ", quoted(value));
+        let _ = write!(command, "{name}={} ", quoted(value));
     }
-    repeat.push_str("cargo");
+    command.push_str("cargo");
     for argument in arguments {
-        let _ = write!(repeat, " {}", quoted(argument));
+        let _ = write!(command, " {}", quoted(argument));
     }
-    timed(&repeat, || {
-        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status =
-            Command::new(program).args(arguments).envs(environment.iter().copied()).current_dir(root()).status();
-        match status {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(Failed::new(format!("{repeat} ({status})"), &repeat)),
-            Err(error) => Err(Failed::new(format!("{repeat}: cannot be started: {error}"), &repeat)),
-        }
-    })
+    command
 }
 
 fn quoted(argument: &str) -> String {

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use crate::{
     rules::{self, Repository},
     soak::Kill,
-    step::{Failed, built, cargo, program, root, timed},
+    step::{Failed, built, cargo, program, quiet_cargo, root, timed},
 };
 
 /// Longest time that an example may take.
@@ -21,6 +21,7 @@ pub(crate) fn ci() -> Result<(), Failed> {
     timed("200 kills of the order system", || Kill::in_ci().run())?;
     cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     examples()?;
+    counts(&[])?;
     println!("everything holds");
     Ok(())
 }
@@ -51,11 +52,31 @@ pub(crate) fn rules() -> Result<(), Failed> {
     })
 }
 
-/// The benchmarks.
+/// Rows of the benchmarks that are ours alone: the others need the libraries that they compare with.
+const OUR_OWN_ROWS: [&str; 4] = ["1", "2", "3", "7"];
+
+/// The benchmarks. What is compared with other libraries is compiled only if it is asked for.
 pub(crate) fn bench(arguments: &[String]) -> Result<(), Failed> {
-    let mut command = vec!["run", "--release", "--locked", "--package", "oncue-benches", "--"];
+    let mut command = vec!["run", "--release", "--locked", "--package", "oncue-benches"];
+    let is_own = |id: &&String| OUR_OWN_ROWS.iter().any(|own| id.trim_end_matches(char::is_alphabetic) == *own);
+    let mut ids =
+        arguments.iter().filter(|argument| argument.starts_with(|char: char| char.is_ascii_digit())).peekable();
+    if ids.peek().is_none() || !ids.all(|id| is_own(&id)) {
+        command.extend(["--features", "rivals"]);
+    }
+    command.push("--");
     command.extend(arguments.iter().map(String::as_str));
-    cargo(&command, &[])
+    // With `--json`, what it prints is for programs: nothing else may stand between.
+    if arguments.iter().any(|argument| argument == "--json") { quiet_cargo(&command) } else { cargo(&command, &[]) }
+}
+
+/// Instructions and allocations of an event, against what is written down.
+pub(crate) fn counts(arguments: &[String]) -> Result<(), Failed> {
+    let mut command = vec!["run", "--release", "--locked", "--package", "oncue-benches", "--"];
+    command.extend(["--counts", "benches/counts.json"]);
+    command.extend(arguments.iter().map(String::as_str));
+    // Flags of the machine's owner make other instructions: the ones that are written down are of the plain build.
+    cargo(&command, &[("RUSTFLAGS", "")])
 }
 
 /// Builds the examples, then runs each.
