@@ -240,7 +240,7 @@ mod tests {
         let mut stats = HandlerStats::default();
         for millis in millis {
             let [published, started, settled] = [0, millis * 400, millis * 1_000].map(Timestamp::from_micros);
-            stats.record(&Sample { generated: None, published, started, settled, ended: Ended::Acked });
+            stats.record(&Sample { generated: None, published, started, settled, ended: Ended::Acked, again: false });
         }
         let by_type = vec![("order.created".to_owned(), stats.clone())];
         let (id, topic) = (id.to_owned(), "events".to_owned());

@@ -90,10 +90,9 @@ impl Prepared<'_> {
     }
 
     fn call(&self, over: Option<Invocation>, keyed: Option<Bytes>) -> Started {
-        let Delivered { envelope, position, .. } = self.delivered;
+        let (envelope, position) = (self.delivered.envelope_of(self.index).clone(), self.delivered.position);
         let attempt = self.delivered.attempts_of(self.index) + 1;
-        let invocation =
-            Invocation::again(over, &self.member.callee.binding, envelope.clone(), *position, attempt, keyed);
+        let invocation = Invocation::again(over, &self.member.callee.binding, envelope, position, attempt, keyed);
         self.ending().follow(&self.member.callee, invocation)
     }
 
@@ -106,7 +105,7 @@ impl Prepared<'_> {
             };
         }
         let callee = Arc::clone(&self.member.callee);
-        let Delivered { envelope, position, .. } = self.delivered.clone();
+        let (envelope, position) = (self.delivered.envelope_of(self.index).clone(), self.delivered.position);
         Started::Pending(
             async move {
                 let started = match state.await {
@@ -139,7 +138,7 @@ pub(crate) fn start_batch<'run>(
 ) -> Started {
     let (runs, batch): (Vec<RunId>, Vec<Invocation>) = runs
         .map(|(run, delivered)| {
-            let (binding, envelope) = (Arc::clone(&member.callee.binding), delivered.envelope.clone());
+            let (binding, envelope) = (Arc::clone(&member.callee.binding), delivered.envelope_of(index).clone());
             let attempt = delivered.attempts_of(index) + 1;
             (run, Invocation::new(binding, envelope, delivered.position, attempt, None))
         })

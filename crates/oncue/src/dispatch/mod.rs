@@ -291,7 +291,7 @@ impl Dispatcher {
 
     fn call(&mut self, id: RunId, member: usize) {
         let Some(run) = self.runs.get_mut(id) else { return };
-        if run.is_expired(&self.clock) {
+        if run.is_expired(member, &self.clock) {
             let settlement = run.expire(member);
             self.send(id, settlement);
             self.leave_place(member);
@@ -316,7 +316,7 @@ impl Dispatcher {
         let mut fresh = Vec::with_capacity(batch.len());
         for id in batch {
             let Some(run) = self.runs.get_mut(id) else { continue };
-            if run.is_expired(&self.clock) {
+            if run.is_expired(0, &self.clock) {
                 let settlement = run.expire(0);
                 self.send(id, settlement);
                 self.work.push_back(Work::Advance(id));

@@ -23,8 +23,6 @@ pub(crate) struct Run {
     pub(crate) key: Option<u64>,
     /// When it was taken from the transport.
     arrived: Timestamp,
-    /// When it is too old to be handled.
-    expires: Option<Timestamp>,
     /// Members that are due and not started.
     left: Members,
     running: Members,
@@ -66,7 +64,6 @@ impl Run {
         Self {
             key: delivered.envelope.key_hash(),
             arrived: now,
-            expires: delivered.envelope.expires(),
             left: delivered.due,
             running: Members::NONE,
             done: delivered.done,
@@ -82,7 +79,8 @@ impl Run {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.delivered.envelope.encoded_bytes()
+        let copies = self.delivered.copies.iter().map(|(_, copy)| copy.encoded_bytes());
+        self.delivered.envelope.encoded_bytes() + copies.sum::<usize>()
     }
 
     pub(crate) fn next_step(&mut self, members: &[Member]) -> Step {
@@ -116,9 +114,9 @@ impl Run {
         Step::Settle(self.unhandled(member, Action::Release))
     }
 
-    /// Whether the event is too old to be handled.
-    pub(crate) fn is_expired(&self, clock: &Clock) -> bool {
-        self.expires.is_some_and(|expires| expires <= clock.now())
+    /// Whether the event is too old to be handled by a member.
+    pub(crate) fn is_expired(&self, member: usize, clock: &Clock) -> bool {
+        self.delivered.envelope_of(member).expires().is_some_and(|expires| expires <= clock.now())
     }
 
     /// Ends the run for a member whose turn came too late.
@@ -187,7 +185,7 @@ impl Run {
         let mut settlement = self.unhandled(index, Action::Ack);
         settlement.attempt = Attempt { number, class: None, read, ended: now };
         let failed = match outcome {
-            Outcome::Ack => match self.accept(member, effects, &mut settlement) {
+            Outcome::Ack => match self.accept((member, index), effects, &mut settlement) {
                 Ok(()) => {
                     self.done.insert(index);
                     return settlement;
@@ -239,7 +237,7 @@ impl Run {
     /// Takes over what an acking handler leaves behind, if it keeps the rules.
     fn accept(
         &self,
-        member: &Member,
+        (member, index): (&Member, usize),
         effects: Option<Box<Effects>>,
         settlement: &mut Settlement,
     ) -> Result<(), String> {
@@ -247,7 +245,7 @@ impl Run {
         if let Some(error) = effects.error {
             return Err(error);
         }
-        let parent = &self.delivered.envelope;
+        let parent = self.delivered.envelope_of(index);
         if !effects.emits.is_empty() && parent.hops() >= MAX_HOPS {
             return Err(format!(
                 "an event after {} emissions in a row may emit nothing more (MAX_HOPS): the handlers form a loop",

@@ -14,7 +14,7 @@ use crate::{
 pub use histogram::{Histogram, MAX_RELATIVE_ERROR};
 
 /// Layout of [`HandlerStats::encode`].
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 /// What became of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +42,19 @@ pub struct Sample {
     pub settled: Timestamp,
     /// What became of it.
     pub ended: Ended,
+    /// The event was finished before: it is a dead letter that is handled again.
+    pub again: bool,
 }
 
 /// Counts and times of one handler; [merged](Self::merge), of several.
 ///
-/// An event counts once it is finished: acked or dead; a dead letter that is handled again counts again. Its Tᵢ runs
-/// from generation (from publishing, if it does not say when it was generated) until then. Its time *in the system* runs
-/// from publishing: the right measure where old events are published, whose age is not the system's doing. That is
-/// parted into *handling*, the attempt that finished the event, and *waiting*, all before: queues, failed attempts and
-/// the delays between them.
+/// An event counts once, when it is finished: acked or dead. Its Tᵢ runs from generation (from publishing, if it does not
+/// say when it was generated) until then. A dead letter that is handled again was finished before: what comes of it counts
+/// in [`again`](Self::again), and its time, in which it lay there until somebody looked, nowhere.
+///
+/// An event's time *in the system* runs from publishing: the right measure where old events are published, whose age is
+/// not the system's doing. That is parted into *handling*, the attempt that finished the event, and *waiting*, all before:
+/// queues, failed attempts and the delays between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandlerStats {
     /// Events handled.
@@ -59,6 +63,8 @@ pub struct HandlerStats {
     pub retried: u64,
     /// Events given up on.
     pub dead: u64,
+    /// How many of `acked` and `dead` are dead letters that were handled again: events that had counted before.
+    pub again: u64,
     /// Attempts put off by the handler itself.
     pub deferred: u64,
     /// Events that were not handled because their time to live was over. They count nowhere else.
@@ -69,7 +75,8 @@ pub struct HandlerStats {
     pub system_us: u128,
     /// The part of [`system_us`](Self::system_us) that the finishing attempts took.
     pub handling_us: u128,
-    /// Time that attempts took that finished no event, in microseconds; it is within the waiting of their events.
+    /// Time that attempts took that finished no event, in microseconds: those before the finishing one are within the
+    /// waiting of their events, those of dead letters that are handled again are not.
     pub unfinished_us: u128,
     /// When the first of the finished events was published.
     pub first_published: Option<Timestamp>,
@@ -89,7 +96,9 @@ impl HandlerStats {
             Ended::Deferred => &mut self.deferred,
         };
         *count = count.saturating_add(1);
-        if matches!(sample.ended, Ended::Retried | Ended::Deferred) {
+        let ends = matches!(sample.ended, Ended::Acked | Ended::Dead);
+        if sample.again || !ends {
+            self.again = self.again.saturating_add(u64::from(ends));
             self.unfinished_us = self.unfinished_us.saturating_add(u128::from(handling));
             return;
         }
@@ -107,6 +116,7 @@ impl HandlerStats {
         self.acked = self.acked.saturating_add(other.acked);
         self.retried = self.retried.saturating_add(other.retried);
         self.dead = self.dead.saturating_add(other.dead);
+        self.again = self.again.saturating_add(other.again);
         self.deferred = self.deferred.saturating_add(other.deferred);
         self.expired = self.expired.saturating_add(other.expired);
         self.total_us = self.total_us.saturating_add(other.total_us);
@@ -122,10 +132,10 @@ impl HandlerStats {
         self.last_settled = self.last_settled.max(last);
     }
 
-    /// `n`: finished events, acked or dead.
+    /// `n`: finished events, acked or dead, each once.
     #[must_use]
     pub fn finished(&self) -> u64 {
-        self.acked.saturating_add(self.dead)
+        self.acked.saturating_add(self.dead).saturating_sub(self.again)
     }
 
     /// The part of [`system_us`](Self::system_us) before the finishing attempts.
@@ -188,7 +198,7 @@ impl HandlerStats {
     /// Appends a compact form: about 90 bytes, and 2 to 4 for each bucket of response times in use.
     pub(crate) fn encode(&self, out: &mut Writer) {
         out.u8(LAYOUT);
-        for count in [self.acked, self.retried, self.dead, self.deferred, self.expired] {
+        for count in [self.acked, self.retried, self.dead, self.again, self.deferred, self.expired] {
             out.varint(count);
         }
         for sum in [self.total_us, self.system_us, self.handling_us, self.unfinished_us] {
@@ -214,6 +224,7 @@ impl HandlerStats {
             acked: from.varint()?,
             retried: from.varint()?,
             dead: from.varint()?,
+            again: from.varint()?,
             deferred: from.varint()?,
             expired: from.varint()?,
             total_us: from.u128()?,
@@ -239,10 +250,11 @@ impl Serialize for HandlerStats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let sum = |micros: u128| u64::try_from(micros).unwrap_or(u64::MAX);
         let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
-        let mut out = serializer.serialize_struct("HandlerStats", 19)?;
+        let mut out = serializer.serialize_struct("HandlerStats", 20)?;
         out.serialize_field("acked", &self.acked)?;
         out.serialize_field("retried", &self.retried)?;
         out.serialize_field("dead", &self.dead)?;
+        out.serialize_field("again", &self.again)?;
         out.serialize_field("deferred", &self.deferred)?;
         out.serialize_field("expired", &self.expired)?;
         out.serialize_field("n", &self.finished())?;

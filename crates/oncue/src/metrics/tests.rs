@@ -9,7 +9,8 @@ fn at(micros: i64) -> Timestamp {
 }
 
 fn sample(published: i64, started: i64, settled: i64, ended: Ended) -> Sample {
-    Sample { generated: None, published: at(published), started: at(started), settled: at(settled), ended }
+    let (published, started, settled) = (at(published), at(started), at(settled));
+    Sample { generated: None, published, started, settled, ended, again: false }
 }
 
 #[test]
@@ -30,6 +31,19 @@ fn art_and_throughput_are_what_the_model_says() {
     assert_eq!(stats.span(), Some(Duration::from_micros(3_500)));
     assert!(stats.throughput().is_some_and(|rate| (rate - 2.0 / 0.0035).abs() < 1e-6));
     assert_eq!(stats.percentile(1.0), Some(Duration::from_micros(3_000)));
+}
+
+#[test]
+fn a_dead_letter_that_is_handled_again_counts_once_and_its_time_until_then_not_at_all() {
+    let mut stats = HandlerStats::default();
+    stats.record(&sample(0, 400, 1_000, Ended::Dead));
+    let before = stats.clone();
+    for ended in [Ended::Retried, Ended::Dead, Ended::Acked] {
+        stats.record(&Sample { again: true, ..sample(0, 9_000_000, 9_000_500, ended) });
+    }
+    assert_eq!((stats.acked, stats.retried, stats.dead, stats.again), (1, 1, 2, 2), "what was done is counted");
+    assert_eq!((stats.finished(), stats.art(), stats.span()), (1, before.art(), before.span()), "the event is not");
+    assert_eq!((stats.percentile(1.0), stats.unfinished_us), (before.percentile(1.0), 1_500));
 }
 
 #[test]
@@ -104,9 +118,10 @@ fn what_is_not_ours_is_refused() {
 fn samples() -> impl Strategy<Value = Vec<Sample>> {
     let ended = proptest::sample::select(vec![Ended::Acked, Ended::Retried, Ended::Dead, Ended::Deferred]);
     let time = 0_i64..10_000_000_000;
-    let one = (proptest::option::of(any::<i64>()), time.clone(), time.clone(), time, ended);
-    let one = one.prop_map(|(generated, published, waits, takes, ended)| Sample {
+    let one = (proptest::option::of(any::<i64>()), time.clone(), time.clone(), time, ended, any::<bool>());
+    let one = one.prop_map(|(generated, published, waits, takes, ended, again)| Sample {
         generated: generated.map(at),
+        again,
         ..sample(published, published + waits, published + waits + takes, ended)
     });
     proptest::collection::vec(one, 0..60)

@@ -27,6 +27,9 @@ pub enum OpenError {
     /// The log in it cannot be opened.
     #[error(transparent)]
     Log(#[from] oncue_log::OpenError),
+    /// The URL says another window for duplicates than the log has, and that cannot be written down.
+    #[error("the window for duplicates cannot be changed: {0}")]
+    Window(PublishError),
 }
 
 /// Events could not be published. Nothing of the batch is written, where the transport publishes atomically.

@@ -20,14 +20,27 @@ pub struct Delivered {
     pub dead: Members,
     /// Attempts already made, for members that made any.
     pub attempts: Vec<(u8, u32)>,
+    /// What single members are given instead of the event: a dead letter of theirs that is handled again, edited perhaps.
+    pub copies: Vec<(u8, Envelope)>,
 }
 
 impl Delivered {
+    /// The event as `member` is given it.
+    #[must_use]
+    pub fn envelope_of(&self, member: usize) -> &Envelope {
+        copy_of(&self.copies, member).unwrap_or(&self.envelope)
+    }
+
     /// How many attempts `member` has made before this delivery.
     #[must_use]
     pub fn attempts_of(&self, member: usize) -> u32 {
         self.attempts.iter().find(|(known, _)| usize::from(*known) == member).map_or(0, |(_, attempts)| *attempts)
     }
+}
+
+/// The copy that a member has of an event, if it has one of its own.
+pub(crate) fn copy_of(copies: &[(u8, Envelope)], member: usize) -> Option<&Envelope> {
+    copies.iter().find(|(known, _)| usize::from(*known) == member).map(|(_, copy)| copy)
 }
 
 /// What becomes of a delivery for one member.

@@ -20,3 +20,4 @@ mod steps;
 mod stuck;
 mod testing;
 mod timeouts;
+mod waiting;

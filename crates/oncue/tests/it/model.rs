@@ -18,7 +18,7 @@ use proptest::prelude::*;
 
 use self::{
     handler::{number_of, registration},
-    laws::{Model, Number, echo, id_of},
+    laws::{Life, Model, Number, echo, id_of},
     program::{New, Operation, Program, Resolve, program},
 };
 
@@ -31,6 +31,8 @@ struct World {
     storage: FaultyStorage,
     model: Arc<Mutex<Model>>,
     bus: Option<Bus>,
+    /// Another app that serves the same subscriptions of the same log.
+    twin: Option<Bus>,
     next: Number,
     /// A dead letter that was being resolved when the power went.
     in_doubt: Option<(usize, Number)>,
@@ -41,7 +43,7 @@ impl World {
         let time = PausedClock::new(Timestamp::from_micros(1_000_000_000_000)).unwrap();
         let storage = FaultyStorage::new(program.seed);
         let model = Arc::new(Mutex::new(Model::new(program.clone(), time.clock(), storage.clone())));
-        Self { program, time, storage, model, bus: None, next: 0, in_doubt: None }
+        Self { program, time, storage, model, bus: None, twin: None, next: 0, in_doubt: None }
     }
 
     fn clock(&self) -> Clock {
@@ -67,11 +69,11 @@ impl World {
         }
     }
 
-    async fn try_open(&self) -> Result<Bus, String> {
+    async fn try_open(&mut self) -> Result<Bus, String> {
         let options =
             Options { segment_bytes: 8 << 10, checkpoint_bytes: 2 << 10, writer: Writer::Inline, ..Options::default() };
         let retention = if self.program.forever { "forever" } else { "settled" };
-        let url: LogUrl = format!("memory:?retention={retention}").parse().unwrap();
+        let url: LogUrl = format!("memory:?retention={retention}&delayed_held=2").parse().unwrap();
         let transport = LogTransport::on_storage(url, Box::new(self.storage.clone()), options, self.clock());
         let transport = Arc::new(transport.map_err(|error| error.to_string())?);
         let life = {
@@ -80,13 +82,21 @@ impl World {
             model.storage = self.storage.clone();
             model.life
         };
-        let mut app = App::with_transport(transport, self.clock());
-        for (which, config) in self.program.subscriptions.iter().enumerate() {
+        for which in 0..self.program.subscriptions.len() {
             // Until it is known what is remembered, everything may be called.
             let mut model = self.model.lock();
             (model.served[which].paused, model.served[which].attached) = (false, true);
             model.attach(which);
-            drop(model);
+        }
+        if self.program.twin {
+            self.twin = Some(self.start(Arc::clone(&transport), life).await?);
+        }
+        self.start(transport, life).await
+    }
+
+    async fn start(&self, transport: Arc<LogTransport>, life: Life) -> Result<Bus, String> {
+        let mut app = App::with_transport(transport, self.clock());
+        for (which, config) in self.program.subscriptions.iter().enumerate() {
             app = app.on(registration(which, config, life, &self.clock(), &self.model));
         }
         app.start().await.map_err(|error| error.to_string())
@@ -100,7 +110,7 @@ impl World {
         for (which, handler) in handlers.iter().enumerate() {
             // What is joined is paused together.
             model.served[which].paused = self.program.joined(which).any(|joined| handlers[joined].options.paused);
-            model.served[which].concurrency = handler.options.concurrency;
+            model.served[which].concurrency = handler.options.concurrency * self.program.instances();
         }
         if self.program.forever {
             for (position, event) in bus.inspect().browse("events", 0, usize::MAX).unwrap_or_default() {
@@ -158,7 +168,7 @@ impl World {
             model.life += 1;
             model.transport = None;
         }
-        self.bus = None;
+        (self.bus, self.twin) = (None, None);
         // Its tasks end.
         self.time.settle().await;
     }
@@ -187,7 +197,8 @@ impl World {
 
     async fn act(&mut self, operation: &Operation) -> oncue::Result<()> {
         let Some(bus) = self.bus.clone() else { return Ok(()) };
-        let exists = |which: &usize| *which < self.program.subscriptions.len();
+        // What two apps say of their handlers must be the same: it is not changed then.
+        let exists = |which: &usize| *which < self.program.subscriptions.len() && self.twin.is_none();
         match operation {
             Operation::Publish(events) => self.publish(&bus, events).await?,
             Operation::Advance(seconds) => self.time.advance(Duration::from_secs(*seconds)).await,
@@ -221,11 +232,11 @@ impl World {
                 let config = &self.program.subscriptions[*which];
                 bus.subscribe(registration(*which, config, life, &self.clock(), &self.model)).await?;
             }
-            Operation::Resolve(which, letter, resolve) if exists(which) => {
+            Operation::Resolve(which, letter, resolve) if *which < self.program.subscriptions.len() => {
                 self.resolve(&bus, *which, *letter, *resolve).await?;
             }
             Operation::Idle => bus.idle().await?,
-            Operation::Restart => {
+            Operation::Restart if self.twin.is_none() => {
                 bus.shutdown().await?;
                 drop(bus);
                 self.gone().await;
@@ -283,7 +294,7 @@ impl World {
         let letters = bus.dead_letters(&id_of(which));
         // It may be handled before we are told that it can be.
         let before = self.model.lock().tracks[&(which, number)].clone();
-        self.model.lock().resolved(which, number, resolve == Resolve::Discard);
+        self.model.lock().resolved(which, number, resolve);
         let done = match resolve {
             Resolve::Redrive => letters.redrive(letter.position).await,
             Resolve::Edit => letters.edit(letter.position, |event| event.extension("edited", "yes")).await,

@@ -1,9 +1,6 @@
 //! Writing what becomes of dead letters, while no app has the directory.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use oncue::{
     Clock,
@@ -90,9 +87,7 @@ pub(super) fn resolve(
     if letters.is_empty() {
         return Ok(());
     }
-    // Whoever closes a log writes down which ids it still knows: an app may look further back than the default.
-    let url = LogUrl::file(directory).dedup_window(Duration::MAX, usize::MAX);
-    let transport = LogTransport::open(&url, Clock::system()).map_err(ResolveError::opening)?;
+    let transport = LogTransport::open(&LogUrl::file(directory), Clock::system()).map_err(ResolveError::opening)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)?;
     runtime.block_on(async {
         let resolved = write(&transport, subscription, letters, resolution).await;
@@ -133,6 +128,8 @@ fn batch(letters: &[DeadLetter]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use oncue::{ManualClock, Timestamp, prelude::*, transport::Position};
 
     use super::*;

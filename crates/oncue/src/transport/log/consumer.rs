@@ -19,7 +19,8 @@ use super::{
     Inner, Shared,
     feed::FedEvent,
     hand::{ConsumerId, Hand, InFlight},
-    records::SubscriptionNumber,
+    records::{Redrive, SubscriptionNumber},
+    schedule::Schedule,
     topics::Topic,
 };
 use crate::{
@@ -27,12 +28,14 @@ use crate::{
     event::Envelope,
     transport::{
         BoxFuture, ConsumeError, Consumer, Delivered, Limit, Members, Position, SettleError, Settlement,
-        SubscriptionSpec,
+        SubscriptionSpec, settle::copy_of,
     },
 };
 
 /// Records read from the log at once.
 const READ_RECORDS: usize = 512;
+/// Most bytes of them, where nobody has said how many there is room for.
+const READ_BYTES: usize = 4 << 20;
 
 /// One of the instances that share a subscription.
 pub(crate) struct LogConsumer {
@@ -48,6 +51,16 @@ pub(super) struct Core {
     /// The members' subscriptions.
     pub(super) numbers: Vec<SubscriptionNumber>,
     pub(super) hand: Mutex<Hand>,
+}
+
+/// When it is asked where an event stands.
+#[derive(Clone, Copy)]
+pub(super) enum When {
+    /// Before it is handed out: what is expired or early by now is not.
+    Now(Timestamp),
+    /// When it was settled: its own time had come when it was handed out, and a member that is to try again waits for that,
+    /// be its time come or not.
+    Settled,
 }
 
 /// Where an event stands with the members of a subscription.
@@ -76,7 +89,8 @@ impl Core {
             let again: Vec<_> = states.flat_map(|state| state.redriven.clone()).collect();
             (low, again)
         };
-        let mut hand = Hand::new(inner.log.cursor(topic.id, low), &spec);
+        let schedule = Schedule::new(inner.url.delayed_held);
+        let mut hand = Hand::new(inner.log.cursor(topic.id, low), &spec, schedule);
         // Where they stand with their key is found when they are read.
         for (offset, lsn) in redriven {
             // Their rank is in them; one that cannot be read says so when it is handed out.
@@ -105,13 +119,12 @@ impl Drop for LogConsumer {
 
 impl Core {
     /// How an event stands with each member. Members that do not want it are through with it here and now, and so are
-    /// those that it comes too late for. `not_before`: its own time, if that is yet to come.
+    /// those that it comes too late for.
     pub(super) fn standing(
         &self,
         shared: &mut Shared,
-        (offset, envelope): (u64, &Envelope),
-        now: Timestamp,
-        not_before: Option<Timestamp>,
+        (offset, envelope, copies): (u64, &Envelope, &[(u8, Envelope)]),
+        when: When,
     ) -> Standing {
         let mut standing = Standing {
             due: Members::NONE,
@@ -121,10 +134,10 @@ impl Core {
             retry_at: None,
             held: false,
         };
-        let expired = envelope.expires().is_some_and(|expires| expires <= now);
         for (member, (number, spec)) in self.numbers.iter().zip(&self.spec.members).enumerate() {
             let state = &mut shared.state.subscriptions[*number as usize];
             let again = state.redriven.contains_key(&offset);
+            let envelope = copy_of(copies, member).unwrap_or(envelope);
             if let Some(dead) = state.dead.get(&offset) {
                 standing.dead.insert(member);
                 standing.held |= dead.hold;
@@ -133,15 +146,15 @@ impl Core {
             } else if !again && !spec.matches(envelope) {
                 state.settled.insert(offset);
                 standing.done.insert(member);
-            } else if expired {
+            } else if when.is_too_late_for(envelope) {
                 state.expire(offset);
                 standing.done.insert(member);
                 shared.tell((*number, offset));
             } else if let Some(failing) = state.failing.get(&offset) {
                 standing.attempts.push((u8::try_from(member).unwrap_or(u8::MAX), failing.attempts));
-                standing.wait(member, Some(failing.due).filter(|due| *due > now));
+                standing.wait(member, Some(failing.due).filter(|due| when.is_before(*due)));
             } else {
-                standing.wait(member, not_before);
+                standing.wait(member, envelope.due().filter(|due| when.is_early_for(*due)));
             }
         }
         standing
@@ -157,6 +170,19 @@ impl Core {
     ) -> Result<bool, ConsumeError> {
         let now = self.inner.clock.now();
         hand.take_due(now);
+        let searches = self.look_for_delayed(hand, now)?;
+        let more = self.hand_out_due(consumer, hand, limit, now, out)?;
+        Ok(more || searches)
+    }
+
+    fn hand_out_due(
+        &self,
+        consumer: ConsumerId,
+        hand: &mut Hand,
+        limit: Limit,
+        now: Timestamp,
+        out: &mut Vec<Delivered>,
+    ) -> Result<bool, ConsumeError> {
         let mut room = limit;
         if hand.is_ranked() {
             // What is next is known when all of it is.
@@ -172,6 +198,43 @@ impl Core {
         self.read_new(consumer, hand, now, &mut room, out)
     }
 
+    /// Looks on for delayed events that found no room in the schedule; true if it is to go on with that at once.
+    fn look_for_delayed(&self, hand: &mut Hand, now: Timestamp) -> Result<bool, ConsumeError> {
+        if hand.is_full() {
+            return Ok(false);
+        }
+        if hand.search.is_none() {
+            let Some(beyond) = hand.schedule.look_beyond() else { return Ok(false) };
+            let low = {
+                let shared = self.inner.shared.lock();
+                let low = |number: &SubscriptionNumber| shared.state.subscriptions[*number as usize].settled.low();
+                self.numbers.iter().map(low).min().unwrap_or(0)
+            };
+            hand.search = Some((self.inner.log.cursor(self.topic.id, beyond.from.max(low)), beyond));
+        }
+        let Some((cursor, beyond)) = &mut hand.search else { return Ok(false) };
+        let (mut records, beyond) = (Vec::new(), *beyond);
+        let read = self.inner.log.read(cursor, READ_RECORDS, READ_BYTES, &mut records);
+        read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        let goes_on = !records.is_empty() && cursor.offset() < beyond.to;
+        for record in records.iter().filter(|record| record.offset < beyond.to) {
+            let FedEvent { offset, envelope, .. } = event_of(record)?;
+            let Some(due) = envelope.due().filter(|due| *due >= beyond.due && !self.is_over(offset)) else { continue };
+            let place = hand.place(offset, &envelope);
+            if due > now { hand.schedule.add(due, place) } else { hand.make_ready(place) }
+        }
+        if !goes_on {
+            hand.search = None;
+        }
+        Ok(goes_on)
+    }
+
+    /// Whether every member is through with the event itself.
+    fn is_over(&self, offset: u64) -> bool {
+        let shared = self.inner.shared.lock();
+        self.numbers.iter().all(|number| shared.state.subscriptions[*number as usize].settled.contains(offset))
+    }
+
     /// Hands out what waited and need not wait any more.
     fn hand_out_ready(
         &self,
@@ -182,37 +245,32 @@ impl Core {
         out: &mut Vec<Delivered>,
     ) -> Result<(), ConsumeError> {
         // Read first, decide then: nobody waits for the disk behind the lock that deciding takes.
-        let mut records = std::mem::take(&mut hand.records);
-        let mut ranks = Vec::new();
+        let (mut events, mut ranks) = (Vec::new(), Vec::new());
         while room.events > 0 && room.bytes > 0 && hand.has_ready() {
-            records.clear();
             ranks.clear();
             let mut bytes = 0;
-            while records.len() < room.events.min(READ_RECORDS)
+            while events.len() < room.events.min(READ_RECORDS)
                 && bytes < room.bytes
                 && let Some((rank, offset)) = hand.pop_ready()
             {
-                let record = self.read_again(hand, offset)?;
-                bytes += record.data.len();
-                records.push(record);
+                let event = self.read_again(hand, offset)?;
+                bytes += event.envelope.encoded_bytes();
+                events.push(event);
                 ranks.push(rank);
             }
             let mut shared = self.inner.shared.lock();
-            for (index, record) in records.iter().enumerate() {
+            for (index, event) in events.drain(..).enumerate() {
                 if hand.is_overtaken(ranks[index]) {
                     // One before it went on meanwhile: it comes first.
                     hand.put_back(&ranks[index..]);
                     break;
                 }
-                let event = event_of(record)?;
                 if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, true) {
                     room.take(&delivered);
                     out.push(delivered);
                 }
             }
         }
-        records.clear();
-        hand.records = records;
         Ok(())
     }
 
@@ -339,7 +397,7 @@ impl Core {
             // Something came meanwhile.
             cx.waker().wake_by_ref();
         }
-        let due = hand.due.first().map(|(due, _)| *due);
+        let due = hand.next_due();
         drop(hand);
         if let Some(due) = due {
             if timer.as_ref().is_none_or(|(known, _)| *known != due) {
@@ -365,11 +423,20 @@ impl Core {
 
     /// Reads one event that was passed by before. Events that waited behind one another are near each other: one cursor
     /// goes from the one to the next.
-    fn read_again(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {
-        const NEAR: u64 = 256;
-        if let Some(record) = self.read_redriven(offset)? {
-            return Ok(record);
+    fn read_again(&self, hand: &mut Hand, offset: u64) -> Result<FedEvent, ConsumeError> {
+        let (mut copies, others) = self.read_copies(offset)?;
+        if !others && !copies.is_empty() {
+            // The topic may have dropped the event itself.
+            let Redrive { about, envelope } = copies.remove(0).1;
+            let copies = copies.into_iter().map(|(member, again)| (member, again.envelope)).collect();
+            return Ok(FedEvent { offset, partition: about.partition, envelope, copies });
         }
+        let copies = copies.into_iter().map(|(member, again)| (member, again.envelope)).collect();
+        Ok(FedEvent { copies, ..event_of(&self.read_original(hand, offset)?)? })
+    }
+
+    fn read_original(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {
+        const NEAR: u64 = 256;
         let known = hand.again.take();
         let near = known.filter(|cursor| cursor.offset() <= offset && offset - cursor.offset() < NEAR);
         // What lies between may have been dropped since: then the event itself is looked for.
@@ -399,23 +466,30 @@ impl Core {
         Ok((cursor, read.pop()))
     }
 
-    /// An event that is handled again is read from its copy: the topic may have dropped it, and it may have been edited.
-    fn read_redriven(&self, offset: u64) -> Result<Option<Record>, ConsumeError> {
-        let lsn = {
+    /// The copies of an event that members handle again, edited perhaps; and whether other members are not through with the
+    /// event itself.
+    fn read_copies(&self, offset: u64) -> Result<(Vec<(u8, Redrive)>, bool), ConsumeError> {
+        let (mut again, mut others) = (Vec::new(), false);
+        {
             let shared = self.inner.shared.lock();
-            let of_member = |number: &SubscriptionNumber| {
+            for (member, number) in (0..).zip(&self.numbers) {
                 let state = &shared.state.subscriptions[*number as usize];
-                state.redriven.get(&offset).copied()
-            };
-            self.numbers.iter().find_map(of_member)
+                match state.redriven.get(&offset) {
+                    Some(lsn) => again.push((member, *lsn)),
+                    None => others |= !state.settled.contains(offset) && !state.dead.contains_key(&offset),
+                }
+            }
+        }
+        let read = |(member, lsn)| {
+            let again = self.inner.redriven(lsn).map_err(|error| ConsumeError::Storage(error.to_string()))?;
+            Ok((member, again))
         };
-        let Some(lsn) = lsn else { return Ok(None) };
-        let again = self.inner.redriven(lsn).map_err(|error| ConsumeError::Storage(error.to_string()))?;
-        let data = again.envelope.to_stored();
-        let topic = self.topic.id;
-        let kind = oncue_log::KIND_EVENT;
-        let (partition, time) = (again.about.partition, again.envelope.published().as_micros());
-        Ok(Some(Record { lsn, kind, topic, partition, offset, time, data }))
+        Ok((again.into_iter().map(read).collect::<Result<_, _>>()?, others))
+    }
+
+    /// Whether a member handles the event again: then it is among those that wait, from the start on.
+    fn is_redriven(&self, shared: &Shared, offset: u64) -> bool {
+        self.numbers.iter().any(|number| shared.state.subscriptions[*number as usize].redriven.contains_key(&offset))
     }
 
     /// Hands one event out, or lets it wait, or passes it by. `again`: it waited before.
@@ -424,20 +498,31 @@ impl Core {
         consumer: ConsumerId,
         hand: &mut Hand,
         shared: &mut Shared,
-        FedEvent { offset, partition, envelope }: FedEvent,
+        FedEvent { offset, partition, envelope, copies }: FedEvent,
         now: Timestamp,
         again: bool,
     ) -> Option<Delivered> {
         if hand.in_flight.contains_key(&offset) {
             return None;
         }
-        let not_before = envelope.due().filter(|due| *due > now);
-        let standing = self.standing(shared, (offset, &envelope), now, not_before);
+        if !again && self.is_redriven(shared, offset) {
+            // It is ready already, and looked at when its copy is read; here it takes its place in its key.
+            if hand.is_ranked() {
+                hand.rank(envelope.key_hash(), hand.place(offset, &envelope));
+            }
+            return None;
+        }
+        let standing = self.standing(shared, (offset, &envelope, &copies), When::Now(now));
         let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));
         let scheduled = standing.retry_at.is_some() && standing.attempts.is_empty() && standing.dead.is_empty();
         if scheduled && standing.due.is_empty() {
             // Not an event of its key yet: it takes its place when its time comes.
-            hand.due.extend(standing.retry_at.map(|at| (at, place)));
+            match standing.retry_at {
+                // Its time is that of its copy, and not found in the topic.
+                Some(at) if again && self.is_redriven(shared, offset) => drop(hand.due.insert((at, place))),
+                Some(at) => hand.schedule.add(at, place),
+                None => {}
+            }
             return None;
         }
         let waits = standing.retry_at.is_some() || standing.held;
@@ -460,7 +545,8 @@ impl Core {
             hand.due.extend(standing.retry_at.map(|at| (at, place)));
             return None;
         }
-        let event = InFlight { envelope: envelope.clone(), partition, open: standing.due, holder: consumer };
+        let (open, holder) = (standing.due, consumer);
+        let event = InFlight { envelope: envelope.clone(), copies: copies.clone(), partition, open, holder };
         hand.hand_out(offset, event);
         Some(Delivered {
             envelope,
@@ -469,6 +555,7 @@ impl Core {
             done: standing.done,
             dead: standing.dead,
             attempts: standing.attempts,
+            copies,
         })
     }
 }
@@ -476,7 +563,24 @@ impl Core {
 /// A record's event, in memory of its own.
 fn event_of(record: &Record) -> Result<FedEvent, ConsumeError> {
     let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
-    Ok(FedEvent { offset: record.offset, partition: record.partition, envelope })
+    Ok(FedEvent { offset: record.offset, partition: record.partition, envelope, copies: Vec::new() })
+}
+
+impl When {
+    fn is_too_late_for(self, envelope: &Envelope) -> bool {
+        matches!(self, Self::Now(now) if envelope.expires().is_some_and(|expires| expires <= now))
+    }
+
+    fn is_before(self, retry: Timestamp) -> bool {
+        match self {
+            Self::Now(now) => retry > now,
+            Self::Settled => true,
+        }
+    }
+
+    fn is_early_for(self, due: Timestamp) -> bool {
+        matches!(self, Self::Now(now) if due > now)
+    }
 }
 
 impl Standing {

@@ -73,6 +73,8 @@ pub(super) struct FedEvent {
     pub(super) offset: u64,
     pub(super) partition: u16,
     pub(super) envelope: Envelope,
+    /// Copies that single members handle instead; none where it was read for the first time.
+    pub(super) copies: Vec<(u8, Envelope)>,
 }
 
 /// What an inbox gives.
@@ -152,7 +154,12 @@ impl Feed {
         let mut readable = read.is_ok();
         for record in records.drain(..) {
             match Envelope::from_stored(&record.data) {
-                Ok(envelope) => state.feed(&FedEvent { offset: record.offset, partition: record.partition, envelope }),
+                Ok(envelope) => state.feed(&FedEvent {
+                    offset: record.offset,
+                    partition: record.partition,
+                    envelope,
+                    copies: Vec::new(),
+                }),
                 Err(_) => readable = false,
             }
             if !readable {

@@ -7,12 +7,16 @@ use std::{
 
 use oncue_log::{Cursor, Lsn, Record};
 
-use super::{feed::Seat, records::SubscriptionNumber};
+use super::{
+    feed::Seat,
+    records::SubscriptionNumber,
+    schedule::{Beyond, Schedule},
+};
 use crate::{
     clock::Timestamp,
     event::{Envelope, MAX_PRIORITY},
     number_map::NumberMap,
-    transport::{Members, Order, Ordered, SubscriptionSpec},
+    transport::{Members, Order, Ordered, SubscriptionSpec, settle::copy_of},
 };
 
 /// Most keys that may wait for a retry, and most events that may wait behind them: past that, nothing new is handed out
@@ -36,6 +40,14 @@ pub(super) struct Place {
     pub(super) offset: u64,
     /// Of priorities the highest is 0; else 0.
     class: u8,
+}
+
+impl Place {
+    /// Of an event in a subscription without priorities.
+    #[cfg(test)]
+    pub(super) fn of(offset: u64) -> Self {
+        Self { before: 0, offset, class: 0 }
+    }
 }
 
 /// What happens once a settle batch is durable.
@@ -69,8 +81,12 @@ pub(super) struct Hand {
     pub(super) in_flight: NumberMap<InFlight>,
     /// Events to be handed out now.
     ready: BTreeSet<Rank>,
-    /// Events to be handed out at a time.
+    /// Events to be handed out again at a time.
     pub(super) due: BTreeSet<(Timestamp, Place)>,
+    /// Events whose own time is yet to come.
+    pub(super) schedule: Schedule,
+    /// Where more of those are being looked for, up to an offset: those due at a time or later.
+    pub(super) search: Option<(Cursor, Beyond)>,
     /// Settle batches that are being written.
     pub(super) settling: VecDeque<Afterwards>,
     order: Order,
@@ -90,8 +106,9 @@ struct Key {
     in_flight: usize,
     /// The event that is ready and next, where order within the key is strict and rank could turn it round.
     next: Option<u64>,
-    /// The event that the key waits for: it will be tried again, or holds the key as a dead letter.
-    head: Option<u64>,
+    /// The events that the key waits for: each will be tried again, or holds the key as a dead letter. Mostly one; one more
+    /// for each delayed event that came to stand before it and failed in its turn. They go first, the lowest before all.
+    heads: BTreeSet<u64>,
     /// Later events, by place only.
     waiting: BTreeSet<Place>,
 }
@@ -100,8 +117,8 @@ impl Key {
     /// Whether an event may be handed out now, without passing one of its key.
     fn lets_pass(&self, place: Place, at_once: usize, order: Order) -> bool {
         let offset = place.offset;
-        if let Some(head) = self.head {
-            return head == offset;
+        if let Some(head) = self.heads.first() {
+            return *head == offset && self.in_flight == 0;
         }
         if let Some(next) = self.next {
             // An older one may have become due since, and waits behind it.
@@ -110,11 +127,22 @@ impl Key {
         let oldest = order == Order::Lifo || self.waiting.first().is_none_or(|waiting| place < *waiting);
         self.in_flight < at_once && oldest
     }
+
+    /// Takes the first of its heads from those that wait, if it does and nothing of the key is under way.
+    fn take_head(&mut self) -> Option<Place> {
+        let offset = *self.heads.first().filter(|_| self.in_flight == 0)?;
+        let place = |class| Place { before: 0, offset, class };
+        let head = self.waiting.range(place(0)..=place(u8::MAX)).next().copied()?;
+        self.waiting.remove(&head);
+        Some(head)
+    }
 }
 
 /// An event that is being handled.
 pub(super) struct InFlight {
     pub(super) envelope: Envelope,
+    /// What single members were given instead.
+    pub(super) copies: Vec<(u8, Envelope)>,
     pub(super) partition: u16,
     /// Members whose settlement is yet to come.
     pub(super) open: Members,
@@ -122,8 +150,15 @@ pub(super) struct InFlight {
     pub(super) holder: ConsumerId,
 }
 
+impl InFlight {
+    /// The event as a member was given it.
+    pub(super) fn envelope_of(&self, member: usize) -> &Envelope {
+        copy_of(&self.copies, member).unwrap_or(&self.envelope)
+    }
+}
+
 impl Hand {
-    pub(super) fn new(cursor: Cursor, spec: &SubscriptionSpec) -> Self {
+    pub(super) fn new(cursor: Cursor, spec: &SubscriptionSpec, schedule: Schedule) -> Self {
         Self {
             cursor,
             seat: None,
@@ -133,6 +168,8 @@ impl Hand {
             in_flight: NumberMap::default(),
             ready: BTreeSet::new(),
             due: BTreeSet::new(),
+            schedule,
+            search: None,
             settling: VecDeque::new(),
             order: spec.order,
             ordered: spec.ordered,
@@ -182,9 +219,13 @@ impl Hand {
 
     /// Whether all that is left below `next` waits behind dead letters that hold their keys.
     pub(super) fn only_holds(&self, next: u64) -> bool {
-        let moves =
-            !(self.in_flight.is_empty() && self.settling.is_empty() && self.ready.is_empty() && self.due.is_empty());
-        !moves && self.read_to() >= next
+        let rests = self.in_flight.is_empty()
+            && self.settling.is_empty()
+            && self.ready.is_empty()
+            && self.due.is_empty()
+            && self.schedule.is_empty()
+            && self.search.is_none();
+        rests && self.read_to() >= next
     }
 
     /// Everything below was considered.
@@ -215,8 +256,8 @@ impl Hand {
             }
         };
         let ready = (0..=MAX_PRIORITY).filter_map(of_class).min();
-        let due =
-            self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, place)| place.offset).filter(&counts).min();
+        let due = self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, place)| place.offset);
+        let due = due.chain(self.schedule.due_by(now)).filter(&counts).min();
         let unread = Some(self.read_to()).filter(|offset| *offset < next);
         [handed_out, ready, due, unread].into_iter().flatten().min()
     }
@@ -260,6 +301,14 @@ impl Hand {
             self.due.remove(&(due, place));
             self.make_ready(place);
         }
+        while let Some(place) = self.schedule.pop_due(now) {
+            self.make_ready(place);
+        }
+    }
+
+    /// When something is to be handed out that is not to be now.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.due.first().map(|(due, _)| *due).into_iter().chain(self.schedule.next()).min()
     }
 
     /// Whether an event may be handed out; if not, it waits for its key.
@@ -273,7 +322,7 @@ impl Hand {
         self.waiting += usize::from(state.waiting.insert(place));
         if state.in_flight == 0 {
             // An older one waits, and nothing of the key is under way that would let it go on.
-            self.let_go_on(key);
+            self.let_go_on(Some(key));
         }
         false
     }
@@ -309,18 +358,14 @@ impl Hand {
     pub(super) fn park(&mut self, key: Option<KeyHash>, offset: u64) {
         let Some(key) = key.filter(|_| self.ordered == Ordered::Strict) else { return };
         let state = self.keys.entry(key).or_default();
-        if state.head.is_none() {
-            state.head = Some(offset);
-            self.parked_keys += 1;
-        }
+        self.parked_keys += usize::from(state.heads.is_empty());
+        state.heads.insert(offset);
     }
 
     /// The event at `offset` is through: if its key waited for it, the key goes on.
     pub(super) fn unpark(&mut self, key: Option<KeyHash>, offset: u64) {
-        let Some(key) = key else { return };
-        if let Some(state) = self.keys.get_mut(&key) {
-            if state.head == Some(offset) {
-                state.head = None;
+        if let Some(state) = key.and_then(|key| self.keys.get_mut(&key)) {
+            if state.heads.remove(&offset) && state.heads.is_empty() {
                 self.parked_keys -= 1;
             }
             // It was ready, and came too late.
@@ -337,10 +382,19 @@ impl Hand {
     }
 
     /// Makes ready what waits in a key and need not wait any more; forgets a key with nothing left.
-    fn let_go_on(&mut self, key: KeyHash) {
+    pub(super) fn let_go_on(&mut self, key: Option<KeyHash>) {
+        let Some(key) = key else { return };
         let at_once = self.per_key();
         let Some(state) = self.keys.get_mut(&key) else { return };
-        if state.head.is_some() || state.next.is_some() {
+        if !state.heads.is_empty() {
+            if let Some(head) = state.take_head() {
+                self.waiting -= 1;
+                self.make_ready(head);
+                self.wake();
+            }
+            return;
+        }
+        if state.next.is_some() {
             return;
         }
         if state.in_flight == 0 && state.waiting.is_empty() {
@@ -365,8 +419,10 @@ impl Hand {
     /// An event was given back unhandled.
     pub(super) fn give_back(&mut self, key: Option<KeyHash>, place: Place) {
         match key.and_then(|key| self.keys.get_mut(&key)) {
-            Some(state) if state.head.is_some_and(|head| head != place.offset) => {
+            Some(state) if state.heads.first().is_some_and(|head| *head != place.offset) => {
                 self.waiting += usize::from(state.waiting.insert(place));
+                // It may have been the last one that a head waited for.
+                self.let_go_on(key);
             }
             _ => {
                 self.reserve(key, place);
@@ -379,9 +435,7 @@ impl Hand {
     /// An event is to be handed out again at a time. Where order is not strict, its key goes on meanwhile.
     pub(super) fn retry_at(&mut self, key: Option<KeyHash>, at: Timestamp, place: Place) {
         self.due.insert((at, place));
-        if let Some(key) = key {
-            self.let_go_on(key);
-        }
+        self.let_go_on(key);
         self.wake();
     }
 

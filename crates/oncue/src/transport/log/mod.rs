@@ -17,6 +17,7 @@ mod publish;
 mod records;
 mod replay;
 mod retain;
+mod schedule;
 mod settle;
 mod snapshot;
 mod state;
@@ -153,11 +154,17 @@ impl LogTransport {
             tracing::warn!(file = %tail.file, offset = tail.offset, bytes = tail.bytes,
                 "cut a torn tail: the last write before the crash was never acknowledged");
         }
-        let state = replayed.into_state(log.log_id(), clock.now(), url.window);
+        let known = replayed.state.dedup.window();
+        let window = url.window.over(known);
+        let state = replayed.into_state(log.log_id(), clock.now(), window);
         let topics = Topics::new(&log, url.partitions);
         let shared = Mutex::new(Shared { state, ..Shared::default() });
         let (feeds, tails, progress) = (Mutex::default(), Tails::default(), Notify::new());
         let inner = Inner { url, log, clock, topics, segment_bytes, shared, feeds, tails, progress };
+        if window != known {
+            // Whoever opens the log next, and says nothing of it, must not cut it.
+            inner.append_change(&mut inner.shared.lock(), &Change::Window(window)).map_err(OpenError::Window)?;
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -122,7 +122,7 @@ impl Inner {
         let now = self.clock.now();
         let mut shared = self.shared.lock();
         let shared = &mut *shared;
-        shared.state.dedup.forget(now, self.url.window);
+        shared.state.dedup.forget(now);
         let (plan, fresh) = plan(shared, self.log.log_id(), topic, events);
         shared.batch.clear();
         for (envelope, plan) in events.iter().zip(&plan) {
@@ -154,7 +154,7 @@ impl Inner {
         for plan in &plan {
             if let Plan::Fresh { nth, partition, hash: Some(hash) } = plan {
                 let place = (topic.id.0, *partition, ticket.offset + nth);
-                shared.state.dedup.insert(*hash, place, now, self.url.window);
+                shared.state.dedup.insert(*hash, place, now);
             }
         }
         if let Some(mark) = mark {

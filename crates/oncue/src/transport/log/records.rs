@@ -7,6 +7,7 @@ use bytes::Bytes;
 use oncue_log::{Lsn, TopicId};
 use serde::{Deserialize, Serialize};
 
+use super::dedup::Window;
 use crate::codec::{Malformed, Reader, Writer};
 use crate::{
     clock::Timestamp,
@@ -31,6 +32,7 @@ pub(crate) mod kind {
     pub(crate) const RESET: u8 = 26;
     pub(crate) const REMOVE: u8 = 27;
     pub(crate) const REMEMBER: u8 = 28;
+    pub(crate) const WINDOW: u8 = 29;
 }
 
 /// The number of a subscription in its log, from 0.
@@ -38,6 +40,9 @@ pub(crate) type SubscriptionNumber = u32;
 
 /// The number of an event type in its log, from 0.
 pub(crate) type TypeNumber = u32;
+
+/// The number of all types that have none of their own.
+pub(crate) const OTHER_TYPES: TypeNumber = TypeNumber::MAX;
 
 /// One change of the state. Written first, then applied; replayed by being applied again.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +59,8 @@ pub(crate) enum Change {
     Reset(Reset),
     Remove(Remove),
     Remember(Remember),
+    /// How far back duplicates are recognised from now on.
+    Window(Window),
 }
 
 /// A subscription is through with some events.
@@ -162,8 +169,10 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    pub(crate) fn sample(&self, ended: Ended) -> Sample {
-        Sample { generated: self.generated, published: self.published, started: self.read, settled: self.ended, ended }
+    /// `again`: of a dead letter that is handled again.
+    pub(crate) fn sample(&self, ended: Ended, again: bool) -> Sample {
+        let Self { generated, published, read, ended: settled } = *self;
+        Sample { generated, published, started: read, settled, ended, again }
     }
 }
 
@@ -280,6 +289,7 @@ impl Change {
             Self::Reset(_) => kind::RESET,
             Self::Remove(_) => kind::REMOVE,
             Self::Remember(_) => kind::REMEMBER,
+            Self::Window(_) => kind::WINDOW,
         }
     }
 
@@ -308,6 +318,7 @@ impl Change {
             Self::Discard(discard) => json(out, discard),
             Self::Reset(reset) => json(out, reset),
             Self::Remove(remove) => json(out, remove),
+            Self::Window(window) => json(out, window),
             Self::Remember(remember) => {
                 out.varint(u64::from(remember.subscription));
                 out.bytes(&remember.what);
@@ -346,6 +357,7 @@ impl Change {
             kind::DISCARD => Self::Discard(from_json(&mut from)?),
             kind::RESET => Self::Reset(from_json(&mut from)?),
             kind::REMOVE => Self::Remove(from_json(&mut from)?),
+            kind::WINDOW => Self::Window(from_json(&mut from)?),
             kind::REMEMBER => {
                 let subscription = from.small()?;
                 Self::Remember(Remember { subscription, what: Bytes::copy_from_slice(from.bytes()?) })

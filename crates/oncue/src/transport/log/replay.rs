@@ -72,13 +72,14 @@ impl Replayed {
     /// The state, once all is replayed.
     pub(super) fn into_state(self, log_id: u64, now: Timestamp, window: Window) -> State {
         let Self { mut state, seen } = self;
+        state.dedup.set_window(window);
         match seen {
             Seen::Supplied(events) => {
                 for (topic, partition, offset, envelope) in events {
                     let hash = Dedup::hash(log_id, topic, &envelope);
-                    state.dedup.insert(hash, (topic, partition, offset), envelope.published(), window);
+                    state.dedup.insert(hash, (topic, partition, offset), envelope.published());
                 }
-                state.dedup.forget(now, window);
+                state.dedup.forget(now);
             }
             Seen::Types { numbers, events } => pass_by(&mut state, &numbers, &events),
         }

@@ -7,9 +7,12 @@ use oncue_log::{AppendError, Lsn, ReadError};
 
 use super::{
     Shared,
-    consumer::Core,
+    consumer::{Core, When},
     hand::{Afterwards, ConsumerId, Hand, InFlight},
-    records::{Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Retry, Settle, Times, TypeNumber, failed_attempt},
+    records::{
+        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, OTHER_TYPES, Retry, Settle, Times, TypeNumber,
+        failed_attempt,
+    },
     state::Types,
 };
 use crate::{
@@ -111,16 +114,17 @@ impl Core {
         for settlement in batch.iter().filter(|settlement| Self::counts(hand, consumer, settlement)) {
             let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
             let Some(event) = hand.in_flight.get(&offset) else { continue };
+            let envelope = event.envelope_of(member);
             let times = Times {
-                generated: event.envelope.time(),
-                published: event.envelope.published(),
+                generated: envelope.time(),
+                published: envelope.published(),
                 read: settlement.attempt.read,
                 ended: settlement.attempt.ended,
             };
             if settlement.action == Action::Release {
                 continue;
             }
-            let event_type = types.number(shared.state.types(), event.envelope.event_type());
+            let event_type = types.number(shared.state.types(), envelope.event_type());
             let mut ack = |end, attempts| acks[member].push(Ack { offset, event_type, end, attempts, times });
             match settlement.action {
                 Action::Release => {}
@@ -128,7 +132,7 @@ impl Core {
                     ack(End::Acked, settlement.attempt.number);
                     let Some(written) = &settlement.written else { continue };
                     self.emit(shared, &written.emits)?;
-                    if let (Some(change), Some(key)) = (&written.state, event.envelope.key()) {
+                    if let (Some(change), Some(key)) = (&written.state, envelope.key()) {
                         let (subscription, key) = (self.numbers[member], key.to_owned());
                         changes.push(Change::Keyed(Keyed { subscription, key, change: change.clone() }));
                     }
@@ -208,7 +212,7 @@ impl Core {
             times,
             history,
         };
-        Change::DeadLetter(Dead { about, envelope: event.envelope.clone() })
+        Change::DeadLetter(Dead { about, envelope: event.envelope_of(member).clone() })
     }
 
     /// Notes one settlement; the event's last one decides what becomes of it and of its key.
@@ -243,9 +247,7 @@ impl Core {
             afterwards.through.push((key, offset));
             return;
         }
-        // At the beginning of time no retry is due: what is due then was given back. Its own time came long ago.
-        let now = Timestamp::from_micros(i64::MIN);
-        let standing = self.standing(shared, (offset, &event.envelope), now, None);
+        let standing = self.standing(shared, (offset, &event.envelope, &event.copies), When::Settled);
         if standing.retry_at.is_some() || standing.held || !standing.due.is_empty() {
             hand.landed(key);
         }
@@ -254,7 +256,11 @@ impl Core {
                 hand.park(key, offset);
                 afterwards.retries.push((key, at, place));
             }
-            None if standing.held => hand.park(key, offset),
+            None if standing.held => {
+                hand.park(key, offset);
+                // Another that holds the key, and comes first, may have waited for this one.
+                hand.let_go_on(key);
+            }
             None if standing.due.is_empty() => {
                 afterwards.through.push((key, offset));
             }
@@ -344,10 +350,10 @@ impl TypeNumbers {
         if let Some(new) = self.new.iter().find(|new| new.name == name) {
             return new.number;
         }
-        let mut new = known.next(name);
-        new.number += TypeNumber::try_from(self.new.len()).unwrap_or(0);
-        let number = new.number;
-        self.new.push(new);
+        let number = known.next(self.new.len());
+        if number != OTHER_TYPES {
+            self.new.push(EventType { number, name: name.to_owned() });
+        }
         number
     }
 }

@@ -47,7 +47,8 @@ fn snapshot(url: &LogUrl, directory: &Path, clock: &Clock) -> Result<Inner, Open
     let mut replayed = Replayed::to_look_at();
     let now = clock.now();
     let log = Log::open(Box::new(storage), options, now.as_micros(), &mut |replay| replayed.take(replay))?.log;
-    let state = replayed.into_state(log.log_id(), now, url.window);
+    let window = replayed.state.dedup.window();
+    let state = replayed.into_state(log.log_id(), now, window);
     let topics = Topics::new(&log, url.partitions);
     let shared = Mutex::new(Shared { end: log.durable(), state, ..Shared::default() });
     let (url, clock) = (url.clone(), clock.clone());

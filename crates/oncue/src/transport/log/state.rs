@@ -10,7 +10,10 @@ use oncue_log::Lsn;
 pub(crate) use self::subscription::{DeadEntry, Failing, SubscriptionState};
 use super::{
     dedup::Dedup,
-    records::{Change, Dead, EventType, Keyed, Retry, Settle, Source, Subscription, SubscriptionNumber, TypeNumber},
+    records::{
+        Change, Dead, EventType, Keyed, OTHER_TYPES, Retry, Settle, Source, Subscription, SubscriptionNumber,
+        TypeNumber,
+    },
 };
 use crate::{
     codec::{Malformed, Reader, Writer},
@@ -18,8 +21,11 @@ use crate::{
     transport::SourceState,
 };
 
+/// Most event types that have a number of their own in a log; more have none: [`OTHER_TYPES`].
+pub(super) const MAX_NUMBERED_TYPES: usize = 65_536;
+
 /// Version of the checkpoint's layout.
-const CHECKPOINT: u8 = 2;
+const CHECKPOINT: u8 = 3;
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -47,9 +53,10 @@ impl Types {
         self.names.get(number as usize).map_or("", String::as_str)
     }
 
-    /// The record that gives a new type its number.
-    pub(crate) fn next(&self, name: &str) -> EventType {
-        EventType { number: TypeNumber::try_from(self.names.len()).unwrap_or(TypeNumber::MAX), name: name.to_owned() }
+    /// The number of a type that is new, as one of several.
+    pub(crate) fn next(&self, nth: usize) -> TypeNumber {
+        let number = self.names.len() + nth;
+        TypeNumber::try_from(number).ok().filter(|_| number < MAX_NUMBERED_TYPES).unwrap_or(OTHER_TYPES)
     }
 
     fn add(&mut self, event_type: &EventType) -> Result<(), Malformed> {
@@ -105,13 +112,13 @@ impl State {
             Change::DeadLetter(Dead { about, .. }) => {
                 let state = self.subscription(about.subscription)?;
                 state.failing.remove(&about.offset);
-                state.redriven.remove(&about.offset);
+                let again = state.redriven.remove(&about.offset).is_some();
                 state.dead.insert(about.offset, DeadEntry { lsn, hold: about.hold });
                 if !about.hold {
                     state.settled.insert(about.offset);
                 }
                 if !about.copy {
-                    state.record(about.event_type, &about.times.sample(Ended::Dead));
+                    state.record(about.event_type, &about.times.sample(Ended::Dead, again));
                 }
             }
             Change::Keyed(Keyed { subscription, key, change }) => {
@@ -142,6 +149,7 @@ impl State {
                 let id = state.about.id.clone();
                 self.by_id.remove(&id);
             }
+            Change::Window(window) => self.dedup.set_window(*window),
             Change::Remember(remember) => {
                 self.subscription(remember.subscription)?.remembered = Some(remember.what.clone());
             }
@@ -153,7 +161,8 @@ impl State {
         let state = self.subscription(retry.subscription)?;
         state.failing.insert(retry.offset, Failing { attempts: retry.attempts, due: retry.due, lsn });
         let ended = if retry.failed.is_some() { Ended::Retried } else { Ended::Deferred };
-        state.record(retry.event_type, &retry.times.sample(ended));
+        let again = state.redriven.contains_key(&retry.offset);
+        state.record(retry.event_type, &retry.times.sample(ended, again));
         Ok(())
     }
 
@@ -196,7 +205,7 @@ impl State {
         let mut from = Reader::new(checkpoint);
         match from.u8()? {
             CHECKPOINT => {}
-            1 => return Err(Malformed("a version of Oncue before its first release wrote this checkpoint")),
+            1 | 2 => return Err(Malformed("a version of Oncue before its first release wrote this checkpoint")),
             _ => return Err(Malformed("a newer Oncue wrote this checkpoint: open the log with that version")),
         }
         for number in 0..from.count(1)? {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use super::{dedup::Window, retain::Retention};
+use super::{dedup::WindowWish, retain::Retention};
 use crate::transport::OpenError;
 
 /// Most bytes that a log in memory holds, unless its URL says otherwise.
@@ -11,17 +11,22 @@ const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
 /// From how many subscriptions of a topic on one reader serves them, unless the URL says otherwise.
 const DEFAULT_FEED_FROM: usize = 8;
 
+/// How many delayed events of a subscription are held in memory, unless the URL says otherwise: 4 MiB.
+const DEFAULT_DELAYED_HELD: usize = 1 << 17;
+
 /// A parsed `file:` or `memory:` URL.
 ///
 /// Options, as a query:
 /// - `durability=disk|os`: what an acknowledgement promises; `file:` only, `disk` by default;
 /// - `partitions=N`: of topics made from now on, 16 by default;
-/// - `dedup_seconds=N` and `dedup_ids=N`: the window in which a repeated `source` and `id` is a duplicate, 120 and
-///   100,000 by default;
+/// - `dedup_seconds=N` and `dedup_ids=N`: the window in which a repeated `source` and `id` is a duplicate. The log keeps
+///   what it is told; one that was never told has 120 and 100,000;
 /// - `retention=forever|settled`: keep everything (the default of `file:`), or only what a subscription is not through
 ///   with (the default of `memory:`);
 /// - `feed_from=N`: from so many subscriptions of a topic on, one reader reads for all of them that keep up; 8 by
 ///   default;
+/// - `delayed_held=N`: so many delayed events of a subscription, the earliest, are held in memory, with 32 bytes each; the
+///   others are looked for in the log when their time comes near; 131,072 by default;
 /// - `max_bytes=N`: publishing is refused beyond this; 1 GiB by default on `memory:`, none on `file:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogUrl {
@@ -29,10 +34,12 @@ pub struct LogUrl {
     pub(super) directory: Option<PathBuf>,
     pub(super) durability: oncue_log::Durability,
     pub(super) partitions: u16,
-    pub(super) window: Window,
+    pub(super) window: WindowWish,
     pub(super) retention: Retention,
     /// A topic with so many subscriptions has one reader for all of them that keep up.
     pub(super) feed_from: usize,
+    /// Delayed events of a subscription that are held in memory.
+    pub(super) delayed_held: usize,
     /// Publishing answers `Full` beyond this.
     pub(super) max_bytes: Option<u64>,
 }
@@ -45,9 +52,10 @@ impl LogUrl {
             directory: None,
             durability: oncue_log::Durability::Os,
             partitions: 16,
-            window: Window::default(),
+            window: WindowWish::default(),
             retention: Retention::Settled,
             feed_from: DEFAULT_FEED_FROM,
+            delayed_held: DEFAULT_DELAYED_HELD,
             max_bytes: Some(DEFAULT_MEMORY_BYTES),
         }
     }
@@ -70,10 +78,10 @@ impl LogUrl {
     }
 
     /// How far back publishing the same `source` and `id` again is recognised: by age and by number, whichever is
-    /// smaller.
+    /// smaller. The log keeps it, for those who open it without saying so.
     #[must_use]
     pub fn dedup_window(mut self, age: Duration, ids: usize) -> Self {
-        self.window = Window { age, ids };
+        self.window = WindowWish { age_us: Some(micros(age)), ids: Some(ids as u64) };
         self
     }
 
@@ -88,10 +96,10 @@ impl LogUrl {
                 let count = u16::try_from(number("the number of partitions")?).ok().filter(|count| *count > 0);
                 self.partitions = count.ok_or("`partitions` is 1 to 65535")?;
             }
-            ("dedup_seconds", _) => self.window.age = Duration::from_secs(number("a number of seconds")?),
-            ("dedup_ids", _) => {
-                self.window.ids = usize::try_from(number("a number of ids")?).unwrap_or(usize::MAX);
+            ("dedup_seconds", _) => {
+                self.window.age_us = Some(micros(Duration::from_secs(number("a number of seconds")?)));
             }
+            ("dedup_ids", _) => self.window.ids = Some(number("a number of ids")?),
             ("retention", "forever") => self.retention = Retention::Forever,
             ("retention", "settled") => self.retention = Retention::Settled,
             ("retention", _) => return Err("`retention` is `forever` or `settled`".to_owned()),
@@ -99,15 +107,23 @@ impl LogUrl {
                 let from = usize::try_from(number("a number of subscriptions")?).ok().filter(|from| *from > 0);
                 self.feed_from = from.ok_or("`feed_from` is 1 or more")?;
             }
+            ("delayed_held", _) => {
+                let held = usize::try_from(number("a number of events")?).ok().filter(|held| *held > 0);
+                self.delayed_held = held.ok_or("`delayed_held` is 1 or more")?;
+            }
             ("max_bytes", _) => self.max_bytes = Some(number("a number of bytes")?),
             _ => {
                 return Err(format!(
-                    "unknown option `{name}`; known are durability, partitions, dedup_seconds, dedup_ids, retention, feed_from, max_bytes"
+                    "unknown option `{name}`; known are durability, partitions, dedup_seconds, dedup_ids, retention, feed_from, delayed_held, max_bytes"
                 ));
             }
         }
         Ok(())
     }
+}
+
+fn micros(age: Duration) -> u64 {
+    u64::try_from(age.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl std::fmt::Display for LogUrl {
@@ -153,7 +169,7 @@ mod tests {
         assert_eq!("file:///var/lib/x".parse::<LogUrl>().unwrap(), LogUrl::file("/var/lib/x"));
         let options: LogUrl = "file:x?durability=os&partitions=4&dedup_seconds=5&dedup_ids=6".parse().unwrap();
         assert_eq!((options.durability, options.partitions), (oncue_log::Durability::Os, 4));
-        assert_eq!(options.window, Window { age: Duration::from_secs(5), ids: 6 });
+        assert_eq!(options.window, WindowWish { age_us: Some(5_000_000), ids: Some(6) });
     }
 
     #[test]

@@ -16,7 +16,7 @@ use oncue::{
 
 use oncue_log::storage::FaultyStorage;
 
-use super::program::{Act, End, New, Program};
+use super::program::{Act, End, New, Program, Resolve};
 
 /// Names an event; an emitted one by the event and the subscription that it came of.
 pub(super) type Number = u32;
@@ -75,6 +75,9 @@ pub(super) struct Track {
     pub(super) was_dead: bool,
     /// It was redriven and need not come first in its key.
     exempt: bool,
+    /// It was edited, which nobody else sees; or the power went meanwhile.
+    edited: bool,
+    edit_in_doubt: bool,
 }
 
 /// How a subscription is served now.
@@ -108,7 +111,7 @@ impl Model {
         let serve = |subscription: &super::program::Subscription| Served {
             paused: false,
             attached: true,
-            concurrency: subscription.concurrency,
+            concurrency: subscription.concurrency * program.instances(),
             attachments: 0,
             running: 0,
             kept: BTreeMap::new(),
@@ -212,7 +215,9 @@ impl Model {
         if served.paused || !served.attached {
             broken.push("is called although nobody serves it".to_owned());
         }
-        if served.running >= served.concurrency {
+        // Two apps on a log that fails: what the one was doing is given up, and may not have noticed yet.
+        let certain = self.storage.is_on() || !self.program.twin;
+        if served.running >= served.concurrency && certain {
             broken.push(format!("runs more than {} calls", served.concurrency));
         }
         if batch.len() > limit {
@@ -224,7 +229,7 @@ impl Model {
             broken.extend(self.wrong_event(subscription, *number, invocation));
             broken.extend(self.wrong_order(subscription, *number, &numbers));
         }
-        if self.program.subscriptions[subscription].order != Order::Fifo && limit == 1 {
+        if self.program.subscriptions[subscription].order != Order::Fifo && limit == 1 && !self.program.twin {
             broken.extend(self.wrong_rank(subscription, numbers[0]));
         }
         for what in broken {
@@ -250,7 +255,7 @@ impl Model {
         let track = self.tracks.get(&(subscription, number)).cloned().unwrap_or_default();
         let (envelope, now, attempt) = (invocation.envelope(), self.clock.now(), invocation.attempt());
         let after = self.program.subscriptions[subscription].after && self.takes(subscription - 1, number);
-        if track.running {
+        if track.running && (self.storage.is_on() || !self.program.twin) {
             return Some(format!("is called twice at once with {number}"));
         }
         // Without power nothing more becomes durable, and a handler that is attached anew gets it again.
@@ -265,6 +270,9 @@ impl Model {
         }
         if envelope.expires().is_some_and(|expires| expires <= now) {
             return Some(format!("handles {number} although it is expired"));
+        }
+        if !track.edit_in_doubt && track.edited != envelope.extension("edited").is_some() {
+            return Some(format!("handles {number} as another edited it: {track:?}"));
         }
         let before = self.tracks.get(&(subscription.wrapping_sub(1), number));
         if after && !before.is_some_and(|before| before.acked || before.discarded) {
@@ -292,7 +300,7 @@ impl Model {
         });
         for (other, event) in of_key {
             let track = self.tracks.get(&(subscription, *other)).cloned().unwrap_or_default();
-            if track.running {
+            if track.running && (self.storage.is_on() || !self.program.twin) {
                 return Some(format!("handles {number} beside {other}, of one key"));
             }
             let expired = event.expires.is_some_and(|expires| expires <= self.clock.now());
@@ -351,7 +359,8 @@ impl Model {
     /// one of its key in the same batch that failed.
     pub(super) fn end(&mut self, subscription: usize, ended: &[(Number, End)]) {
         self.note(&format!("s{subscription} ends {ended:?}"));
-        self.served[subscription].running -= 1;
+        let served = &mut self.served[subscription];
+        served.running = served.running.saturating_sub(1);
         let (strict, config) = (self.program.is_strict(subscription), self.program.subscriptions[subscription].clone());
         let mut failed = BTreeSet::new();
         for (number, end) in ended {
@@ -449,6 +458,7 @@ impl Model {
                 (track.attempts, track.durable_attempts) = (0, 0);
                 (track.exempt, track.open) = (!hold, false);
             }
+            track.edit_in_doubt |= doubtful;
             track.running = false;
             track.doubtful |= !before.durable;
             track.acked = settled == Some(Settled::Acked) && (track.acked || !track.discarded && !doubtful);
@@ -483,11 +493,12 @@ impl Model {
     }
 
     /// A dead letter was resolved.
-    pub(super) fn resolved(&mut self, subscription: usize, number: Number, discard: bool) {
+    pub(super) fn resolved(&mut self, subscription: usize, number: Number, resolve: Resolve) {
         let hold = self.program.subscriptions[subscription].on_dead_letter == OnDeadLetter::Hold;
         let track = self.tracks.entry((subscription, number)).or_default();
         track.dead = false;
-        track.discarded = discard;
+        track.discarded = resolve == Resolve::Discard;
+        track.edited |= resolve == Resolve::Edit;
         track.open = false;
         track.exempt = !hold;
         (track.attempts, track.durable_attempts) = (0, 0);

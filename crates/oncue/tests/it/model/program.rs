@@ -16,6 +16,9 @@ pub(super) struct Program {
     pub(super) seed: u64,
     /// Whether events stay when they are settled.
     pub(super) forever: bool,
+    /// Whether two apps serve the subscriptions.
+    #[serde(default)]
+    pub(super) twin: bool,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) operations: Vec<Operation>,
 }
@@ -202,11 +205,18 @@ pub(super) fn program() -> impl Strategy<Value = Program> {
         }
         subscriptions
     });
-    (any::<u64>(), any::<bool>(), subscriptions, vec(operation(), 1..30))
-        .prop_map(|(seed, forever, subscriptions, operations)| Program { seed, forever, subscriptions, operations })
+    let log = (any::<u64>(), any::<bool>(), prop::bool::weighted(0.2));
+    (log, subscriptions, vec(operation(), 1..30)).prop_map(|((seed, forever, twin), subscriptions, operations)| {
+        Program { seed, forever, twin, subscriptions, operations }
+    })
 }
 
 impl Program {
+    /// How many apps serve each subscription.
+    pub(super) fn instances(&self) -> usize {
+        1 + usize::from(self.twin)
+    }
+
     /// The subscriptions that are served as one with this one.
     pub(super) fn joined(&self, which: usize) -> std::ops::Range<usize> {
         let begin = (0..=which).rev().find(|index| !self.subscriptions[*index].after).unwrap_or(0);

@@ -8,7 +8,7 @@ use oncue_log::Lsn;
 use super::super::{
     keyed::KeyedStates,
     offsets::OffsetSet,
-    records::{Ack, End, Subscription, TypeNumber},
+    records::{Ack, End, OTHER_TYPES, Subscription, TypeNumber},
 };
 use crate::{
     clock::Timestamp,
@@ -19,8 +19,8 @@ use crate::{
 /// Events that were passed by unhandled (skipped or expired) that are told apart from handled ones: the newest.
 const MAX_UNHANDLED: usize = 10_000;
 
-/// Event types whose times are kept apart; those beyond share the last.
-const MAX_TYPES: usize = 256;
+/// Event types whose times are kept apart; those beyond share one more entry, `(other)`.
+pub(super) const MAX_TYPES: usize = 1_024;
 
 /// One handler's durable registration.
 pub(crate) struct SubscriptionState {
@@ -91,7 +91,7 @@ impl SubscriptionState {
         }
         self.failing.remove(&ack.offset);
         match ack.end {
-            End::Acked => self.record(ack.event_type, &ack.times.sample(Ended::Acked)),
+            End::Acked => self.record(ack.event_type, &ack.times.sample(Ended::Acked, again)),
             End::Skipped => self.unhandled(ack.offset, false),
             End::Expired => {
                 self.unhandled(ack.offset, true);
@@ -113,7 +113,7 @@ impl SubscriptionState {
     pub(super) fn record(&mut self, event_type: TypeNumber, sample: &Sample) {
         self.stats.record(sample);
         let known = self.by_type.contains_key(&event_type);
-        let shared = if known || self.by_type.len() < MAX_TYPES { event_type } else { TypeNumber::MAX };
+        let shared = if known || self.by_type.len() < MAX_TYPES { event_type } else { OTHER_TYPES };
         self.by_type.entry(shared).or_default().record(sample);
     }
 

@@ -81,3 +81,32 @@ fn records_that_do_not_fit_are_refused() {
     assert!(state.apply(&ack(0, 1), 0).is_err());
     assert!(state.apply(&subscription(1, "skips"), 0).is_err());
 }
+
+#[test]
+fn types_beyond_the_bound_are_counted_together_and_nothing_is_lost() {
+    let mut state = State::default();
+    state.apply(&subscription(0, "one"), 0).unwrap();
+    let types = subscription::MAX_TYPES + 10;
+    for number in 0..types {
+        let number = u32::try_from(number).unwrap();
+        state.apply(&Change::EventType(EventType { number, name: format!("t{number}") }), 0).unwrap();
+        let ack =
+            Ack { offset: u64::from(number) + 3, event_type: number, end: End::Acked, attempts: 1, times: times() };
+        state.apply(&Change::Settle(Settle { subscription: 0, entries: vec![ack] }), 0).unwrap();
+    }
+    let one = state.find("one").unwrap();
+    assert_eq!((one.by_type.len(), one.by_type[&OTHER_TYPES].acked), (subscription::MAX_TYPES + 1, 10));
+    assert_eq!(one.by_type.values().map(|stats| stats.acked).sum::<u64>(), types as u64);
+    assert_eq!(state.types().name(OTHER_TYPES), "", "it is shown as `(other)`");
+}
+
+#[test]
+fn a_log_numbers_so_many_types_and_no_more() {
+    let mut types = Types::default();
+    for number in 0..MAX_NUMBERED_TYPES {
+        types.add(&EventType { number: types.next(0), name: number.to_string() }).unwrap();
+    }
+    assert_eq!((types.next(0), types.next(1)), (OTHER_TYPES, OTHER_TYPES));
+    let last = TypeNumber::try_from(MAX_NUMBERED_TYPES).unwrap() - 1;
+    assert_eq!(types.number(&last.to_string()), Some(last));
+}

@@ -1,0 +1,162 @@
+//! What waits: dead letters that hold their key, edited ones, delayed events.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use oncue::{
+    App, Bus, Envelope, ManualClock, Timestamp,
+    handler::{
+        HandlerExt, OnDeadLetter,
+        extract::{Context, State},
+    },
+    policy,
+    prelude::*,
+    transport::{LogTransport, LogUrl},
+};
+use parking_lot::Mutex;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What was handled, by handler and name of the event, and whether handling works.
+#[derive(Clone, Default)]
+struct Seen {
+    handled: Arc<Mutex<Vec<String>>>,
+    works: Arc<AtomicBool>,
+}
+
+impl Seen {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.handled.lock())
+    }
+}
+
+async fn work(event: Envelope, context: Context, State(seen): State<Seen>) -> Outcome {
+    let name = String::from_utf8(event.data().to_vec()).unwrap();
+    let edited = if event.extension("edited").is_some() { " edited" } else { "" };
+    seen.handled.lock().push(format!("{} {name}{edited}", context.subscription()));
+    if seen.works.load(Ordering::SeqCst) {
+        return Outcome::Ack;
+    }
+    Outcome::Fail { class: policy::ErrorClass::Transient, error: "not now".to_owned() }
+}
+
+fn clock() -> ManualClock {
+    ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000))
+}
+
+fn event(name: &str) -> oncue::event::EnvelopeBuilder {
+    Envelope::builder("step").data(name.to_owned())
+}
+
+async fn go_on() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The delayed event comes to stand before the one that holds the key already, and holds it too. What is behind both
+/// waits for both.
+#[tokio::test]
+async fn a_key_that_two_dead_letters_hold_goes_on_when_both_are_resolved() {
+    let (clock, seen) = (clock(), Seen::default());
+    let transport = LogTransport::open(&LogUrl::memory(), clock.clock()).unwrap();
+    let held = work.named("held").types(["step"]).retry(policy::never()).on_dead_letter(OnDeadLetter::Hold);
+    let bus =
+        App::with_transport(Arc::new(transport), clock.clock()).state(seen.clone()).on(held).start().await.unwrap();
+    bus.publish(event("delayed").key("k").delay(SECOND).build().unwrap()).await.unwrap();
+    bus.publish(event("second").key("k").build().unwrap()).await.unwrap();
+    go_on().await;
+    bus.pause("held").await.unwrap();
+    clock.advance(SECOND);
+    bus.resume("held").await.unwrap();
+    bus.publish(event("third").key("k").build().unwrap()).await.unwrap();
+    go_on().await;
+    let dead = bus.dead_letters("held").list().unwrap();
+    assert_eq!((dead.len(), seen.take()), (2, vec!["held second".to_owned(), "held delayed".to_owned()]));
+    seen.works.store(true, Ordering::SeqCst);
+    bus.dead_letters("held").redrive(dead[0].position).await.unwrap();
+    go_on().await;
+    assert_eq!(seen.take(), ["held delayed"], "the other one still holds the key");
+    bus.dead_letters("held").redrive(dead[1].position).await.unwrap();
+    bus.idle().await.unwrap();
+    assert_eq!(seen.take(), ["held second", "held third"]);
+}
+
+#[tokio::test]
+async fn an_edited_dead_letter_is_seen_edited_by_the_handler_that_gave_up_and_by_none_after_it() {
+    let (clock, seen) = (clock(), Seen::default());
+    let transport = LogTransport::open(&LogUrl::memory(), clock.clock()).unwrap();
+    let handler = |id: &str| work.named(id).types(["step"]).retry(policy::never()).on_dead_letter(OnDeadLetter::Hold);
+    let app = App::with_transport(Arc::new(transport), clock.clock()).state(seen.clone());
+    let app = app.on(handler("first")).on(handler("second").after_id("first"));
+    let bus: Bus = app.start().await.unwrap();
+    bus.publish(event("it").key("k").build().unwrap()).await.unwrap();
+    go_on().await;
+    let edit = async |id: &str| {
+        let letters = bus.dead_letters(id);
+        let position = letters.list().unwrap()[0].position;
+        letters.edit(position, |event| event.extension("edited", "yes")).await.unwrap();
+        go_on().await;
+    };
+    edit("first").await;
+    assert_eq!(seen.take(), ["first it", "first it edited"], "and fails again");
+    seen.works.store(true, Ordering::SeqCst);
+    edit("first").await;
+    bus.idle().await.unwrap();
+    assert_eq!(seen.take(), ["first it edited", "second it"], "the event itself, as it was published");
+}
+
+#[tokio::test]
+async fn delayed_events_that_are_not_held_in_memory_come_at_their_time_and_stop_nothing() {
+    let (clock, seen) = (clock(), Seen::default());
+    seen.works.store(true, Ordering::SeqCst);
+    let url: LogUrl = "memory:?delayed_held=8".parse().unwrap();
+    let transport = LogTransport::open(&url, clock.clock()).unwrap();
+    let app = App::with_transport(Arc::new(transport), clock.clock()).state(seen.clone());
+    let bus = app.on(work.named("later").types(["step"])).start().await.unwrap();
+    let seconds = |number: u32| u64::from(number * 7919 % 300 + 1);
+    for number in 0..300 {
+        let delay = Duration::from_secs(seconds(number));
+        bus.publish(event(&seconds(number).to_string()).delay(delay).build().unwrap()).await.unwrap();
+    }
+    bus.publish(event("now").build().unwrap()).await.unwrap();
+    go_on().await;
+    assert_eq!(seen.take(), ["later now"]);
+    for second in 1..=300 {
+        clock.advance(SECOND);
+        for _ in 0..10 {
+            go_on().await;
+        }
+        assert_eq!(seen.take(), [format!("later {second}")]);
+    }
+    bus.idle().await.unwrap();
+}
+
+/// Publishes an event with an id on a log, and closes it; whether the id was known.
+async fn publish(url: &LogUrl, clock: &ManualClock, id: &str) -> bool {
+    let transport = LogTransport::open(url, clock.clock()).unwrap();
+    let bus = App::with_transport(Arc::new(transport), clock.clock()).start().await.unwrap();
+    let receipt = bus.publish(event("it").source("/s").id(id).build().unwrap()).await.unwrap();
+    bus.shutdown().await.unwrap();
+    receipt.is_duplicate()
+}
+
+/// A tool that resolves a dead letter, or a service that was given another URL, knows nothing of the app's window.
+#[tokio::test]
+async fn a_log_keeps_the_window_for_duplicates_until_it_is_told_another_one() {
+    let (clock, directory) = (clock(), tempfile::tempdir().unwrap());
+    let told = LogUrl::file(directory.path()).dedup_window(3_600 * SECOND, 1_000);
+    let silent = LogUrl::file(directory.path());
+    assert!(!publish(&told, &clock, "1").await);
+    clock.advance(1_800 * SECOND);
+    assert!(!publish(&silent, &clock, "2").await);
+    assert!(publish(&silent, &clock, "1").await, "it is half an hour old");
+    let shorter = silent.clone().dedup_window(60 * SECOND, 1_000);
+    assert!(publish(&shorter, &clock, "2").await);
+    assert!(!publish(&silent, &clock, "1").await, "it was told to forget what is older than a minute");
+}
