@@ -9,7 +9,7 @@ use crate::checkpoint::{Tracker, WholeCheckpoint};
 use crate::core::Core;
 use crate::error::StorageError;
 use crate::frame::{FLAG_SKIPPABLE, FRAME_INDEX, FRAME_RECORDS, Frame, FrameHeader, HEADER_BYTES, Place};
-use crate::limits::{FIRST_FILL_BYTES, LAST_FILL_BYTES};
+use crate::limits::{FILL_BYTES};
 use crate::options::Durability;
 use crate::queue::Pending;
 use crate::record::Lsn;
@@ -25,7 +25,6 @@ pub(crate) struct Committer {
     pub(crate) position: u64,
     /// The file holds zeros, or frames, up to here.
     pub(crate) filled: u64,
-    pub(crate) fill_step: u64,
     pub(crate) next_lsn: Lsn,
     /// Every record below is synced.
     pub(crate) synced_lsn: Lsn,
@@ -52,7 +51,6 @@ impl Committer {
             segment,
             position,
             filled,
-            fill_step: FIRST_FILL_BYTES,
             next_lsn,
             synced_lsn: next_lsn,
             tracker: Tracker::default(),
@@ -104,8 +102,11 @@ impl Committer {
     /// Writes a frame's bytes at the end, and zeros behind it where they run out.
     fn put(&mut self, core: &Core, bytes: &[u8]) -> Result<(), StorageError> {
         let file = self.segment.file.as_ref();
-        write_all(file, bytes, self.position).map_err(StorageError::on("write", &self.segment.name))?;
-        self.position += bytes.len() as u64;
+        let end = self.position + bytes.len() as u64;
+        // What was in the file before must not stand where the next frame will be looked for.
+        let blank = self.filled.saturating_sub(end).min(HEADER_BYTES as u64) as usize;
+        file.append(bytes, blank, self.position).map_err(StorageError::on("write", &self.segment.name))?;
+        self.position = end;
         core.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if self.position <= self.filled || !core.storage.fill_ahead() {
             return Ok(());
@@ -114,11 +115,10 @@ impl Committer {
             self.filled = self.position;
             return Ok(());
         }
-        let target = (self.position + self.fill_step).min(core.options.segment_bytes.max(self.position));
+        let target = (self.position + FILL_BYTES).min(core.options.segment_bytes.max(self.position));
         write_zeros(file, self.position, target - self.position)
             .map_err(StorageError::on("write zeros to", &self.segment.name))?;
         self.filled = target;
-        self.fill_step = (self.fill_step * 2).min(LAST_FILL_BYTES);
         Ok(())
     }
 
@@ -177,9 +177,16 @@ impl Committer {
         let epoch = self.segment.epoch + 1;
         (self.segment, self.filled) =
             create_segment(core.storage.as_ref(), &core.spares, &header, epoch, self.next_lsn, time)?;
-        (self.position, self.fill_step) = (FIRST_FRAME, FIRST_FILL_BYTES);
+        self.position = FIRST_FRAME;
         core.view.write().roll(index_at, Segment::new(self.segment.epoch, self.next_lsn, None));
         Ok(())
+    }
+
+    /// How far the next segment's file is to be prepared by now: it is begun when an eighth of this one is written, and whole
+    /// a little before this one is full.
+    pub(crate) fn next_wanted(&self, core: &Core) -> u64 {
+        let whole = core.options.segment_bytes;
+        (self.position.saturating_sub(whole / 8) * 5 / 4).min(whole)
     }
 
     /// Writes the last frame, which tells that nothing is missing behind what it says was synced.
@@ -239,11 +246,16 @@ pub(crate) fn create_segment(
     let name = name_of(epoch);
     let spare = spares.take();
     let made = spare.as_ref().map_or(&name, |(spare, _)| spare);
-    let file = storage.open(made, spare.is_none()).map_err(StorageError::on("create", &name))?;
-    write_all(file.as_ref(), &header.encode(epoch, first_lsn, time), 0).map_err(StorageError::on("write", &name))?;
+    let mut file = storage.open(made, spare.is_none()).map_err(StorageError::on("create", &name))?;
+    let mut first = header.encode(epoch, first_lsn, time);
+    if spare.is_some() {
+        first.resize(first.len() + HEADER_BYTES, 0); // no frame stands behind it, whatever the file held before
+    }
+    write_all(file.as_ref(), &first, 0).map_err(StorageError::on("write", &name))?;
     file.sync().map_err(StorageError::on("sync", &name))?;
     if let Some((spare, _)) = &spare {
         storage.rename(spare, &name).map_err(StorageError::on("rename a spare segment to", &name))?;
+        file = storage.open(&name, false).map_err(StorageError::on("open", &name))?;
     }
     storage.sync_dir().map_err(StorageError::on("sync the directory of", &name))?;
     let seed = crate::frame::seed(header.log_id);

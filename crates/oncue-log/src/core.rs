@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::committer::Committer;
 use crate::error::{AppendError, Fenced, StorageError};
-use crate::options::Options;
+use crate::options::{Options, Writer};
 use crate::queue::Queue;
 use crate::record::Lsn;
 use crate::spares::Spares;
@@ -138,7 +138,13 @@ impl Core {
         space.into_iter().for_each(Waker::wake);
         match committer.write_group(self) {
             Ok(()) => self.queue.lock().in_flight.take(wake),
-            Err(error) => self.fence(&error, wake),
+            Err(error) => return self.fence(&error, wake),
+        }
+        if self.storage.fill_ahead() && self.spares.want(committer.next_wanted(self)) {
+            match self.options.writer {
+                Writer::Thread => self.spares.wake(),
+                Writer::Inline => self.spares.step(self.storage.as_ref()),
+            }
         }
     }
 
@@ -173,11 +179,11 @@ impl Core {
         let idle = queue.idle;
         drop(queue);
         match self.options.writer {
-            crate::options::Writer::Thread if idle => {
+            Writer::Thread if idle => {
                 self.work.notify_one();
             }
-            crate::options::Writer::Thread => {}
-            crate::options::Writer::Inline => self.commit(),
+            Writer::Thread => {}
+            Writer::Inline => self.commit(),
         }
         Ok(changed)
     }

@@ -34,9 +34,12 @@ pub(crate) const INDEX_STRIDE: u64 = 64 << 10;
 /// How many trimmed segments are kept for reuse.
 pub(crate) const SPARE_SEGMENTS: usize = 4;
 
-/// Zeros are written ahead of the writer in steps that double from the first to the second.
-pub(crate) const FIRST_FILL_BYTES: u64 = 1 << 20;
-pub(crate) const LAST_FILL_BYTES: u64 = 8 << 20;
+/// Where a segment's file was not prepared, so many zeros are written ahead of the writer at once: enough that most syncs need
+/// not sync a file's growth, few enough that nobody waits long for them.
+pub(crate) const FILL_BYTES: u64 = 1 << 20;
+
+/// The next segment's file is prepared in steps of this size, between which the writer gets the disk.
+pub(crate) const PREPARE_BYTES: u64 = 256 << 10;
 
 const _: () = {
     assert!(MAX_EVENT_BYTES + RECORD_HEADER_BYTES <= MAX_BATCH_BYTES, "an event of the largest size fits a batch");
@@ -46,5 +49,4 @@ const _: () = {
     assert!(CHECKPOINT_PART_BYTES + 16 <= MAX_EVENT_BYTES, "a checkpoint's part is a record");
     assert!(MAX_TOPIC_NAME_BYTES <= u16::MAX as usize, "a name's length is 16 bits on disk");
     assert!(MAX_TOPIC_NAME_BYTES + MAX_TOPIC_METADATA_BYTES + 2 <= MAX_EVENT_BYTES, "a topic definition is a record");
-    assert!(FIRST_FILL_BYTES <= LAST_FILL_BYTES);
 };

@@ -37,7 +37,9 @@ pub struct Opened {
 
 struct Handle {
     core: Arc<Core>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Writes zeros to the file of the segment to come.
+    preparer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Log {
@@ -56,15 +58,16 @@ impl Log {
         options.segment_bytes = options.segment_bytes.max(MIN_SEGMENT_BYTES);
         let threaded = options.writer == Writer::Thread;
         let (core, report) = recovery::open(storage, options, now_micros, replay)?;
-        let core = Arc::new(core);
-        let mut writer = None;
+        let handle = Handle { core: Arc::new(core), writer: Mutex::default(), preparer: Mutex::default() };
         if threaded {
-            let core = Arc::clone(&core);
-            let spawned = thread::Builder::new().name("oncue-log-writer".to_owned()).spawn(move || core.run());
-            let what = "start the writer thread";
-            writer = Some(spawned.map_err(|source| OpenError::System { what, source })?);
+            let core = Arc::clone(&handle.core);
+            *handle.writer.lock() = Some(start("oncue-log-writer", move || core.run())?);
         }
-        let handle = Handle { core, thread: Mutex::new(writer) };
+        if threaded && handle.core.storage.fill_ahead() {
+            let core = Arc::clone(&handle.core);
+            let prepare = move || core.spares.run(core.storage.as_ref());
+            *handle.preparer.lock() = Some(start("oncue-log-preparer", prepare)?);
+        }
         Ok(Opened { log: Self { handle: Arc::new(handle) }, report })
     }
 
@@ -291,7 +294,12 @@ impl Handle {
         queue.last_time = time;
         drop(queue);
         core.work.notify_one();
-        let mut thread = self.thread.lock();
+        core.spares.close();
+        let preparer = self.preparer.lock().take();
+        if let Some(preparer) = preparer {
+            let _a_panic_costs_no_more_than_the_spare = preparer.join();
+        }
+        let mut thread = self.writer.lock();
         // The last handle may go in a waker that the writer thread itself calls: it closes the log when it is done.
         if thread.as_ref().is_some_and(|writer| writer.thread().id() == thread::current().id()) {
             return Ok(core.fenced()?);
@@ -311,6 +319,12 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let _nobody_to_tell = self.close(None);
     }
+}
+
+fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    let what = "start a thread of the log";
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map_err(|source| OpenError::System { what, source })
 }
 
 /// Wakes a thread that waits in [`Log::wait_durable`].

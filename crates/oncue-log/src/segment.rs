@@ -133,6 +133,20 @@ impl SegmentFile {
         Ok(Frame { header, bytes })
     }
 
+    /// The header at `position`, if one of this segment stands there, whether or not its frame is whole.
+    pub(crate) fn header_at(
+        &self,
+        position: u64,
+        chunk: &mut Chunk,
+        chunk_bytes: usize,
+    ) -> Result<Option<FrameHeader>, StorageError> {
+        match self.bytes_at(position, HEADER_BYTES, u64::MAX, chunk, chunk_bytes) {
+            Ok(raw) => Ok(FrameHeader::parse(&raw, Place { epoch: self.epoch, position }).ok()),
+            Err(FrameError::Storage(error)) => Err(error),
+            Err(FrameError::Fault(_)) => Ok(None),
+        }
+    }
+
     /// `count` bytes from `position`, fewer if the file or the limit ends before.
     fn bytes_at(
         &self,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::Found;
 use crate::checkpoint::{Part, Tracker, WholeCheckpoint};
 use crate::error::{OpenError, StorageError};
-use crate::frame::{FRAME_INDEX, FRAME_RECORDS, FRAME_SEGMENT, Fault, Frame, MAGIC};
+use crate::frame::{FRAME_INDEX, FRAME_RECORDS, FRAME_SEGMENT, Fault, Frame, HEADER_BYTES, MAGIC};
 use crate::index::Index;
 use crate::options::TornTail;
 use crate::record::{KIND_CHECKPOINT, Lsn};
@@ -114,24 +114,26 @@ impl Scanned {
         Ok(())
     }
 
-    /// Of the newest segment: whether anything is behind the last frame, and whether it was acknowledged. False if frames
+    /// Of the newest segment: whether anything of it is behind the last frame, and whether it was acknowledged. False if frames
     /// go on behind it: another process writes the log, and had not written them when they were looked for.
     ///
     /// `docs/log-format.md`, Recovery, tells the rules that this follows.
     fn examine_tail(&mut self, found: &Found) -> Result<bool, OpenError> {
         let file = &found.file;
-        let mut last = None;
+        let mut last = self.end;
         let mut candidates = VecDeque::new();
         self.filled = each_chunk(file, self.end, |start, bytes| {
             if let Some(at) = bytes.iter().rposition(|byte| *byte != 0) {
-                last = Some(start + at as u64);
+                last = start + at as u64 + 1;
                 let found = bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
                 candidates.extend(found.filter_map(|(at, _)| (start + at as u64).checked_sub(4)));
             }
         })?;
-        let Some(last) = last else { return Ok(true) };
         let mut chunk = Chunk::default();
-        for position in candidates.into_iter().filter(|position| *position > self.end) {
+        let mut torn = self.fault.as_ref().filter(|fault| **fault != Fault::Blank).map(|_| self.end);
+        for position in candidates.into_iter().filter(|position| *position >= self.end) {
+            let Some(header) = file.header_at(position, &mut chunk, CHUNK_BYTES)? else { continue };
+            torn = torn.max(Some(position + header.frame_bytes() as u64));
             let frame = match file.frame_at(position, u64::MAX, &mut chunk, CHUNK_BYTES) {
                 Ok(frame) => frame,
                 Err(FrameError::Fault(_)) => continue,
@@ -147,7 +149,11 @@ impl Scanned {
                 return Err(file.damage(self.end, reason).into());
             }
         }
-        self.torn = Some(TornTail { file: file.name.clone(), offset: self.end, bytes: last + 1 - self.end });
+        if let Some(torn) = torn {
+            // Where no header tells how long it was, at least as much as could be taken for one.
+            let end = torn.max(self.end + HEADER_BYTES as u64).min(last);
+            self.torn = Some(TornTail { file: file.name.clone(), offset: self.end, bytes: end - self.end });
+        }
         Ok(true)
     }
 

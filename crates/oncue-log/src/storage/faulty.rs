@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::memory::{copy_in, copy_out};
-use super::{File, Storage};
+use super::{File, Storage, write_all};
 
 const SECTOR: usize = 512;
 
@@ -77,6 +77,8 @@ struct Disk {
     power_off_at: Option<u64>,
     off: bool,
     stutter: bool,
+    /// The name that the file of the last call that failed as asked had then.
+    failed: Option<String>,
     random: u64,
 }
 
@@ -131,6 +133,11 @@ impl FaultyStorage {
     /// Whether the power is on.
     pub fn is_on(&self) -> bool {
         !self.disk.lock().off
+    }
+
+    /// The name of the file whose call failed last as asked, as it was then.
+    pub fn failed(&self) -> Option<String> {
+        self.disk.lock().failed.clone()
     }
 
     /// How many calls of this kind there were.
@@ -315,7 +322,10 @@ struct FaultyFile {
 impl FaultyFile {
     fn with<T>(&self, call: Call, act: impl FnOnce(&Disk, &mut Contents) -> io::Result<T>) -> io::Result<T> {
         let mut disk = self.disk.lock();
-        disk.enter(call)?;
+        if let Err(error) = disk.enter(call) {
+            disk.failed = disk.names.iter().find(|(_, file)| **file == self.file).map(|(name, _)| name.clone());
+            return Err(error);
+        }
         let Some(mut contents) = disk.files.remove(&self.file) else { return Err(io::ErrorKind::NotFound.into()) };
         let result = act(&disk, &mut contents);
         disk.files.insert(self.file, contents);
@@ -340,6 +350,14 @@ impl File for FaultyFile {
             disk.still_on()?;
             Ok(count)
         })
+    }
+
+    /// Up to the end of a sector, as a disk that is written in whole blocks.
+    fn append(&self, bytes: &[u8], blank: usize, offset: u64) -> io::Result<()> {
+        let end = (offset as usize + bytes.len() + blank).next_multiple_of(SECTOR);
+        let mut whole = bytes.to_vec();
+        whole.resize(end - offset as usize, 0);
+        write_all(self, &whole, offset)
     }
 
     fn sync(&self) -> io::Result<()> {

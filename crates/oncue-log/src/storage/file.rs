@@ -4,10 +4,12 @@ use std::fs;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{FlockOperation, flock, fstatvfs};
 
-use super::{File, Storage};
+use super::direct::Direct;
+use super::{File, Storage, write_zeros};
 use crate::segment::epoch_of;
 
 /// The file that is locked for as long as a process has the log open.
@@ -165,8 +167,9 @@ impl Storage for FileStorage {
     }
 
     fn open(&self, name: &str, create: bool) -> io::Result<Box<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(create).open(self.dir.join(name))?;
-        Ok(Box::new(DiskFile { file }))
+        let path = self.dir.join(name);
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(create).open(&path)?;
+        Ok(Box::new(DiskFile { file, path, direct: OnceLock::new() }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -190,6 +193,10 @@ impl Storage for FileStorage {
 
 struct DiskFile {
     file: fs::File,
+    /// Its name when it was opened.
+    path: PathBuf,
+    /// For appending, from the first time on; `None` where the file system has no such thing.
+    direct: OnceLock<Option<Direct>>,
 }
 
 impl File for DiskFile {
@@ -199,6 +206,18 @@ impl File for DiskFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.file.write_at(bytes, offset)
+    }
+
+    fn append(&self, bytes: &[u8], blank: usize, offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        if let Some(direct) = self.direct.get_or_init(|| Direct::open(&self.path, &self.file)) {
+            done = direct.append(&self.file, bytes, blank, offset)?;
+        }
+        if done == bytes.len() {
+            return Ok(());
+        }
+        self.file.write_all_at(&bytes[done..], offset + done as u64)?;
+        write_zeros(self, offset + bytes.len() as u64, blank as u64)
     }
 
     fn sync(&self) -> io::Result<()> {

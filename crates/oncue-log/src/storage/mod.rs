@@ -1,6 +1,7 @@
 //! Where a log keeps its bytes: a seam of few methods, with a directory, memory, a disk that fails, and a view of what
 //! another process writes behind it.
 
+mod direct;
 mod faulty;
 mod file;
 mod memory;
@@ -52,6 +53,13 @@ pub trait File: Send + Sync {
     /// Writes at `offset`, growing the file where needed; returns how many bytes. May write less than asked.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
 
+    /// Writes all of `bytes` at `offset`, where the log ends, and at least `blank` zeros behind them. What lies within 4 KiB
+    /// behind these may become zeros too, so that whole blocks can be written.
+    fn append(&self, bytes: &[u8], blank: usize, offset: u64) -> io::Result<()> {
+        write_all(self, bytes, offset)?;
+        write_zeros(self, offset + bytes.len() as u64, blank as u64)
+    }
+
     /// Makes durable everything written so far (`fdatasync`). After an error nothing may be assumed of what was written.
     fn sync(&self) -> io::Result<()>;
 
@@ -60,7 +68,7 @@ pub trait File: Send + Sync {
 }
 
 /// Writes all of `bytes`, however short the writes and whatever signal comes in between.
-pub(crate) fn write_all(file: &dyn File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+pub(crate) fn write_all<F: File + ?Sized>(file: &F, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {
             Ok(0) => return Err(io::Error::new(io::ErrorKind::WriteZero, "the file takes no more bytes")),
@@ -89,9 +97,21 @@ pub(crate) fn read_full(file: &dyn File, buffer: &mut [u8], offset: u64) -> io::
     Ok(done)
 }
 
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// Writes `count` zeros at `offset`, where the file ends.
+pub(crate) fn append_zeros(file: &dyn File, offset: u64, count: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < count {
+        let step = (count - done).min(ZEROS.len() as u64);
+        file.append(&ZEROS[..step as usize], 0, offset + done)?;
+        done += step;
+    }
+    Ok(())
+}
+
 /// Writes `count` zeros at `offset`.
-pub(crate) fn write_zeros(file: &dyn File, offset: u64, count: u64) -> io::Result<()> {
-    static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+pub(crate) fn write_zeros<F: File + ?Sized>(file: &F, offset: u64, count: u64) -> io::Result<()> {
     let mut done = 0;
     while done < count {
         let step = (count - done).min(ZEROS.len() as u64);
