@@ -1,169 +1,99 @@
-//! Rows 2a to 2d: durable publishing through the log, against the file system alone.
+//! Rows 2a to 2e: durable publishing through the log, against the file system alone.
 
-use std::{collections::VecDeque, path::Path, thread};
+use std::path::Path;
 
-use oncue_log::{AppendError, Batch, Log, Lsn, Options, TopicId, storage::FileStorage};
+use oncue_log::Batch;
 
 use crate::{
     events,
     measure::{Plan, Result, Sample, Stopwatch, quantile},
+    producers::{BATCH, PAYLOAD, RECORD_BYTES, Target},
     raw::{self, Raw},
-    report::{Row, Target},
+    report::{Row, Target as Goal},
 };
 
-/// Events of one append.
-const BATCH: usize = 32;
-/// What an event takes in the log: its header and its data.
-const RECORD_BYTES: usize = 20 + events::DATA_BYTES;
 /// What a frame adds.
 const FRAME_BYTES: usize = 104;
 /// How much of a file is written over and over by the best raw writer.
 const ZEROED_BYTES: u64 = 256 << 20;
-const PAYLOAD: [u8; events::DATA_BYTES] = [7; events::DATA_BYTES];
-
-pub(crate) fn open(directory: &Path) -> Result<(Log, TopicId)> {
-    let storage = Box::new(FileStorage::open(directory)?);
-    let log = Log::open(storage, Options::default(), 0, &mut |_| Ok(()))?.log;
-    let (topic, made) = log.create_topic(events::TOPIC, b"", 0)?;
-    log.wait_durable(made.end)?;
-    Ok((log, topic))
-}
-
-/// One producer that keeps at most `window` bytes unacknowledged.
-pub(crate) struct Producer<'a> {
-    log: &'a Log,
-    topic: TopicId,
-    batch: Batch,
-    /// Where what is unacknowledged ends, and since when.
-    open: VecDeque<(Lsn, Stopwatch)>,
-    most_open: usize,
-    /// From before a batch is filled until its acknowledgement is seen, in microseconds.
-    pub(crate) waits: Vec<f64>,
-    pub(crate) batches: u64,
-}
-
-impl<'a> Producer<'a> {
-    pub(crate) fn new(log: &'a Log, topic: TopicId, window: usize) -> Self {
-        let most_open = (window / (BATCH * RECORD_BYTES)).max(1);
-        let (open, waits) = (VecDeque::with_capacity(most_open), Vec::new());
-        Self { log, topic, batch: Batch::new(), open, most_open, waits, batches: 0 }
-    }
-
-    /// Fills a batch and appends it; waits first if the window is full.
-    pub(crate) fn publish(&mut self) -> Result<()> {
-        if self.open.len() == self.most_open {
-            self.wait_for_one()?;
-        }
-        let since = Stopwatch::start();
-        self.batch.clear();
-        for _ in 0..BATCH {
-            self.batch.event(self.topic, 0, &[&PAYLOAD]);
-        }
-        loop {
-            match self.log.append(&self.batch, 1) {
-                Ok(ticket) => {
-                    self.open.push_back((ticket.end, since));
-                    self.batches += 1;
-                    return Ok(());
-                }
-                Err(AppendError::Full) if !self.open.is_empty() => self.wait_for_one()?,
-                Err(failed) => return Err(failed.into()),
-            }
-        }
-    }
-
-    fn wait_for_one(&mut self) -> Result<()> {
-        if let Some((end, _)) = self.open.front() {
-            self.log.wait_durable(*end)?;
-        }
-        let durable = self.log.durable();
-        while let Some((_, since)) = self.open.front().filter(|(end, _)| *end <= durable) {
-            self.waits.push(since.micros());
-            self.open.pop_front();
-        }
-        Ok(())
-    }
-
-    pub(crate) fn finish(&mut self) -> Result<()> {
-        while !self.open.is_empty() {
-            self.wait_for_one()?;
-        }
-        Ok(())
-    }
-}
-
-/// Durable events per second of several producers, and their 99th percentile wait in microseconds.
-fn publish(directory: &Path, producers: usize, window: usize, seconds: f64) -> Result<(f64, f64)> {
-    let directory = directory.join("log");
-    let (log, topic) = open(&directory)?;
-    let watch = Stopwatch::start();
-    let produce = || -> Result<(u64, Vec<f64>)> {
-        let mut producer = Producer::new(&log, topic, window / producers);
-        while watch.seconds() < seconds {
-            producer.publish()?;
-        }
-        producer.finish()?;
-        Ok((producer.batches, producer.waits))
-    };
-    let ended: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..producers).map(|_| scope.spawn(produce)).collect();
-        threads.into_iter().map(thread::ScopedJoinHandle::join).collect()
-    });
-    let elapsed = watch.seconds();
-    let (mut batches, mut waits) = (0, Vec::new());
-    for ended in ended {
-        let (count, more) = ended.map_err(|_| "a producer panicked")??;
-        batches += count;
-        waits.extend(more);
-    }
-    drop(log);
-    raw::remove(&directory)?;
-    Ok(((batches * BATCH as u64) as f64 / elapsed, quantile(&mut waits, 0.99)))
-}
 
 /// 2a and 2b: one producer with a window, against the file system with chunks of that size.
 pub(crate) fn windows(plan: &Plan, directory: &Path, id: &'static str) -> Result<Vec<Row>> {
-    let growing = id == "2a";
-    let mut rows = Vec::new();
-    let cases: &[(usize, f64)] = if growing { &[(1, 1.3)] } else { &[(1, 0.85), (4, 0.95)] };
-    for (mebibytes, ratio) in cases {
-        let window = mebibytes << 20;
-        let chunk = vec![3; window];
-        let path = directory.join("raw");
-        let mut zeroed = if growing { None } else { Some(Raw::zeroed(path.clone(), ZEROED_BYTES)?) };
-        let rounds = plan.rounds(&format!("{id} ({mebibytes} MiB)"), || {
-            let (ours, p99) = publish(directory, 1, window, plan.seconds)?;
-            let chunks = match &mut zeroed {
-                Some(raw) => raw.rate(&chunk, plan.seconds)?,
-                None => Raw::growing(path.clone())?.rate(&chunk, plan.seconds)?,
-            };
-            raw::settle(directory)?;
-            let against = chunks * (window - FRAME_BYTES) as f64 / RECORD_BYTES as f64;
-            Ok(Sample { p99: Some(p99), ..Sample::of(ours, against) })
-        })?;
-        let settings = format!(
-            "{}, one producer, {BATCH} events an append, window {mebibytes} MiB (most bytes unacknowledged); fdatasync before \
-             each acknowledgement. Ours fills each batch anew, checksums and rolls over segments of 64 MiB; the other side \
-             checksums and writes a chunk of {mebibytes} MiB that is there already (the same bytes an event, headers \
-             included), and syncs before the next.",
-            events::PAYLOAD
-        );
-        let against =
-            if growing { "append to a fresh file + fdatasync" } else { "pwrite into written blocks + fdatasync" };
-        let case = if *mebibytes == 1 { "1 MiB" } else { "4 MiB" };
-        let what = "Durable publish";
-        rows.push(Row {
-            id,
-            case,
-            what,
-            against,
-            unit: "events/s",
-            target: Target::at_least(*ratio),
-            settings,
-            rounds,
-        });
+    if id == "2a" {
+        return Ok(vec![window(plan, directory, Window { id, mebibytes: 1, target: Some(1.3), retained: false })?]);
     }
-    Ok(rows)
+    let cases = [(1, Some(0.85), true), (4, Some(0.95), true), (1, None, false)];
+    let row = |(mebibytes, target, retained)| window(plan, directory, Window { id, mebibytes, target, retained });
+    cases.into_iter().map(row).collect()
+}
+
+struct Window {
+    id: &'static str,
+    mebibytes: usize,
+    target: Option<f64>,
+    /// Old segments are trimmed, and used again.
+    retained: bool,
+}
+
+fn window(plan: &Plan, directory: &Path, case: Window) -> Result<Row> {
+    let Window { id, mebibytes, target, retained } = case;
+    let (bytes, growing) = (mebibytes << 20, id == "2a");
+    let chunk = vec![3; bytes];
+    let path = directory.join("raw");
+    let at = directory.join("log");
+    let mut zeroed = if growing { None } else { Some(Raw::zeroed(path.clone(), ZEROED_BYTES)?) };
+    let mut kept = if retained { Some(Target::open(&at, 1, true)?) } else { None };
+    let rounds = plan.rounds(&format!("{id} ({mebibytes} MiB)"), || {
+        let (ours, p99) = match &mut kept {
+            Some(kept) => kept.publish(1, bytes, plan.seconds)?,
+            None => fresh(&at, bytes, plan.seconds)?,
+        };
+        let chunks = match &mut zeroed {
+            Some(raw) => raw.rate(&chunk, plan.seconds)?,
+            None => Raw::growing(path.clone())?.rate(&chunk, plan.seconds)?,
+        };
+        raw::settle(directory)?;
+        let against = chunks * (bytes - FRAME_BYTES) as f64 / RECORD_BYTES as f64;
+        Ok(Sample { p99: Some(p99), ..Sample::of(ours, against) })
+    })?;
+    if kept.take().is_some() {
+        raw::remove(&at)?;
+    }
+    let segments = if retained {
+        "One log for all rounds; its owner trims it to the newest 64 MiB or so while it is written, as a log with retention \
+         is, and its segments of 64 MiB are used again."
+    } else {
+        "A new log each round, of which nothing is trimmed: the zeros ahead of it are written meanwhile."
+    };
+    let settings = format!(
+        "{}, one producer, {BATCH} events an append, window {mebibytes} MiB (most bytes unacknowledged); synced before each \
+         acknowledgement. {segments} Ours fills each batch anew and checksums it; the other side checksums and writes a chunk \
+         of {mebibytes} MiB that is there already (the same bytes an event, headers included), and syncs before the next.",
+        events::PAYLOAD
+    );
+    Ok(Row {
+        id,
+        case: match (mebibytes, target) {
+            (1, Some(_)) => "1 MiB",
+            (1, None) => "1 MiB, nothing trimmed",
+            _ => "4 MiB",
+        },
+        what: "Durable publish",
+        against: if growing { "append to a fresh file + fdatasync" } else { "pwrite into written blocks + fdatasync" },
+        unit: "events/s",
+        target: target.map_or_else(Goal::default, Goal::at_least),
+        settings,
+        rounds,
+    })
+}
+
+/// Into a log that is made for it, and removed.
+fn fresh(at: &Path, window: usize, seconds: f64) -> Result<(f64, f64)> {
+    let log = Target::open(at, 1, false)?;
+    let measured = log.publish(1, window, seconds)?;
+    drop(log);
+    raw::remove(at)?;
+    Ok(measured)
 }
 
 /// What 2c tries: producers, and bytes that they may have unacknowledged together.
@@ -181,9 +111,12 @@ const P99_MICROS: f64 = 1000.0;
 
 /// 2c: the fastest of several loads whose acknowledgements come in time.
 pub(crate) fn in_time(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
+    let at = directory.join("log");
+    let log = Target::open(&at, 1, true)?;
+    log.publish(2, 1 << 20, plan.seconds)?;
     let mut tried = Vec::new();
     for (producers, window) in LOADS {
-        let (rate, p99) = publish(directory, producers, window, plan.seconds / 2.0)?;
+        let (rate, p99) = log.publish(producers, window, plan.seconds / 2.0)?;
         eprintln!("2c tries {producers} producers, {} KiB: {rate:.0} events/s, p99 {p99:.0} µs", window >> 10);
         tried.push((rate, p99, producers, window));
     }
@@ -191,20 +124,45 @@ pub(crate) fn in_time(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
     let soonest = tried.iter().min_by(|one, other| one.1.total_cmp(&other.1));
     let (_, _, producers, window) = *fastest.or(soonest).ok_or("no load was tried")?;
     let rounds = plan.rounds("2c", || {
-        let (ours, p99) = publish(directory, producers, window, plan.seconds)?;
+        let (ours, p99) = log.publish(producers, window, plan.seconds)?;
         Ok(Sample { ours, against: None, p99: Some(p99) })
     })?;
+    drop(log);
+    raw::remove(&at)?;
     let settings = format!(
-        "{}, {producers} producers, {BATCH} events an append, {} KiB unacknowledged at most, all producers together; fdatasync \
-         before each acknowledgement. Closed loop: a producer whose window is full waits. p99: from before a batch is filled \
-         until its producer sees the acknowledgement. The load is the fastest of {} tried whose p99 was in time.",
+        "{}, {producers} producers, {BATCH} events an append, {} KiB unacknowledged at most, all producers together; synced \
+         before each acknowledgement; the log is trimmed meanwhile, as in 2b. Closed loop: a producer whose window is full \
+         waits. p99: from before a batch is filled until its producer sees the acknowledgement. The load is the fastest of {} \
+         tried whose p99 was in time.",
         events::PAYLOAD,
         window >> 10,
         LOADS.len(),
     );
-    let target = Target { p99: Some(P99_MICROS), ..Target::default() }.absolute(3_000_000.0);
+    let target = Goal { p99: Some(P99_MICROS), ..Goal::default() }.absolute(3_000_000.0);
     let what = "Durable publish with acknowledgements in time";
     Ok(vec![Row { id: "2c", case: "", what, against: "", unit: "events/s", target, settings, rounds }])
+}
+
+/// 2e: the same bytes over a thousand topics, and in one.
+pub(crate) fn topics(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
+    const TOPICS: usize = 1000;
+    let (many_at, one_at) = (directory.join("many"), directory.join("one"));
+    let (many, one) = (Target::open(&many_at, TOPICS, true)?, Target::open(&one_at, 1, true)?);
+    let rounds = plan.rounds("2e", || {
+        let (ours, p99) = many.publish(1, 1 << 20, plan.seconds)?;
+        let (against, _) = one.publish(1, 1 << 20, plan.seconds)?;
+        Ok(Sample { p99: Some(p99), ..Sample::of(ours, against) })
+    })?;
+    drop((many, one));
+    raw::remove(&many_at)?;
+    raw::remove(&one_at)?;
+    let settings = format!(
+        "{}, one producer, {BATCH} events an append, each of the next of {TOPICS} topics; window 1 MiB; synced before each \
+         acknowledgement; both logs are trimmed meanwhile, as in 2b.",
+        events::PAYLOAD
+    );
+    let (what, against) = ("Durable publish to a thousand topics", "the same bytes to one topic");
+    Ok(vec![Row { id: "2e", case: "", what, against, unit: "events/s", target: Goal::at_least(0.9), settings, rounds }])
 }
 
 /// How many of one side come in a row: few, so that both see the same disk.
@@ -234,7 +192,8 @@ pub(crate) fn one_at_a_time(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
     let mut raw = Raw::zeroed(directory.join("raw"), 64 << 20)?;
     let bytes = [3; FRAME_BYTES + RECORD_BYTES];
     let at = directory.join("log");
-    let (log, topic) = open(&at)?;
+    let target = Target::open(&at, 1, false)?;
+    let (log, topic) = (&target.log, target.topics[0]);
     let mut batch = Batch::new();
     let rounds = plan.rounds("2d", || {
         let ours = || {
@@ -246,7 +205,7 @@ pub(crate) fn one_at_a_time(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
         };
         in_turns(plan.seconds, ours, || raw.timed(&bytes))
     })?;
-    drop(log);
+    drop(target);
     raw::remove(&at)?;
     let settings = format!(
         "{}, one event in flight, p50 of each round; fdatasync for each event. Ours hands over to the writer thread and back; \
@@ -260,7 +219,7 @@ pub(crate) fn one_at_a_time(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
         what: "One event in flight, p50",
         against: "one pwrite + fdatasync of the same bytes in a file of zeros, p50",
         unit: "µs",
-        target: Target::at_most(1.15),
+        target: Goal::at_most(1.15),
         settings,
         rounds,
     }])

@@ -12,6 +12,7 @@ mod load;
 mod machine;
 mod measure;
 mod pipeline;
+mod producers;
 mod raw;
 mod report;
 #[cfg(feature = "rivals")]
@@ -36,11 +37,11 @@ use crate::{
 
 /// Every row, in order.
 #[cfg(not(feature = "rivals"))]
-const IDS: [&str; 12] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c", "7a", "7b"];
+const IDS: [&str; 13] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "7a", "7b"];
 /// Every row, in order.
 #[cfg(feature = "rivals")]
-const IDS: [&str; 16] =
-    ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c", "7a", "7b", "10a", "10b", "10c", "11"];
+const IDS: [&str; 17] =
+    ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "7a", "7b", "10a", "10b", "10c", "11"];
 
 #[derive(Parser)]
 #[command(name = "oncue-benches", about = "Both sides of every performance claim, in one run")]
@@ -98,6 +99,7 @@ impl Bench {
             "2b" => durable::windows(plan, directory, "2b"),
             "2c" => durable::in_time(plan, directory),
             "2d" => durable::one_at_a_time(plan, directory),
+            "2e" => durable::topics(plan, directory),
             "3a" => pipeline::batched(plan, runtime, directory),
             "3b" => pipeline::each(plan, runtime, directory),
             "3c" => pipeline::one(plan, runtime, directory),

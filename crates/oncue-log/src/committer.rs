@@ -9,7 +9,7 @@ use crate::checkpoint::{Tracker, WholeCheckpoint};
 use crate::core::Core;
 use crate::error::StorageError;
 use crate::frame::{FLAG_SKIPPABLE, FRAME_INDEX, FRAME_RECORDS, Frame, FrameHeader, HEADER_BYTES, Place};
-use crate::limits::{FILL_BYTES};
+use crate::limits::FILL_BYTES;
 use crate::options::Durability;
 use crate::queue::Pending;
 use crate::record::Lsn;

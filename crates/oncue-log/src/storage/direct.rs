@@ -137,7 +137,8 @@ mod tests {
         let direct = Direct::open(&path, &same);
         fs::remove_file(&path).unwrap();
         let Some(direct) = direct else { return };
-        for (number, length) in [1, 104, 3000, 4096, 8192, 4095, MOST - 1, MOST, MOST + 1, 700].into_iter().enumerate() {
+        for (number, length) in [1, 104, 3000, 4096, 8192, 4095, MOST - 1, MOST, MOST + 1, 700].into_iter().enumerate()
+        {
             let bytes = vec![number as u8 + 1; length];
             let blank = if number % 2 == 0 { 104 } else { 0 };
             let offset = expected.len() as u64;
