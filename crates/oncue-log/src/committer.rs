@@ -105,7 +105,12 @@ impl Committer {
         let end = self.position + bytes.len() as u64;
         // What was in the file before must not stand where the next frame will be looked for.
         let blank = self.filled.saturating_sub(end).min(HEADER_BYTES as u64) as usize;
-        file.append(bytes, blank, self.position).map_err(StorageError::on("write", &self.segment.name))?;
+        let written = match core.options.durability {
+            Durability::Disk => file.append(bytes, blank, self.position),
+            // Nobody waits for the disk: the page cache is faster.
+            Durability::Os => write_all(file, bytes, self.position).and_then(|()| write_zeros(file, end, blank as u64)),
+        };
+        written.map_err(StorageError::on("write", &self.segment.name))?;
         self.position = end;
         core.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if self.position <= self.filled || !core.storage.fill_ahead() {
