@@ -27,6 +27,7 @@ pub(crate) fn windows(plan: &Plan, directory: &Path, id: &'static str) -> Result
     cases.into_iter().map(row).collect()
 }
 
+#[derive(Clone, Copy)]
 struct Window {
     id: &'static str,
     mebibytes: usize,
