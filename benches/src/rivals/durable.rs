@@ -36,7 +36,7 @@ pub(super) struct Pace {
 }
 
 /// What waits before the handler starts: ours, theirs. Each so many that it takes a second or so.
-const BACKLOG: (u64, u64) = (512_000, 20_000);
+const BACKLOG: (u64, u64) = (512_000, 4_000);
 
 /// An async handler that gives room back.
 fn handler(room: &Arc<Semaphore>, batch: usize) -> Registration {
