@@ -29,17 +29,21 @@ impl<F: Future + Send + 'static> Futures<F> {
         invocation: &Invocation,
         conclude: fn(&Invocation, F::Output) -> Outcome,
     ) -> Call {
-        // Taken out: the lock is not held while the handler runs, and of a panic nothing is kept.
-        let kept = self.0.lock().take();
-        let mut place = kept.unwrap_or_else(|| Box::pin(None));
+        // Nobody waits for it: who comes while another call is being polled has memory of its own.
+        let mut kept = self.0.try_lock();
+        // Taken out: of a panic nothing is kept.
+        let mut place = kept.as_mut().and_then(|kept| kept.take()).unwrap_or_else(|| Box::pin(None));
         place.set(Some(future));
         match poll(&mut place, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(returned) => {
                 place.set(None);
-                *self.0.lock() = Some(place);
+                if let Some(mut kept) = kept {
+                    *kept = Some(place);
+                }
                 Call::Done(conclude(invocation, returned))
             }
             Poll::Pending => {
+                drop(kept);
                 let ending = invocation.clone();
                 Call::Future(Box::pin(async move {
                     let returned = poll_fn(|cx| poll(&mut place, cx)).await;
