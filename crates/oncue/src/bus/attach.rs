@@ -55,11 +55,13 @@ pub(super) fn check(
         if let Some(Retry::Named(name)) = &handler.options.retry
             && !policies.contains_key(name)
         {
-            let mut known: Vec<&str> = policies.keys().map(String::as_str).collect();
+            let mut known: Vec<String> = policies.keys().map(|known| format!("`{known}`")).collect();
             known.sort_unstable();
+            let known =
+                if known.is_empty() { "there is none".to_owned() } else { format!("there is {}", known.join(", ")) };
             problems.push(format!(
-                "{handler}: there is no retry policy `{name}`; known are: {}. Add one with `.policy(\"{name}\", …)`",
-                known.join(", ")
+                "{handler}: there is no retry policy `{name}`, {known}: add it with `.policy(\"{name}\", …)`, or to the \
+                 configuration file as `[policies.{name}]`"
             ));
         }
         for before in handler.after.iter().filter_map(|id| handlers.iter().find(|other| other.id == *id)) {

@@ -99,7 +99,7 @@ pub enum SubscribeError {
 #[derive(Debug, Error, Clone)]
 pub enum ControlError {
     /// No such subscription.
-    #[error("there is no subscription `{0}`")]
+    #[error("there is no subscription `{0}`: `oncue ls subscriptions` and `bus.inspect().subscriptions()` list them")]
     UnknownSubscription(String),
     /// No dead letter of it stands there.
     #[error(
@@ -166,7 +166,7 @@ pub enum SettleError {
 #[derive(Debug, Error, Clone)]
 pub enum InspectError {
     /// No such subscription.
-    #[error("there is no subscription `{0}`")]
+    #[error("there is no subscription `{0}`: `oncue ls subscriptions` and `bus.inspect().subscriptions()` list them")]
     UnknownSubscription(String),
     /// The subscription does not take such events, or not from as far back.
     #[error(
