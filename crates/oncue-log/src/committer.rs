@@ -25,6 +25,8 @@ pub(crate) struct Committer {
     pub(crate) position: u64,
     /// The file holds zeros, or frames, up to here.
     pub(crate) filled: u64,
+    /// The last frame was so large that the file may grow by such.
+    grows: bool,
     pub(crate) next_lsn: Lsn,
     /// Every record below is synced.
     pub(crate) synced_lsn: Lsn,
@@ -51,6 +53,7 @@ impl Committer {
             segment,
             position,
             filled,
+            grows: false,
             next_lsn,
             synced_lsn: next_lsn,
             tracker: Tracker::default(),
@@ -112,11 +115,12 @@ impl Committer {
         };
         written.map_err(StorageError::on("write", &self.segment.name))?;
         self.position = end;
+        self.grows = bytes.len() >= GROWING_BYTES;
         core.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if self.position <= self.filled || !core.storage.fill_ahead() {
             return Ok(());
         }
-        if bytes.len() >= GROWING_BYTES {
+        if self.grows {
             self.filled = self.position;
             return Ok(());
         }
@@ -188,8 +192,12 @@ impl Committer {
     }
 
     /// How far the next segment's file is to be prepared by now: it is begun when an eighth of this one is written, and whole
-    /// a little before this one is full.
+    /// a little before this one is full. Not at all while frames are large: zeros would take from them what the disk can
+    /// write, and a file that grows by large frames costs less than that.
     pub(crate) fn next_wanted(&self, core: &Core) -> u64 {
+        if self.grows {
+            return 0;
+        }
         let whole = core.options.segment_bytes;
         (self.position.saturating_sub(whole / 8) * 5 / 4).min(whole)
     }
