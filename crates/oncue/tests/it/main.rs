@@ -7,6 +7,7 @@ mod crash;
 mod delivery;
 mod handlers;
 mod health;
+mod instances;
 mod looking;
 mod metrics;
 mod middleware;

@@ -203,6 +203,10 @@ impl Hand {
                 self.give_back(key, place);
             }
         }
+        if !self.settling.is_empty() {
+            // Nobody but the others looks after what it was settling.
+            self.wake();
+        }
         self.consumers.is_empty()
     }
 
