@@ -12,30 +12,26 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
-use oncue_log::{Cursor, ReadError, Record};
+use oncue_log::Record;
 use parking_lot::Mutex;
 
 use super::{
     Inner, Shared,
     feed::FedEvent,
     hand::{ConsumerId, Hand, InFlight},
-    records::{Redrive, SubscriptionNumber},
+    reading::READ_RECORDS,
+    records::SubscriptionNumber,
     schedule::Schedule,
+    standing::When,
     topics::Topic,
 };
 use crate::{
     clock::{Sleep, Timestamp},
     event::Envelope,
     transport::{
-        BoxFuture, ConsumeError, Consumer, Delivered, Limit, Members, Position, SettleError, Settlement,
-        SubscriptionSpec, settle::copy_of,
+        BoxFuture, ConsumeError, Consumer, Delivered, Limit, Position, SettleError, Settlement, SubscriptionSpec,
     },
 };
-
-/// Records read from the log at once.
-const READ_RECORDS: usize = 512;
-/// Most bytes of them, where nobody has said how many there is room for.
-const READ_BYTES: usize = 4 << 20;
 
 /// One of the instances that share a subscription.
 pub(crate) struct LogConsumer {
@@ -51,28 +47,6 @@ pub(super) struct Core {
     /// The members' subscriptions.
     pub(super) numbers: Vec<SubscriptionNumber>,
     pub(super) hand: Mutex<Hand>,
-}
-
-/// When it is asked where an event stands.
-#[derive(Clone, Copy)]
-pub(super) enum When {
-    /// Before it is handed out: what is expired or early by now is not.
-    Now(Timestamp),
-    /// When it was settled: its own time had come when it was handed out, and a member that is to try again waits for that,
-    /// be its time come or not.
-    Settled,
-}
-
-/// Where an event stands with the members of a subscription.
-pub(super) struct Standing {
-    pub(super) due: Members,
-    done: Members,
-    dead: Members,
-    attempts: Vec<(u8, u32)>,
-    /// The earliest time that is not there yet at which it is to be handed out: a retry, or its own.
-    pub(super) retry_at: Option<Timestamp>,
-    /// A dead letter holds the key.
-    pub(super) held: bool,
 }
 
 impl Core {
@@ -118,48 +92,6 @@ impl Drop for LogConsumer {
 }
 
 impl Core {
-    /// How an event stands with each member. Members that do not want it are through with it here and now, and so are
-    /// those that it comes too late for.
-    pub(super) fn standing(
-        &self,
-        shared: &mut Shared,
-        (offset, envelope, copies): (u64, &Envelope, &[(u8, Envelope)]),
-        when: When,
-    ) -> Standing {
-        let mut standing = Standing {
-            due: Members::NONE,
-            done: Members::NONE,
-            dead: Members::NONE,
-            attempts: Vec::new(),
-            retry_at: None,
-            held: false,
-        };
-        for (member, (number, spec)) in self.numbers.iter().zip(&self.spec.members).enumerate() {
-            let state = &mut shared.state.subscriptions[*number as usize];
-            let again = state.redriven.contains_key(&offset);
-            let envelope = copy_of(copies, member).unwrap_or(envelope);
-            if let Some(dead) = state.dead.get(&offset) {
-                standing.dead.insert(member);
-                standing.held |= dead.hold;
-            } else if !again && state.settled.contains(offset) {
-                standing.done.insert(member);
-            } else if !again && !spec.matches(envelope) {
-                state.settled.insert(offset);
-                standing.done.insert(member);
-            } else if when.is_too_late_for(envelope) {
-                state.expire(offset);
-                standing.done.insert(member);
-                shared.tell((*number, offset));
-            } else if let Some(failing) = state.failing.get(&offset) {
-                standing.attempts.push((u8::try_from(member).unwrap_or(u8::MAX), failing.attempts));
-                standing.wait(member, Some(failing.due).filter(|due| when.is_before(*due)));
-            } else {
-                standing.wait(member, envelope.due().filter(|due| when.is_early_for(*due)));
-            }
-        }
-        standing
-    }
-
     /// Hands out what can be handed out now; true if new events may be left in the log.
     fn hand_out(
         &self,
@@ -196,43 +128,6 @@ impl Core {
             return Ok(false);
         }
         self.read_new(consumer, hand, now, &mut room, out)
-    }
-
-    /// Looks on for delayed events that found no room in the schedule; true if it is to go on with that at once.
-    fn look_for_delayed(&self, hand: &mut Hand, now: Timestamp) -> Result<bool, ConsumeError> {
-        if hand.is_full() {
-            return Ok(false);
-        }
-        if hand.search.is_none() {
-            let Some(beyond) = hand.schedule.look_beyond() else { return Ok(false) };
-            let low = {
-                let shared = self.inner.shared.lock();
-                let low = |number: &SubscriptionNumber| shared.state.subscriptions[*number as usize].settled.low();
-                self.numbers.iter().map(low).min().unwrap_or(0)
-            };
-            hand.search = Some((self.inner.log.cursor(self.topic.id, beyond.from.max(low)), beyond));
-        }
-        let Some((cursor, beyond)) = &mut hand.search else { return Ok(false) };
-        let (mut records, beyond) = (Vec::new(), *beyond);
-        let read = self.inner.log.read(cursor, READ_RECORDS, READ_BYTES, &mut records);
-        read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
-        let goes_on = !records.is_empty() && cursor.offset() < beyond.to;
-        for record in records.iter().filter(|record| record.offset < beyond.to) {
-            let FedEvent { offset, envelope, .. } = event_of(record)?;
-            let Some(due) = envelope.due().filter(|due| *due >= beyond.due && !self.is_over(offset)) else { continue };
-            let place = hand.place(offset, &envelope);
-            if due > now { hand.schedule.add(due, place) } else { hand.make_ready(place) }
-        }
-        if !goes_on {
-            hand.search = None;
-        }
-        Ok(goes_on)
-    }
-
-    /// Whether every member is through with the event itself.
-    fn is_over(&self, offset: u64) -> bool {
-        let shared = self.inner.shared.lock();
-        self.numbers.iter().all(|number| shared.state.subscriptions[*number as usize].settled.contains(offset))
     }
 
     /// Hands out what waited and need not wait any more.
@@ -272,100 +167,6 @@ impl Core {
             }
         }
         Ok(())
-    }
-
-    /// Reads new events, and hands them out unless they have to wait; true if some were read.
-    fn read_new(
-        &self,
-        consumer: ConsumerId,
-        hand: &mut Hand,
-        now: Timestamp,
-        room: &mut Limit,
-        out: &mut Vec<Delivered>,
-    ) -> Result<bool, ConsumeError> {
-        if room.events == 0 || room.bytes == 0 || hand.is_full() {
-            return Ok(false);
-        }
-        if hand.seat.is_some() {
-            return self.eat(consumer, hand, now, room, out);
-        }
-        let mut records = std::mem::take(&mut hand.records);
-        records.clear();
-        let wanted = room.events.min(READ_RECORDS);
-        let read = self.inner.log.read(&mut hand.cursor, wanted, room.bytes, &mut records);
-        {
-            let mut shared = self.inner.shared.lock();
-            for record in &records {
-                let event = event_of(record)?;
-                if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, false) {
-                    room.take(&delivered);
-                    out.push(delivered);
-                }
-            }
-        }
-        self.inner.progress.notify_waiters();
-        let more = !records.is_empty();
-        records.clear();
-        hand.records = records;
-        read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
-        if !more {
-            // It keeps up: where the topic has many subscriptions, their common reader reads for it from now on.
-            hand.seat = self.inner.seat(&self.topic, hand.cursor.offset(), &self.spec.members);
-            hand.fed_to = hand.cursor.offset();
-            return Ok(hand.seat.is_some());
-        }
-        Ok(more)
-    }
-
-    /// As [`read_new`](Self::read_new), where the topic's feed reads.
-    fn eat(
-        &self,
-        consumer: ConsumerId,
-        hand: &mut Hand,
-        now: Timestamp,
-        room: &mut Limit,
-        out: &mut Vec<Delivered>,
-    ) -> Result<bool, ConsumeError> {
-        let Some(helping) = hand.seat.as_ref().map(|seat| seat.0.take(room.events.min(READ_RECORDS), room.bytes))
-        else {
-            return Ok(false);
-        };
-        let more = !helping.events.is_empty();
-        let mut shared = self.inner.shared.lock();
-        for event in helping.events {
-            self.pass_by(hand, &mut shared, event.offset);
-            hand.fed_to = event.offset + 1;
-            if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, false) {
-                room.take(&delivered);
-                out.push(delivered);
-            }
-        }
-        self.pass_by(hand, &mut shared, helping.upto);
-        drop(shared);
-        if helping.left {
-            hand.cursor = self.inner.log.cursor(self.topic.id, hand.fed_to);
-            hand.seat = None;
-        }
-        self.inner.progress.notify_waiters();
-        Ok(more || helping.left)
-    }
-
-    /// Passes by what the feed found to be of no interest.
-    fn pass_by(&self, hand: &mut Hand, shared: &mut Shared, upto: u64) {
-        if upto > hand.fed_to {
-            for number in &self.numbers {
-                shared.state.subscriptions[*number as usize].settled.insert_range(hand.fed_to, upto);
-            }
-            hand.fed_to = upto;
-        }
-    }
-
-    /// Takes notice of what the feed has passed by: for those who ask how far the subscription is.
-    pub(super) fn catch_up(&self) {
-        let mut hand = self.hand.lock();
-        let Some(upto) = hand.seat.as_ref().and_then(|seat| seat.0.passed_to()) else { return };
-        let mut shared = self.inner.shared.lock();
-        self.pass_by(&mut hand, &mut shared, upto);
     }
 
     fn poll_next(
@@ -421,79 +222,13 @@ impl Core {
         }
     }
 
-    /// Reads one event that was passed by before. Events that waited behind one another are near each other: one cursor
-    /// goes from the one to the next.
-    fn read_again(&self, hand: &mut Hand, offset: u64) -> Result<FedEvent, ConsumeError> {
-        let (mut copies, others) = self.read_copies(offset)?;
-        if !others && !copies.is_empty() {
-            // The topic may have dropped the event itself.
-            let Redrive { about, envelope } = copies.remove(0).1;
-            let copies = copies.into_iter().map(|(member, again)| (member, again.envelope)).collect();
-            return Ok(FedEvent { offset, partition: about.partition, envelope, copies });
-        }
-        let copies = copies.into_iter().map(|(member, again)| (member, again.envelope)).collect();
-        Ok(FedEvent { copies, ..event_of(&self.read_original(hand, offset)?)? })
-    }
-
-    fn read_original(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {
-        const NEAR: u64 = 256;
-        let known = hand.again.take();
-        let near = known.filter(|cursor| cursor.offset() <= offset && offset - cursor.offset() < NEAR);
-        // What lies between may have been dropped since: then the event itself is looked for.
-        let read = match near.map(|cursor| self.read_from(cursor, offset)) {
-            Some(Ok(read)) => Ok(read),
-            Some(Err(_)) | None => self.read_from(self.inner.log.cursor(self.topic.id, offset), offset),
-        };
-        let (cursor, record) = read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
-        hand.again = Some(cursor);
-        record.filter(|record| record.offset == offset).ok_or_else(|| {
-            ConsumeError::Storage(format!(
-                "topic `{}`: event {offset} is gone although it is not settled",
-                self.topic.name
-            ))
-        })
-    }
-
-    /// Reads on up to an event.
-    fn read_from(&self, mut cursor: Cursor, offset: u64) -> Result<(Cursor, Option<Record>), ReadError> {
-        let mut read = Vec::with_capacity(1);
-        while cursor.offset() <= offset {
-            read.clear();
-            if self.inner.log.read(&mut cursor, 1, usize::MAX, &mut read)? == 0 {
-                break;
-            }
-        }
-        Ok((cursor, read.pop()))
-    }
-
-    /// The copies of an event that members handle again, edited perhaps; and whether other members are not through with the
-    /// event itself.
-    fn read_copies(&self, offset: u64) -> Result<(Vec<(u8, Redrive)>, bool), ConsumeError> {
-        let (mut again, mut others) = (Vec::new(), false);
-        {
-            let shared = self.inner.shared.lock();
-            for (member, number) in (0..).zip(&self.numbers) {
-                let state = &shared.state.subscriptions[*number as usize];
-                match state.redriven.get(&offset) {
-                    Some(lsn) => again.push((member, *lsn)),
-                    None => others |= !state.settled.contains(offset) && !state.dead.contains_key(&offset),
-                }
-            }
-        }
-        let read = |(member, lsn)| {
-            let again = self.inner.redriven(lsn).map_err(|error| ConsumeError::Storage(error.to_string()))?;
-            Ok((member, again))
-        };
-        Ok((again.into_iter().map(read).collect::<Result<_, _>>()?, others))
-    }
-
     /// Whether a member handles the event again: then it is among those that wait, from the start on.
     fn is_redriven(&self, shared: &Shared, offset: u64) -> bool {
         self.numbers.iter().any(|number| shared.state.subscriptions[*number as usize].redriven.contains_key(&offset))
     }
 
     /// Hands one event out, or lets it wait, or passes it by. `again`: it waited before.
-    fn consider(
+    pub(super) fn consider(
         &self,
         consumer: ConsumerId,
         hand: &mut Hand,
@@ -561,40 +296,13 @@ impl Core {
 }
 
 /// A record's event, in memory of its own.
-fn event_of(record: &Record) -> Result<FedEvent, ConsumeError> {
+pub(super) fn event_of(record: &Record) -> Result<FedEvent, ConsumeError> {
     let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
     Ok(FedEvent { offset: record.offset, partition: record.partition, envelope, copies: Vec::new() })
 }
 
-impl When {
-    fn is_too_late_for(self, envelope: &Envelope) -> bool {
-        matches!(self, Self::Now(now) if envelope.expires().is_some_and(|expires| expires <= now))
-    }
-
-    fn is_before(self, retry: Timestamp) -> bool {
-        match self {
-            Self::Now(now) => retry > now,
-            Self::Settled => true,
-        }
-    }
-
-    fn is_early_for(self, due: Timestamp) -> bool {
-        matches!(self, Self::Now(now) if due > now)
-    }
-}
-
-impl Standing {
-    /// A member is to handle the event, now or at a time.
-    fn wait(&mut self, member: usize, until: Option<Timestamp>) {
-        match until {
-            None => self.due.insert(member),
-            Some(at) => self.retry_at = Some(self.retry_at.map_or(at, |known| known.min(at))),
-        }
-    }
-}
-
 impl Limit {
-    fn take(&mut self, delivered: &Delivered) {
+    pub(super) fn take(&mut self, delivered: &Delivered) {
         self.events -= 1;
         self.bytes = self.bytes.saturating_sub(delivered.envelope.encoded_bytes());
     }

@@ -4,6 +4,7 @@
 //! records say. Every change is appended first and applied then, both under the state's lock, so that the order in the
 //! log is the order of the changes.
 
+mod again;
 mod consumer;
 mod control;
 mod dedup;
@@ -14,12 +15,14 @@ mod inspect;
 mod keyed;
 mod offsets;
 mod publish;
+mod reading;
 mod records;
 mod replay;
 mod retain;
 mod schedule;
 mod settle;
 mod snapshot;
+mod standing;
 mod state;
 mod tail;
 mod topics;

@@ -7,12 +7,13 @@ use oncue_log::{AppendError, Lsn, ReadError};
 
 use super::{
     Shared,
-    consumer::{Core, When},
+    consumer::Core,
     hand::{Afterwards, ConsumerId, Hand, InFlight},
     records::{
         Ack, Change, Dead, DeadAbout, End, EventType, Keyed, OTHER_TYPES, Retry, Settle, Times, TypeNumber,
         failed_attempt,
     },
+    standing::When,
     state::Types,
 };
 use crate::{

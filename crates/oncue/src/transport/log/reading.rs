@@ -1,0 +1,153 @@
+//! Reading new events of the topic, by itself or from the topic's feed; and those that wait for their time far ahead.
+
+use super::{
+    Shared,
+    consumer::{Core, event_of},
+    feed::FedEvent,
+    hand::{ConsumerId, Hand},
+    records::SubscriptionNumber,
+};
+use crate::{
+    clock::Timestamp,
+    transport::{ConsumeError, Delivered, Limit},
+};
+
+/// Records read from the log at once.
+pub(super) const READ_RECORDS: usize = 512;
+/// Most bytes of them, where nobody has said how many there is room for.
+const READ_BYTES: usize = 4 << 20;
+
+impl Core {
+    /// Reads new events, and hands them out unless they have to wait; true if some were read.
+    pub(super) fn read_new(
+        &self,
+        consumer: ConsumerId,
+        hand: &mut Hand,
+        now: Timestamp,
+        room: &mut Limit,
+        out: &mut Vec<Delivered>,
+    ) -> Result<bool, ConsumeError> {
+        if room.events == 0 || room.bytes == 0 || hand.is_full() {
+            return Ok(false);
+        }
+        if hand.seat.is_some() {
+            return self.eat(consumer, hand, now, room, out);
+        }
+        let mut records = std::mem::take(&mut hand.records);
+        records.clear();
+        let wanted = room.events.min(READ_RECORDS);
+        let read = self.inner.log.read(&mut hand.cursor, wanted, room.bytes, &mut records);
+        {
+            let mut shared = self.inner.shared.lock();
+            for record in &records {
+                let event = event_of(record)?;
+                if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, false) {
+                    room.take(&delivered);
+                    out.push(delivered);
+                }
+            }
+        }
+        self.inner.progress.notify_waiters();
+        let more = !records.is_empty();
+        records.clear();
+        hand.records = records;
+        read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        if !more {
+            // It keeps up: where the topic has many subscriptions, their common reader reads for it from now on.
+            hand.seat = self.inner.seat(&self.topic, hand.cursor.offset(), &self.spec.members);
+            hand.fed_to = hand.cursor.offset();
+            return Ok(hand.seat.is_some());
+        }
+        Ok(more)
+    }
+
+    /// As [`read_new`](Self::read_new), where the topic's feed reads.
+    fn eat(
+        &self,
+        consumer: ConsumerId,
+        hand: &mut Hand,
+        now: Timestamp,
+        room: &mut Limit,
+        out: &mut Vec<Delivered>,
+    ) -> Result<bool, ConsumeError> {
+        let Some(helping) = hand.seat.as_ref().map(|seat| seat.0.take(room.events.min(READ_RECORDS), room.bytes))
+        else {
+            return Ok(false);
+        };
+        let more = !helping.events.is_empty();
+        let mut shared = self.inner.shared.lock();
+        for event in helping.events {
+            self.pass_by(hand, &mut shared, event.offset);
+            hand.fed_to = event.offset + 1;
+            if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, false) {
+                room.take(&delivered);
+                out.push(delivered);
+            }
+        }
+        self.pass_by(hand, &mut shared, helping.upto);
+        drop(shared);
+        if helping.left {
+            hand.cursor = self.inner.log.cursor(self.topic.id, hand.fed_to);
+            hand.seat = None;
+        }
+        self.inner.progress.notify_waiters();
+        Ok(more || helping.left)
+    }
+
+    /// Passes by what the feed found to be of no interest.
+    fn pass_by(&self, hand: &mut Hand, shared: &mut Shared, upto: u64) {
+        if upto > hand.fed_to {
+            for number in &self.numbers {
+                shared.state.subscriptions[*number as usize].settled.insert_range(hand.fed_to, upto);
+            }
+            hand.fed_to = upto;
+        }
+    }
+
+    /// Takes notice of what the feed has passed by: for those who ask how far the subscription is.
+    pub(super) fn catch_up(&self) {
+        let mut hand = self.hand.lock();
+        let Some(upto) = hand.seat.as_ref().and_then(|seat| seat.0.passed_to()) else { return };
+        let mut shared = self.inner.shared.lock();
+        self.pass_by(&mut hand, &mut shared, upto);
+    }
+
+    /// Looks on for delayed events that found no room in the schedule; true if it is to go on with that at once.
+    pub(super) fn look_for_delayed(&self, hand: &mut Hand, now: Timestamp) -> Result<bool, ConsumeError> {
+        if hand.is_full() {
+            return Ok(false);
+        }
+        if hand.search.is_none() {
+            let Some(beyond) = hand.schedule.look_beyond() else { return Ok(false) };
+            let low = {
+                let shared = self.inner.shared.lock();
+                let low = |number: &SubscriptionNumber| shared.state.subscriptions[*number as usize].settled.low();
+                self.numbers.iter().map(low).min().unwrap_or(0)
+            };
+            hand.search = Some((self.inner.log.cursor(self.topic.id, beyond.from.max(low)), beyond));
+        }
+        let Some((cursor, beyond)) = &mut hand.search else { return Ok(false) };
+        let (mut records, beyond) = (Vec::new(), *beyond);
+        let read = self.inner.log.read(cursor, READ_RECORDS, READ_BYTES, &mut records);
+        read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        let goes_on = !records.is_empty() && cursor.offset() < beyond.to;
+        let shared = self.inner.shared.lock();
+        for record in records.iter().filter(|record| record.offset < beyond.to && !self.is_over(&shared, record.offset))
+        {
+            let FedEvent { offset, envelope, .. } = event_of(record)?;
+            let Some(due) = envelope.due().filter(|due| *due >= beyond.due) else { continue };
+            let place = hand.place(offset, &envelope);
+            if due > now { hand.schedule.add(due, place) } else { hand.make_ready(place) }
+        }
+        drop(shared);
+        if !goes_on {
+            hand.search = None;
+        }
+        Ok(goes_on)
+    }
+
+    /// Whether every member is through with the event itself.
+    fn is_over(&self, shared: &Shared, offset: u64) -> bool {
+        self.numbers.iter().all(|number| shared.state.subscriptions[*number as usize].settled.contains(offset))
+    }
+}
