@@ -51,6 +51,12 @@ pub enum OpenError {
         /// One of the files.
         file: String,
     },
+    /// A backup was being restored into the directory, and that did not come to its end: segments may be missing.
+    #[error("{file}: restoring a backup into this directory did not come to its end; restore it into an empty one")]
+    Unfinished {
+        /// The file that tells so.
+        file: String,
+    },
     /// Something acknowledged cannot be read.
     #[error(transparent)]
     Damaged(#[from] Damage),

@@ -114,6 +114,12 @@ impl FrameHeader {
         self.first_lsn + u64::from(self.records)
     }
 
+    /// Whether a frame that is missing before this one, and begins with `next_lsn`, had been synced: it was when this one was
+    /// written; or no record is missing in between, and a frame without any is synced before anything follows it.
+    pub(crate) fn tells_of(&self, next_lsn: Lsn) -> bool {
+        self.synced_lsn > next_lsn || self.first_lsn == next_lsn
+    }
+
     pub(crate) fn walk(&self) -> Walk {
         Walk::new(HEADER_BYTES, self.first_lsn, self.records)
     }

@@ -46,6 +46,7 @@ mod recovery;
 mod segment;
 mod spares;
 pub mod storage;
+mod verify;
 mod view;
 mod wakers;
 mod wire;
@@ -61,3 +62,4 @@ pub use self::options::{Durability, Options, Recovery, Stats, Ticket, TopicInfo,
 pub use self::read::{Cursor, Scan};
 pub use self::record::{KIND_CHECKPOINT, KIND_EVENT, KIND_STATE, KIND_TOPIC, Lsn, Record, TopicId};
 pub use self::recovery::Replay;
+pub use self::verify::{DamagedSpot, Found, MAX_DAMAGED_SPOTS, Refusal, Verification, VerifiedSegment, verify};

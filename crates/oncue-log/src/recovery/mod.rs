@@ -1,13 +1,16 @@
 //! Opening: find the segments, verify what may be torn, replay, repair, go on. The rules: `docs/log-format.md`, Recovery.
 
+mod behind;
 mod repair;
 mod replay;
 mod scan;
 
 use std::sync::Arc;
 
+pub(crate) use self::behind::{Behind, CHUNK_BYTES};
 pub use self::replay::Replay;
 use self::replay::replay_records;
+pub(crate) use self::scan::zeros_from;
 use self::scan::{Scanned, scan, scan_newest};
 use crate::checkpoint::{Tracker, WholeCheckpoint};
 use crate::committer::{Committer, create_segment};
@@ -19,7 +22,7 @@ use crate::queue::Queue;
 use crate::record::Lsn;
 use crate::segment::{FIRST_FRAME, SegmentFile, SegmentHeader, epoch_of, name_of};
 use crate::spares::{Spares, is_spare};
-use crate::storage::{LOCK_FILE, Storage};
+use crate::storage::{LOCK_FILE, RESTORING_FILE, Storage};
 use crate::view::{Offsets, Segment, View};
 
 /// A segment whose header holds.
@@ -126,6 +129,9 @@ fn survey(storage: &dyn Storage) -> Result<Survey, OpenError> {
     let files = storage.list().map_err(StorageError::on("list", "the directory"))?;
     let mut epochs: Vec<u64> = files.iter().filter_map(|(name, _)| epoch_of(name)).collect();
     epochs.sort_unstable();
+    if files.iter().any(|(name, _)| name == RESTORING_FILE) {
+        return Err(OpenError::Unfinished { file: RESTORING_FILE.to_owned() });
+    }
     if epochs.is_empty() {
         return match files.into_iter().find(|(name, _)| name != LOCK_FILE) {
             Some((file, _)) => Err(OpenError::Foreign { file }),
@@ -140,7 +146,7 @@ fn survey(storage: &dyn Storage) -> Result<Survey, OpenError> {
         let file = storage.open(&name, false).map_err(StorageError::on("open", &name))?;
         let mut file = SegmentFile { name, epoch, seed: 0, file };
         let mut read = file.header()?;
-        let unused = epoch == newest && read.is_err() && scan::zeros_from(&file, FIRST_FRAME)?;
+        let unused = epoch == newest && read.is_err() && zeros_from(&file, FIRST_FRAME)?;
         if read.is_err() && !unused {
             // Written since, by another process: what lies behind it shows that it is whole now.
             read = file.header()?;

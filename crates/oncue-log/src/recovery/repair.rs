@@ -1,7 +1,7 @@
 //! Putting the end of a log in order before anything is appended.
 
-use super::Found;
-use super::scan::{CHUNK_BYTES, Scanned};
+use super::scan::Scanned;
+use super::{CHUNK_BYTES, Found};
 use crate::error::StorageError;
 use crate::options::Recovery;
 use crate::storage::{Storage, read_full, write_all, write_zeros};

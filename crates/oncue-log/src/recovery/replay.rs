@@ -118,7 +118,7 @@ fn each_frame(
         let mut chunk = Chunk::default();
         let stop = found.get(place + 1).map_or(end.position, |next| next.header.previous_index);
         while position < stop {
-            let frame = segment.file.frame_at(position, stop, &mut chunk, super::scan::CHUNK_BYTES);
+            let frame = segment.file.frame_at(position, stop, &mut chunk, super::CHUNK_BYTES);
             let frame = frame.map_err(|error| segment.file.open_error(position, error))?;
             if frame.header.kind == FRAME_RECORDS && !look(segment, &frame)? {
                 return Ok(());

@@ -3,18 +3,16 @@
 use std::collections::VecDeque;
 
 use super::Found;
+use super::behind::{Behind, CHUNK_BYTES};
 use crate::checkpoint::{Part, Tracker, WholeCheckpoint};
 use crate::error::{OpenError, StorageError};
-use crate::frame::{FRAME_INDEX, FRAME_RECORDS, FRAME_SEGMENT, Fault, Frame, HEADER_BYTES, MAGIC};
+use crate::frame::{FRAME_INDEX, FRAME_RECORDS, FRAME_SEGMENT, Fault, Frame};
 use crate::index::Index;
 use crate::options::TornTail;
 use crate::record::{KIND_CHECKPOINT, Lsn};
 use crate::segment::{Chunk, FIRST_FRAME, FrameError, SegmentFile};
 use crate::storage::read_full;
 use crate::view::topics_of;
-
-/// How much is read at once.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
 /// A segment up to where its frames end.
 pub(super) struct Scanned {
@@ -120,40 +118,18 @@ impl Scanned {
     /// `docs/log-format.md`, Recovery, tells the rules that this follows.
     fn examine_tail(&mut self, found: &Found) -> Result<bool, OpenError> {
         let file = &found.file;
-        let mut last = self.end;
-        let mut candidates = VecDeque::new();
-        self.filled = each_chunk(file, self.end, |start, bytes| {
-            if let Some(at) = bytes.iter().rposition(|byte| *byte != 0) {
-                last = start + at as u64 + 1;
-                let found = bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
-                candidates.extend(found.filter_map(|(at, _)| (start + at as u64).checked_sub(4)));
+        let behind = Behind::search(file, self.end, &|header| header.tells_of(self.next_lsn))?;
+        self.filled = behind.file_end;
+        if let Some(position) = behind.later {
+            if self.goes_on(file)? {
+                return Ok(false);
             }
-        })?;
-        let mut chunk = Chunk::default();
-        let mut torn = self.fault.as_ref().filter(|fault| **fault != Fault::Blank).map(|_| self.end);
-        for position in candidates.into_iter().filter(|position| *position >= self.end) {
-            let Some(header) = file.header_at(position, &mut chunk, CHUNK_BYTES)? else { continue };
-            torn = torn.max(Some(position + header.frame_bytes() as u64));
-            let frame = match file.frame_at(position, u64::MAX, &mut chunk, CHUNK_BYTES) {
-                Ok(frame) => frame,
-                Err(FrameError::Fault(_)) => continue,
-                Err(FrameError::Storage(error)) => return Err(error.into()),
-            };
-            // Written later than the hole, when the hole had been synced; or with nothing missing in between: only a
-            // frame without records can have stood here, and such a one is synced before anything follows it.
-            if frame.header.synced_lsn > self.next_lsn || frame.header.first_lsn == self.next_lsn {
-                if self.goes_on(file)? {
-                    return Ok(false);
-                }
-                let reason = format!("{}, and a frame that was written later stands at {position}", self.reason());
-                return Err(file.damage(self.end, reason).into());
-            }
+            let reason = format!("{}, and a frame that was written later stands at {position}", self.reason());
+            return Err(file.damage(self.end, reason).into());
         }
-        if let Some(torn) = torn {
-            // Where no header tells how long it was, at least as much as could be taken for one.
-            let end = torn.max(self.end + HEADER_BYTES as u64).min(last);
-            self.torn = Some(TornTail { file: file.name.clone(), offset: self.end, bytes: end - self.end });
-        }
+        let blank = self.fault.as_ref().is_none_or(|fault| *fault == Fault::Blank);
+        self.torn =
+            behind.torn(self.end, blank).map(|bytes| TornTail { file: file.name.clone(), offset: self.end, bytes });
         Ok(true)
     }
 
@@ -199,23 +175,17 @@ pub(super) fn scan_newest(found: &Found, tracker: &mut Tracker) -> Result<Scanne
 }
 
 /// Whether there is nothing but zeros from `from` on.
-pub(super) fn zeros_from(file: &SegmentFile, from: u64) -> Result<bool, StorageError> {
-    let mut zeros = true;
-    each_chunk(file, from, |_, bytes| zeros &= bytes.iter().all(|byte| *byte == 0))?;
-    Ok(zeros)
-}
-
-/// Reads to the end of the file, in chunks that overlap by less than a magic number. Returns where the file ends.
-fn each_chunk(file: &SegmentFile, from: u64, mut look: impl FnMut(u64, &[u8])) -> Result<u64, StorageError> {
-    let rest = file.len()?.saturating_sub(from).saturating_add(1);
-    let mut buffer = vec![0; rest.clamp(MAGIC.len() as u64, CHUNK_BYTES as u64) as usize];
+pub(crate) fn zeros_from(file: &SegmentFile, from: u64) -> Result<bool, StorageError> {
+    let mut buffer = vec![0; CHUNK_BYTES];
     let mut start = from;
     loop {
         let count = read_full(file.file.as_ref(), &mut buffer, start).map_err(StorageError::on("read", &file.name))?;
-        look(start, &buffer[..count]);
-        if count < buffer.len() {
-            return Ok(start + count as u64);
+        if buffer[..count].iter().any(|byte| *byte != 0) {
+            return Ok(false);
         }
-        start += (count - (MAGIC.len() - 1)) as u64;
+        if count < buffer.len() {
+            return Ok(true);
+        }
+        start += count as u64;
     }
 }

@@ -15,6 +15,9 @@ use crate::segment::epoch_of;
 /// The file that is locked for as long as a process has the log open.
 pub const LOCK_FILE: &str = "LOCK";
 
+/// The file that marks a directory which a backup is being restored into: it is no log before that is done.
+pub const RESTORING_FILE: &str = "RESTORING";
+
 /// What a freshly made file system puts at its root: not a sign that the directory is somebody else's.
 const LOST_AND_FOUND: &str = "lost+found";
 

@@ -11,7 +11,7 @@ mod snapshot;
 use std::io;
 
 pub use self::faulty::{Call, FaultyStorage};
-pub use self::file::{FileStorage, LOCK_FILE, LockError};
+pub use self::file::{FileStorage, LOCK_FILE, LockError, RESTORING_FILE};
 pub use self::memory::MemoryStorage;
 pub use self::snapshot::Snapshot;
 

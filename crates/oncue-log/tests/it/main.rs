@@ -13,3 +13,4 @@ mod interleaved;
 mod model;
 mod snapshot;
 mod support;
+mod verify;
