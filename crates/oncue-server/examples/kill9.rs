@@ -114,6 +114,9 @@ impl Hunt {
         let holds = *other_reports == 0 && *difference == Difference::default();
         let mut repeat = format!("cargo xtask soak kill --rounds {} --seed {}", self.rounds, self.seed);
         self.arguments.iter().for_each(|argument| repeat = format!("{repeat} {argument}"));
+        if cfg!(debug_assertions) {
+            repeat.push_str(" --debug");
+        }
         if self.json {
             let told = json!({
                 "holds": holds, "kills": kills, "runs": directories, "events": events, "seed": self.seed,

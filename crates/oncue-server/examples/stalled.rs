@@ -7,9 +7,9 @@
 //! Each measurement is a process of its own: a run without the stalled subscription and one with it, in turn. It fails
 //! (exit code 1) where
 //!
-//! - the resident memory on `file:` grows with the backlog: between the middle and the end of a run by more than a tenth of
-//!   the bytes published meanwhile, or 4 MiB if that is more; on `memory:`, where the backlog itself is in memory, by more
-//!   than three times those bytes;
+//! - the resident memory grows with the backlog, between the middle and the end of a run, by more than it grows without
+//!   one: on `file:` by more than a tenth of the bytes published meanwhile, or 4 MiB if that is more; on `memory:`, where
+//!   the backlog itself is in memory, by more than three times those bytes;
 //! - the healthy subscriptions handle less than `--ratio` (0.8) of what they handle alone, by the medians.
 //!
 //! Options: `--events N` (1,000,000), `--bytes N` of payload (256), `--healthy N` subscriptions (2), `--rounds N` (3),
@@ -145,7 +145,9 @@ fn compare(load: &Load) -> Result<bool> {
         let (alone_rate, beside_rate) = (median_rate(load, &alone), median_rate(load, &beside));
         let ratio = beside_rate / alone_rate;
         let peak = beside.iter().map(|run| run.peak_bytes).max().unwrap_or_default();
-        let growth = beside.iter().map(|run| run.peak_bytes - run.middle_bytes).min().unwrap_or_default();
+        // What grows without a backlog as well is not the backlog: caches, and buffers that are not full at first.
+        let grown = |runs: &[Measured]| runs.iter().map(|run| run.peak_bytes - run.middle_bytes).min().unwrap_or_default();
+        let growth = grown(&beside).saturating_sub(grown(&alone));
         let published = load.events * load.bytes / 2;
         let allowed = if url.starts_with("memory:") { published * 3 } else { (published / 10).max(NOISE_BYTES) };
         let backlog = beside.iter().map(|run| run.backlog).min().unwrap_or_default();
@@ -155,7 +157,7 @@ fn compare(load: &Load) -> Result<bool> {
         if growth > allowed {
             let (growth, allowed) = (mebibytes(growth), mebibytes(allowed));
             problems
-                .push(format!("{url}: memory grew by {growth:.1} MiB in the second half, {allowed:.1} is the most"));
+                .push(format!("{url}: the backlog took {growth:.1} MiB in the second half, {allowed:.1} is the most"));
         }
         let about = json!({
             "events": load.events, "bytes": load.bytes, "healthy": load.healthy, "rounds": load.rounds,

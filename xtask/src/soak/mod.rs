@@ -66,9 +66,9 @@ pub(crate) struct Kill {
 /// Publishes a million events to subscriptions one of which stalls: what that costs the others, and the memory
 ///
 /// For each transport, runs with the stalled subscription and without it alternate, each in a process of its own. It fails
-/// where memory on `file:` grows with the backlog (between the middle and the end of a run by more than a tenth of the
-/// bytes published meanwhile, at least 4 MiB), where memory on `memory:` grows by more than three times these bytes (the
-/// backlog is there), or where the healthy subscriptions handle less than `--ratio` of what they handle alone (medians).
+/// where memory on `file:` grows with the backlog (between the middle and the end of a run, by a tenth of the bytes
+/// published meanwhile, at least 4 MiB, more than without one), where memory on `memory:` grows by more than three times
+/// these bytes (the backlog is there), or where the healthy subscriptions handle less than `--ratio` of what they handle alone (medians).
 /// Nothing in it is random. Linux only.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
