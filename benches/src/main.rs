@@ -17,6 +17,7 @@ mod raw;
 mod report;
 #[cfg(feature = "rivals")]
 mod rivals;
+mod space;
 mod walk;
 
 use std::{
@@ -37,11 +38,12 @@ use crate::{
 
 /// Every row, in order.
 #[cfg(not(feature = "rivals"))]
-const IDS: [&str; 13] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "7a", "7b"];
+const IDS: [&str; 15] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b"];
 /// Every row, in order.
 #[cfg(feature = "rivals")]
-const IDS: [&str; 17] =
-    ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "7a", "7b", "10a", "10b", "10c", "11"];
+const IDS: [&str; 19] = [
+    "1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "10a", "10b", "10c", "11",
+];
 
 #[derive(Parser)]
 #[command(name = "oncue-benches", about = "Both sides of every performance claim, in one run")]
@@ -72,6 +74,8 @@ struct Arguments {
     walk: Option<String>,
     #[arg(long, hide = true)]
     events: Option<u64>,
+    #[command(flatten)]
+    part: space::Part,
     /// Counts the instructions and allocations of our own ways, and fails if there are more than this file says.
     #[arg(long, value_name = "FILE")]
     counts: Option<PathBuf>,
@@ -103,6 +107,8 @@ impl Bench {
             "3a" => pipeline::batched(plan, runtime, directory),
             "3b" => pipeline::each(plan, runtime, directory),
             "3c" => pipeline::one(plan, runtime, directory),
+            "6a" => space::opening(plan, directory),
+            "6b" => space::backlog(plan, directory),
             "7a" => fanout::many(plan, runtime),
             "7b" => filters::matching(plan),
             #[cfg(feature = "rivals")]
@@ -130,6 +136,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let (Some(way), Some(events)) = (&arguments.walk, arguments.events) {
         return walk::Way::named(way)?.walk_and_exit(events);
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if arguments.part.play(&runtime)? {
+        // A handler that stalls never ends.
+        runtime.shutdown_background();
+        return Ok(());
+    }
     let directory = directory(arguments.dir.as_deref())?;
     if let Some(file) = &arguments.counts {
         return if arguments.renew {
@@ -140,7 +152,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let machine = Machine::look(directory.path())?;
     eprintln!("{machine}");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let &Arguments { rounds, seconds, allow_noise, .. } = arguments;
     let bench = Bench { plan: Plan { rounds, seconds, allow_noise }, runtime, directory };
     let all = IDS.map(str::to_owned);

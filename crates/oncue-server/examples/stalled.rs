@@ -146,7 +146,8 @@ fn compare(load: &Load) -> Result<bool> {
         let ratio = beside_rate / alone_rate;
         let peak = beside.iter().map(|run| run.peak_bytes).max().unwrap_or_default();
         // What grows without a backlog as well is not the backlog: caches, and buffers that are not full at first.
-        let grown = |runs: &[Measured]| runs.iter().map(|run| run.peak_bytes - run.middle_bytes).min().unwrap_or_default();
+        let grown =
+            |runs: &[Measured]| runs.iter().map(|run| run.peak_bytes - run.middle_bytes).min().unwrap_or_default();
         let growth = grown(&beside).saturating_sub(grown(&alone));
         let published = load.events * load.bytes / 2;
         let allowed = if url.starts_with("memory:") { published * 3 } else { (published / 10).max(NOISE_BYTES) };

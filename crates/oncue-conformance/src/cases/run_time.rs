@@ -1,11 +1,11 @@
 //! Handlers that change while events flow.
 
 use oncue::{
-    Bus,
+    Bus, DEFAULT_GRACE,
     handler::{HandlerExt as _, Registration},
     transport::Start,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::order::publish_in_turn;
 use crate::{
@@ -30,11 +30,22 @@ fn waiting(id: &str, seen: &Seen, opened: &watch::Receiver<bool>) -> Registratio
     handle.named(id)
 }
 
-/// Lets whatever would run now run.
-async fn settle_down() {
+/// Lets whatever would run now run. Fails if a change ended that is to wait for the gate, and says how it ended.
+async fn still_waits(
+    bench: &Bench,
+    change: JoinHandle<oncue::Result<()>>,
+    what: &str,
+) -> Result<JoinHandle<oncue::Result<()>>, Failure> {
+    let begun = bench.clock().monotonic();
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
+    if !change.is_finished() {
+        return Ok(change);
+    }
+    let (ended, after) = (change.await?, bench.clock().monotonic().saturating_sub(begun));
+    // What takes longer than the grace time may be cancelled: then the machine is too slow for this case.
+    Err(Failure::new(format!("{what}: {ended:?} after {after:?} (grace {DEFAULT_GRACE:?})")))
 }
 
 /// Case 20. A handler that is paused is given nothing: what runs is finished and settled first, what comes waits, other
@@ -55,8 +66,7 @@ pub async fn pause(bench: &Bench) -> Result<(), Failure> {
         let bus = bus.clone();
         async move { bus.pause("paused").await }
     });
-    settle_down().await;
-    ensure!(!pausing.is_finished(), "it was paused while its handler was at {} events", keys.len());
+    let pausing = still_waits(bench, pausing, "it was paused while its handler was at an event of each key").await?;
     gate.send_replace(true);
     bench.wait("the pause, when what runs is finished", pausing).await??;
     let (calls, known) = (seen.count("paused"), acked(&bus, "paused"));
@@ -122,8 +132,7 @@ pub async fn subscribe(bench: &Bench) -> Result<(), Failure> {
         async move { bus.unsubscribe("goes").await }
     });
     publish_in_turn(bench, &bus, &keys, numbers..2 * numbers).await?;
-    settle_down().await;
-    ensure!(!going.is_finished(), "a handler was gone that was at {} events", keys.len());
+    let going = still_waits(bench, going, "a handler was gone that was at an event of each key").await?;
     gate.send_replace(true);
     bench.wait("the handler to go", going).await??;
     ensure_eq!(acked(&bus, "goes"), seen.count("goes") as u64, "events settled when it has gone, of its calls");
