@@ -6,12 +6,13 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
 use clap::{Args, ValueEnum};
 use oncue::{App, Bus, Envelope, handler::HandlerExt as _};
 use serde::{Deserialize, Serialize};
-use tokio::{runtime::Runtime, task::JoinSet};
+use tokio::{runtime::Runtime, sync::Notify, task::JoinSet};
 
 use crate::{
     events, load,
@@ -73,8 +74,8 @@ impl Part {
     pub(crate) fn play(&self, runtime: &Runtime) -> Result<bool> {
         let (Some(role), Some(log)) = (self.part, &self.log) else { return Ok(false) };
         runtime.block_on(async {
-            let watch = Stopwatch::start();
-            let bus = open(log, self.stalls).await?;
+            let (watch, called) = (Stopwatch::start(), Arc::new(Notify::new()));
+            let bus = open(log, self.stalls.then_some(&called)).await?;
             let millis = watch.micros() / 1e3;
             match role {
                 Role::Fill => self.fill(&bus).await?,
@@ -86,6 +87,10 @@ impl Part {
                     }
                 }
                 Role::Open => {
+                    if self.stalls {
+                        // As many events as the window takes are in memory when the first is handled.
+                        called.notified().await;
+                    }
                     let lag = bus.inspect().subscriptions().first().map_or(0, |known| known.lag);
                     let opening = Opening { millis, resident_bytes: resident()?, lag };
                     println!("{}", serde_json::to_string(&opening)?);
@@ -153,17 +158,20 @@ impl Part {
     }
 }
 
-async fn open(log: &Path, stalls: bool) -> Result<Bus> {
+/// With a handler that takes everything; one that never ends, and tells that it was called, if somebody waits for that.
+async fn open(log: &Path, stalls: Option<&Arc<Notify>>) -> Result<Bus> {
     let app = App::open(&format!("file:{}", log.display())).await?;
-    let app = if stalls {
-        app.on((|_: Envelope| std::future::pending::<()>())
-            .named(load::HANDLER)
-            .types([events::TYPE])
-            .topic(events::TOPIC))
-    } else {
-        app.on((|_: &Envelope| {}).named(load::HANDLER).types([events::TYPE]).topic(events::TOPIC).inline())
+    let handler = match stalls.map(Arc::clone) {
+        Some(called) => {
+            let stall = move |_: Envelope| {
+                called.notify_one();
+                std::future::pending::<()>()
+            };
+            stall.named(load::HANDLER)
+        }
+        None => (|_: &Envelope| {}).named(load::HANDLER).inline(),
     };
-    Ok(app.start().await?)
+    Ok(app.on(handler.types([events::TYPE]).topic(events::TOPIC)).start().await?)
 }
 
 fn event(number: u64, bytes: u64) -> Result<Envelope> {
@@ -237,7 +245,7 @@ pub(crate) fn backlog(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
     raw::remove(&at)?;
     let settings = format!(
         "{}, {BACKLOG} of them published and not settled: the handler never ends. Resident memory (VmRSS) of a new process \
-         once its app has started.",
+         once its app has started and its handler was called.",
         events::PAYLOAD
     );
     let target = Target { less: true, ..Target::default() }.absolute(48.0);
