@@ -1,6 +1,7 @@
 //! Writing: frames into segments, zeros ahead of them, syncs, and rolling over to the next segment.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
@@ -32,6 +33,8 @@ pub(crate) struct Committer {
     pub(crate) synced_lsn: Lsn,
     pub(crate) tracker: Tracker,
     pub(crate) checkpoint: Option<WholeCheckpoint>,
+    /// What it was to write may be lost, whatever a later one says.
+    sync_failed: bool,
     /// Nothing was written since the log was closed last.
     pub(crate) closed: bool,
     pub(crate) group: VecDeque<Pending>,
@@ -58,6 +61,7 @@ impl Committer {
             synced_lsn: next_lsn,
             tracker: Tracker::default(),
             checkpoint: None,
+            sync_failed: false,
             closed: false,
             group: VecDeque::new(),
             written: Vec::new(),
@@ -131,8 +135,11 @@ impl Committer {
         Ok(())
     }
 
-    fn sync(&mut self, core: &Core) -> Result<(), StorageError> {
-        self.segment.file.sync().map_err(StorageError::on("sync", &self.segment.name))?;
+    pub(crate) fn sync(&mut self, core: &Core) -> Result<(), StorageError> {
+        let synced =
+            if self.sync_failed { Err(io::Error::other("one has failed before")) } else { self.segment.file.sync() };
+        self.sync_failed = synced.is_err();
+        synced.map_err(StorageError::on("sync", &self.segment.name))?;
         self.synced_lsn = self.next_lsn;
         core.counters.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -3,6 +3,7 @@
 //! Locks are taken in the order committer, view, queue. Wakers are called with none held, but for those that wait for
 //! space: they are called while the writer holds the committer, so that publishers go on while it syncs.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
@@ -11,7 +12,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::committer::Committer;
 use crate::error::{AppendError, Fenced, StorageError};
-use crate::options::{Options, Writer};
+use crate::options::{Durability, Options, Writer};
 use crate::queue::Queue;
 use crate::record::Lsn;
 use crate::spares::Spares;
@@ -42,7 +43,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// Segments read lately, so that reading here and there does not open them again and again.
     pub(crate) recent: Mutex<Vec<Arc<SegmentReader>>>,
-    pub(crate) trimming: Mutex<()>,
+    /// Trimmed segments that still have their names. Who trims holds it: one at a time.
+    pub(crate) leaving: Mutex<VecDeque<u64>>,
     pub(crate) spares: Spares,
 }
 
@@ -68,7 +70,7 @@ impl Core {
             fence: OnceLock::new(),
             counters: Counters::default(),
             recent: Mutex::default(),
-            trimming: Mutex::default(),
+            leaving: Mutex::default(),
             spares: Spares::default(),
         }
     }
@@ -121,6 +123,22 @@ impl Core {
             self.fence(&error, &mut wake);
             wake.into_iter().for_each(Waker::wake);
         }
+    }
+
+    /// Before what a checkpoint stands for goes: where nobody waits for the disk, the checkpoint may not be there yet.
+    pub(crate) fn sync_checkpoint(&self) -> Result<(), StorageError> {
+        if self.options.durability == Durability::Disk {
+            return Ok(());
+        }
+        let mut committer = self.committer.lock();
+        let synced = committer.sync(self);
+        drop(committer);
+        if let Err(error) = &synced {
+            let mut wake = Vec::new();
+            self.fence(error, &mut wake);
+            wake.into_iter().for_each(Waker::wake);
+        }
+        synced
     }
 
     fn commit_locked(&self, committer: &mut Committer, wake: &mut Vec<Waker>) {

@@ -368,27 +368,36 @@ fn push_checkpoint(queue: &mut Queue, opaque: &[u8], now: i64) -> Ticket {
 }
 
 fn trim(core: &Core, before: Lsn) -> Result<u64, TrimError> {
-    let _one_at_a_time = core.trimming.lock();
+    let mut leaving = core.leaving.lock();
     let mut removed = 0;
     loop {
+        // In order, also where one could not go the last time: a hole in the epochs is damage.
+        while let Some(epoch) = leaving.front() {
+            let keep = core.fence.get().is_none();
+            let gone = core.spares.retire(core.storage.as_ref(), &name_of(*epoch), keep);
+            gone.map_err(|source| TrimError { removed, source })?;
+            leaving.pop_front();
+            removed += 1;
+        }
         let view = core.view.read();
         let limit = before.min(view.checkpoint.map_or(0, |whole| whole.of_lsn));
         let below = view.segments.get(1).is_some_and(|next| next.first_lsn <= limit);
         let Some(oldest) = view.segments.front().filter(|_| below).cloned() else { return Ok(removed) };
         drop(view);
         let failed = |source| TrimError { removed, source };
+        if removed == 0 {
+            core.sync_checkpoint().map_err(failed)?;
+        }
         let reader = oldest.reader(core.storage.as_ref(), core.seed).map_err(failed)?;
+        let index = reader.index(oldest.index_at().unwrap_or(0)).map_err(failed)?;
         let mut view = core.view.write();
-        for (topic, seen) in reader.index(oldest.index_at().unwrap_or(0)).topics() {
+        for (topic, seen) in index.topics() {
             let offsets = view.offsets_mut(topic);
             offsets.first = offsets.first.max(seen.next_offset);
         }
-        view.segments.pop_front();
+        view.trim();
         drop(view);
-        let name = name_of(oldest.epoch);
         core.recent.lock().retain(|reader| reader.file.epoch != oldest.epoch);
-        let keep = core.fence.get().is_none();
-        core.spares.retire(core.storage.as_ref(), &name, keep).map_err(failed)?;
-        removed += 1;
+        leaving.push_back(oldest.epoch);
     }
 }

@@ -274,7 +274,7 @@ impl Core {
         let Some(segment) = view.segment(epoch).cloned() else { return };
         let next = match segment.index_at() {
             None => view.index.after(at),
-            Some(index_at) => self.reader(&segment).ok().and_then(|reader| reader.index(index_at).after(at)),
+            Some(index_at) => self.reader(&segment).ok().and_then(|reader| reader.index(index_at).ok()?.after(at)),
         };
         let behind = Place { epoch: epoch + 1, position: FIRST_FRAME };
         position.place = next.map_or(behind, |position| Place { epoch, position });
@@ -312,7 +312,7 @@ impl Core {
         };
         drop(view);
         let reader = self.reader(&segment)?;
-        Ok(reader.index(index_at).of_lsn(lsn).map_or(start, |position| Place { epoch, position }))
+        Ok(reader.index(index_at)?.of_lsn(lsn).map_or(start, |position| Place { epoch, position }))
     }
 
     /// A place at or before the frame of a topic's event; `None` if the event is not durable yet.
@@ -336,7 +336,7 @@ impl Core {
         for segment in segments.iter().rev() {
             let Some(index_at) = segment.index_at() else { continue };
             let reader = segment.reader(self.storage.as_ref(), self.seed)?;
-            let within = reader.index(index_at).topic(topic.0).and_then(|index| index.of_offset(offset));
+            let within = reader.index(index_at)?.topic(topic.0).and_then(|index| index.of_offset(offset));
             if let Some(position) = within {
                 return Ok(Some(Place { epoch: segment.epoch, position }));
             }

@@ -4,6 +4,7 @@
 //! Trimmed segments are kept as they are: what is in them cannot pass for a frame of a later segment. While there is none,
 //! zeros are written to a new file, a step for each step that the log is written: never faster, and not while it rests.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
@@ -42,15 +43,16 @@ struct Files {
 }
 
 impl Spares {
-    /// Takes a segment's name from it, for good; keeps the file if there are not enough yet and `keep`.
+    /// Takes a segment's name from it, for good; keeps the file if there are not enough yet and `keep`. What failed can be
+    /// tried again.
     pub(crate) fn retire(&self, storage: &dyn Storage, name: &str, keep: bool) -> Result<(), StorageError> {
         let sync_dir = || storage.sync_dir().map_err(StorageError::on("sync the directory of", name));
         if !keep || !storage.fill_ahead() || self.files.lock().trimmed.len() >= SPARE_SEGMENTS {
-            storage.remove(name).map_err(StorageError::on("remove", name))?;
+            unless_gone(storage.remove(name)).map_err(StorageError::on("remove", name))?;
             return sync_dir();
         }
         let spare = format!("{name}{SUFFIX}");
-        storage.rename(name, &spare).map_err(StorageError::on("rename", name))?;
+        unless_gone(storage.rename(name, &spare)).map_err(StorageError::on("rename", name))?;
         // Before anything is written to it: a segment that is still there after a crash must be whole.
         sync_dir()?;
         let file = storage.open(&spare, false).map_err(StorageError::on("open", &spare))?;
@@ -125,8 +127,13 @@ impl Spares {
     }
 }
 
+/// Nothing is there any more: it was done before.
+fn unless_gone(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
 impl Files {
-    fn prepare(&mut self, storage: &dyn Storage, target: u64) -> std::io::Result<u64> {
+    fn prepare(&mut self, storage: &dyn Storage, target: u64) -> io::Result<u64> {
         if self.next.is_none() {
             self.made += 1;
             let name = format!("prepared-{}{SUFFIX}", self.made);

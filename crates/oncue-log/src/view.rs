@@ -12,7 +12,7 @@ use crate::error::StorageError;
 use crate::frame::{FRAME_INDEX, FRAME_RECORDS, Frame, HEADER_BYTES, Place};
 use crate::index::{FrameTopic, Index};
 use crate::record::{KIND_EVENT, Lsn};
-use crate::segment::{Chunk, FIRST_FRAME, SegmentFile, name_of};
+use crate::segment::{Chunk, FIRST_FRAME, FrameError, SegmentFile, name_of};
 use crate::storage::Storage;
 
 /// A segment on the storage, opened when somebody reads it.
@@ -60,29 +60,35 @@ impl Segment {
 }
 
 impl SegmentReader {
-    /// The index of a sealed segment: its own, or what a scan up to the first damage yields.
-    pub(crate) fn index(&self, index_at: u64) -> &Index {
-        self.index.get_or_init(|| {
-            let stored = self.file.frame_at(index_at, u64::MAX, &mut Chunk::default(), HEADER_BYTES);
-            let usable = |frame: &Frame| frame.header.kind == FRAME_INDEX;
-            stored
-                .ok()
-                .filter(usable)
-                .and_then(|frame| Index::decode(frame.payload()))
-                .unwrap_or_else(|| self.scan(index_at))
-        })
+    /// The index of a sealed segment: its own, or what a scan up to the first damage yields. One that cannot be read now is
+    /// not made up.
+    pub(crate) fn index(&self, index_at: u64) -> Result<&Index, StorageError> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let stored = match self.file.frame_at(index_at, u64::MAX, &mut Chunk::default(), HEADER_BYTES) {
+            Ok(frame) if frame.header.kind == FRAME_INDEX => Index::decode(frame.payload()),
+            Ok(_) | Err(FrameError::Fault(_)) => None,
+            Err(FrameError::Storage(error)) => return Err(error),
+        };
+        let index = stored.map_or_else(|| self.scan(index_at), Ok)?;
+        Ok(self.index.get_or_init(|| index))
     }
 
-    fn scan(&self, index_at: u64) -> Index {
+    fn scan(&self, index_at: u64) -> Result<Index, StorageError> {
         let mut index = Index::default();
         let mut chunk = Chunk::default();
         let mut position = FIRST_FRAME;
         while position < index_at {
-            let Ok(frame) = self.file.frame_at(position, index_at, &mut chunk, 1 << 20) else { break };
+            let frame = match self.file.frame_at(position, index_at, &mut chunk, 1 << 20) {
+                Ok(frame) => frame,
+                Err(FrameError::Fault(_)) => break,
+                Err(FrameError::Storage(error)) => return Err(error),
+            };
             index.add(position, frame.header.first_lsn, &topics_of(&frame));
             position = frame.next().position;
         }
-        index
+        Ok(index)
     }
 }
 
@@ -198,6 +204,15 @@ impl View {
         }
         self.index = Index::default();
         self.segments.push_back(Arc::new(next));
+    }
+
+    /// Lets go of the oldest segment, also of what is in memory of it.
+    pub(crate) fn trim(&mut self) {
+        let Some(oldest) = self.segments.pop_front() else { return };
+        while let Some(frame) = self.tail.pop_front_if(|frame| frame.header.place.epoch <= oldest.epoch) {
+            self.tail_bytes -= frame.bytes.len();
+            self.tail_from = self.tail.front().map_or(self.end, |next| next.header.place);
+        }
     }
 
     /// The first frame at or behind `place` in memory that may hold `topic` (0 = any).

@@ -51,6 +51,9 @@ struct Verified {
     checkpoint: Option<WholeCheckpoint>,
 }
 
+/// How often the end of the log is verified, if it changes while it is.
+const TRIES: usize = 4;
+
 type ReplayFn<'a> = dyn FnMut(Replay<'_>) -> Result<(), String> + 'a;
 
 pub(crate) fn open(
@@ -65,12 +68,12 @@ pub(crate) fn open(
     if found.is_empty() {
         return create(storage, options, now, report);
     }
-    let verified = verify(&found, &mut report)?;
+    let verified = verify_for_good(&found, &mut report)?;
     let topics = replay_records(&found[verified.from..], &verified, &mut report, replay)?;
     for spare in &spares {
         repair::remove(storage.as_ref(), spare)?;
     }
-    repair::repair(storage.as_ref(), &found, &verified.newest, &report)?;
+    repair::repair(storage.as_ref(), &found[found.len() - 1], &report)?;
 
     let offsets = topics.iter().map(|topic| Offsets { first: 0, next: topic.next_offset }).collect();
     let end = Place { epoch: found[found.len() - 1].file.epoch, position: verified.newest.end };
@@ -181,6 +184,21 @@ fn check_chain(one: &Found, next: &Found) -> Result<(), Damage> {
     Ok(())
 }
 
+/// Verifies, and sees to it that what was found to hold is on the disk, so that it holds from now on.
+fn verify_for_good(found: &[Found], report: &mut Recovery) -> Result<Verified, OpenError> {
+    let newest = &found[found.len() - 1];
+    for _ in 0..TRIES {
+        let mut seen = report.clone();
+        let verified = verify(found, &mut seen)?;
+        if repair::write_again(newest, &verified.newest)? {
+            *report = seen;
+            return Ok(verified);
+        }
+    }
+    let source = std::io::Error::other("it reads differently each time");
+    Err(StorageError { what: "read", file: newest.file.name.clone(), source }.into())
+}
+
 /// Scans the newest segment, and if no whole checkpoint lies in it, every one from the newest checkpoint on.
 fn verify(found: &[Found], report: &mut Recovery) -> Result<Verified, OpenError> {
     let last = found.len() - 1;
@@ -243,7 +261,7 @@ fn find_first_offsets(storage: &dyn Storage, view: &mut View, seed: u32) -> Resu
     for segment in view.segments.clone() {
         let reader = segment.reader(storage, seed)?;
         let active = view.index.clone();
-        let index = segment.index_at().map_or(&active, |index_at| reader.index(index_at));
+        let index = segment.index_at().map_or(Ok(&active), |index_at| reader.index(index_at))?;
         missing.retain(|topic| match index.topic(*topic) {
             Some(seen) => {
                 view.offsets_mut(*topic).first = seen.first_offset;

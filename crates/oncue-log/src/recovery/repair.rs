@@ -3,39 +3,47 @@
 use super::scan::Scanned;
 use super::{CHUNK_BYTES, Found};
 use crate::error::StorageError;
-use crate::options::Recovery;
-use crate::storage::{Storage, read_full, write_all, write_zeros};
+use crate::options::{Recovery, TornTail};
+use crate::segment::{Chunk, FIRST_FRAME, FrameError};
+use crate::storage::{Storage, write_all, write_zeros};
 
-/// Removes a segment that was never used, zeros a torn tail, and makes durable what replay has shown to the caller.
-pub(super) fn repair(
-    storage: &dyn Storage,
-    found: &[Found],
-    newest: &Scanned,
-    report: &Recovery,
-) -> Result<(), StorageError> {
+/// Makes durable what replay is to show: the last frames may never have reached the disk. A process that was killed left
+/// them in the operating system's cache, or a sync failed, after which the cache counts as clean. Writing them again, as
+/// they are, makes the next sync write them. False if they do not read as they did a moment ago: the cache has let go of
+/// what a failed sync gave up.
+pub(super) fn write_again(segment: &Found, newest: &Scanned) -> Result<bool, StorageError> {
+    let file = &segment.file;
+    let failed = |what| StorageError::on(what, &file.name);
+    // Where there is no frame, nothing tells that the header was synced.
+    let mut position = if newest.end == FIRST_FRAME { 0 } else { newest.unsynced_from() };
+    let mut chunk = Chunk::default();
+    while position < newest.end {
+        match file.frame_at(position, newest.end, &mut chunk, CHUNK_BYTES) {
+            Ok(frame) => {
+                write_all(file.file.as_ref(), &frame.bytes, position).map_err(failed("write"))?;
+                position = frame.next().position;
+            }
+            Err(FrameError::Fault(_)) => return Ok(false),
+            Err(FrameError::Storage(error)) => return Err(error),
+        }
+    }
+    file.file.sync().map_err(failed("sync"))?;
+    Ok(true)
+}
+
+/// Removes a segment that was never used, zeros a torn tail, and makes durable which files there are: a process that was
+/// killed may have made the newest one, and not come to that.
+pub(super) fn repair(storage: &dyn Storage, segment: &Found, report: &Recovery) -> Result<(), StorageError> {
     if let Some(name) = &report.removed {
         remove(storage, name)?;
     }
-    let Some(segment) = found.last() else { return Ok(()) };
     let name = &segment.file.name;
     let file = segment.file.file.as_ref();
-    if let Some(torn) = &newest.torn {
-        write_zeros(file, torn.offset, torn.bytes).map_err(StorageError::on("write zeros to", name))?;
+    if let Some(TornTail { offset, bytes, .. }) = report.torn {
+        write_zeros(file, offset, bytes).map_err(StorageError::on("write zeros to", name))?;
+        file.sync().map_err(StorageError::on("sync", name))?;
     }
-    // The last frames may never have reached the disk: a process that was killed left them in the operating system's
-    // cache, or a sync failed, after which the cache counts as clean. Writing them again makes the next sync write them.
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut position = newest.unsynced_from();
-    while position < newest.end {
-        let most = buffer.len().min((newest.end - position) as usize);
-        let count = read_full(file, &mut buffer[..most], position).map_err(StorageError::on("read", name))?;
-        write_all(file, &buffer[..count], position).map_err(StorageError::on("write", name))?;
-        if count < most {
-            break;
-        }
-        position += count as u64;
-    }
-    file.sync().map_err(StorageError::on("sync", name))
+    storage.sync_dir().map_err(StorageError::on("sync the directory of", name))
 }
 
 pub(super) fn remove(storage: &dyn Storage, name: &str) -> Result<(), StorageError> {

@@ -4,11 +4,14 @@ use oncue_log::storage::FaultyStorage;
 use oncue_log::{Durability, Options, Writer};
 
 use crate::model::Model;
-use crate::support::{Random, replayed, small};
+use crate::support::{Random, log, publish_many, replayed, small, topic};
 
 /// Works until the power goes, or for `steps`.
 fn work(disk: &FaultyStorage, model: &mut Model, random: &mut Random, steps: usize, options: Options) {
-    let Ok((opened, checkpoint, records)) = replayed(disk.clone(), options) else { return };
+    let (opened, checkpoint, records) = match replayed(disk.clone(), options) {
+        Ok(opened) => opened,
+        Err(error) => return assert!(!disk.is_on(), "{}: {error}", model.context),
+    };
     model.check(&opened, checkpoint.as_deref(), &records);
     for _ in 0..steps {
         if model.step(&opened.log, random).is_err() {
@@ -42,6 +45,25 @@ fn power_lost_at_every_call() {
             work(&disk, &mut model, &mut Random(nth), 5, small());
             work(&disk.crash(), &mut model, &mut Random(nth), 0, small());
         }
+    }
+}
+
+/// What a killed process left in the operating system's cache, its heir builds on: names of files too.
+#[test]
+fn killed_at_every_call_and_power_lost_after_the_next_process_went_on() {
+    let calls = {
+        let disk = FaultyStorage::new(0);
+        work(&disk, &mut Model::default(), &mut Random(7), 60, small());
+        disk.changes()
+    };
+    for nth in 0..calls {
+        let (disk, mut model) = (FaultyStorage::new(nth), Model::default());
+        model.context = format!("call {nth}");
+        disk.kill_at(nth);
+        work(&disk, &mut model, &mut Random(7), 60, small());
+        let next = disk.restart();
+        work(&next, &mut model, &mut Random(nth), 5, small());
+        work(&next.crash(), &mut model, &mut Random(nth), 0, small());
     }
 }
 
@@ -98,11 +120,27 @@ fn a_killed_process_loses_nothing_that_was_written() {
 fn without_syncs_what_survives_is_a_prefix() {
     for seed in 0..200 {
         let (disk, mut model) = (FaultyStorage::new(seed), Model::default());
-        model.synced = false;
         model.context = format!("seed {seed}");
         let options = Options { durability: Durability::Os, ..small() };
         disk.power_off_at(40 + seed);
         work(&disk, &mut model, &mut Random(seed), 100, options.clone());
+        model.synced = false;
         work(&disk.crash(), &mut model, &mut Random(seed), 10, options);
+    }
+}
+
+/// What trimming removes, a checkpoint stands for; so that must be on the disk, also where nobody waits for the disk.
+#[test]
+fn without_syncs_trimming_waits_for_the_checkpoint() {
+    for seed in 0..20 {
+        let disk = FaultyStorage::new(seed);
+        let options = Options { durability: Durability::Os, ..small() };
+        let log = log(disk.clone(), options.clone());
+        let orders = topic(&log, "orders");
+        publish_many(&log, orders, 100);
+        let whole = log.checkpoint(b"state", 1).unwrap();
+        assert!(log.trim(whole.lsn).unwrap() > 1);
+        let (opened, checkpoint, _) = replayed(disk.crash(), options).unwrap();
+        assert_eq!((checkpoint.unwrap(), opened.log.topics()[0].next_offset), (b"state".to_vec(), 100), "seed {seed}");
     }
 }

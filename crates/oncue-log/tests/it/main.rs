@@ -11,6 +11,7 @@ mod directory;
 mod faults;
 mod interleaved;
 mod model;
+mod sim;
 mod snapshot;
 mod support;
 mod verify;

@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use oncue_log::storage::MemoryStorage;
-use oncue_log::{AppendError, Batch, KIND_CHECKPOINT, KIND_EVENT, KIND_TOPIC, Log, Opened, Record, Ticket, TopicId};
+use oncue_log::{
+    AppendError, Batch, KIND_CHECKPOINT, KIND_EVENT, KIND_TOPIC, Log, Opened, ReadError, Record, Ticket, TopicId,
+};
 use proptest::prelude::*;
 
 use crate::support::{Random, replayed, small};
@@ -12,11 +14,17 @@ pub(crate) struct Model {
     pub(crate) context: String,
     /// False: acknowledged does not mean synced, so that power lost may lose it.
     pub(crate) synced: bool,
+    /// Of so many records, one is read by its lsn too.
+    pub(crate) sample: u64,
     records: Vec<Expected>,
     /// Where the log may end: between batches.
     ends: BTreeSet<u64>,
     acknowledged: u64,
     snapshots: HashMap<u64, Vec<u8>>,
+    /// What trimming has removed for good: nothing below comes back.
+    gone: u64,
+    /// What trimming may have removed: nothing from here on is missing.
+    kept: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -33,10 +41,13 @@ impl Default for Model {
         Self {
             context: String::new(),
             synced: true,
+            sample: 1,
             records: Vec::new(),
             ends: BTreeSet::from([0]),
             acknowledged: 0,
             snapshots: HashMap::new(),
+            gone: 0,
+            kept: 0,
         }
     }
 }
@@ -46,12 +57,16 @@ impl Model {
         self.records.len() as u64
     }
 
+    pub(crate) fn durable(&self) -> u64 {
+        self.acknowledged
+    }
+
     pub(crate) fn acknowledged(&mut self, end: u64) {
         self.acknowledged = self.acknowledged.max(end);
     }
 
     fn topics(&self) -> u32 {
-        self.records.iter().filter(|record| record.kind == KIND_TOPIC).count() as u32
+        self.records.iter().filter(|record| record.kind == KIND_TOPIC).map(|record| record.topic).max().unwrap_or(0)
     }
 
     fn next_offset(&self, topic: u32) -> u64 {
@@ -67,10 +82,8 @@ impl Model {
         let ticket = match random.below(20) {
             0 | 1 if self.topics() < 4 => self.create(log),
             2 => self.checkpoint(log, random),
-            3 => {
-                let before = random.below(self.next_lsn() + 1);
-                return log.trim(before).map(drop).map_err(|error| error.to_string());
-            }
+            3 => return self.trim(log, random),
+            4 if self.topics() > 0 && random.below(4) == 0 => self.set_metadata(log, random),
             _ => self.append(log, random),
         };
         let ticket = ticket.map_err(|error| error.to_string())?;
@@ -84,17 +97,39 @@ impl Model {
 
     fn create(&mut self, log: &Log) -> Result<Ticket, AppendError> {
         let id = self.topics() + 1;
-        let name = format!("topic-{id}");
-        let (topic, ticket) = log.create_topic(&name, b"meta", 1)?;
+        let (topic, ticket) = log.create_topic(&topic_name(id), b"meta", 1)?;
         assert_eq!(topic, TopicId(id));
-        let data = [&(name.len() as u16).to_le_bytes()[..], name.as_bytes(), b"meta"].concat();
-        self.push(KIND_TOPIC, id, 0, data);
-        self.ends.insert(self.next_lsn());
+        self.define(id, b"meta");
         Ok(ticket)
     }
 
+    fn set_metadata(&mut self, log: &Log, random: &mut Random) -> Result<Ticket, AppendError> {
+        let id = 1 + random.below(u64::from(self.topics())) as u32;
+        let metadata = random.bytes(20);
+        let ticket = log.set_metadata(TopicId(id), &metadata, 1)?;
+        self.define(id, &metadata);
+        Ok(ticket)
+    }
+
+    fn define(&mut self, id: u32, metadata: &[u8]) {
+        let name = topic_name(id);
+        let data = [&(name.len() as u16).to_le_bytes()[..], name.as_bytes(), metadata].concat();
+        self.push(KIND_TOPIC, id, 0, data);
+        self.ends.insert(self.next_lsn());
+    }
+
+    fn trim(&mut self, log: &Log, random: &mut Random) -> Result<(), String> {
+        let before = random.below(self.next_lsn() + 1);
+        let restated = self.snapshots.keys().filter(|lsn| **lsn < log.durable()).max().copied().unwrap_or(0);
+        self.kept = self.kept.max(before.min(restated));
+        log.trim(before).map_err(|error| error.to_string())?;
+        self.gone = self.gone.max(first_lsn(log).unwrap_or(0));
+        Ok(())
+    }
+
     fn checkpoint(&mut self, log: &Log, random: &mut Random) -> Result<Ticket, AppendError> {
-        let opaque = random.bytes(500);
+        // Now and then one of more parts than fit a frame.
+        let opaque = if random.below(80) == 0 { vec![random.below(256) as u8; 1_300_000] } else { random.bytes(500) };
         let ticket = log.checkpoint(&opaque, 1)?;
         assert_eq!(ticket.lsn, self.next_lsn());
         self.snapshots.insert(ticket.lsn, opaque);
@@ -141,6 +176,12 @@ impl Model {
 
     /// What was found must be everything acknowledged, and whole batches; what was not acknowledged and is gone, is gone.
     pub(crate) fn check(&mut self, opened: &Opened, checkpoint: Option<&[u8]>, replayed: &[Record]) {
+        self.check_replay(opened, checkpoint, replayed);
+        self.check_reading(&opened.log);
+    }
+
+    /// As [`check`](Self::check), without reading what was not replayed.
+    pub(crate) fn check_replay(&mut self, opened: &Opened, checkpoint: Option<&[u8]>, replayed: &[Record]) {
         let context = self.context.clone();
         let report = &opened.report;
         let end = report.next_lsn;
@@ -149,7 +190,7 @@ impl Model {
         self.records.truncate(end as usize);
         self.ends.retain(|other| *other <= end);
         self.snapshots.retain(|lsn, _| *lsn < end);
-        self.acknowledged = end;
+        (self.acknowledged, self.synced) = (end, true);
 
         let from = report.replayed_from;
         assert_eq!(checkpoint, self.snapshots.get(&from).map(Vec::as_slice), "{context}: checkpoint of {from}");
@@ -163,7 +204,12 @@ impl Model {
             self.same(record);
         }
         assert_eq!(opened.log.durable(), end);
-        self.check_reading(&opened.log);
+        for topic in opened.log.topics() {
+            let defined = |record: &&Expected| record.kind == KIND_TOPIC && record.topic == topic.id.0;
+            let data = &self.records.iter().rfind(defined).unwrap().data;
+            assert_eq!(data[2..], [topic.name.as_bytes(), &topic.metadata].concat(), "{context}");
+        }
+        assert_eq!(opened.log.topics().len(), self.topics() as usize, "{context}");
     }
 
     fn same(&self, record: &Record) {
@@ -181,9 +227,24 @@ impl Model {
         }
     }
 
+    /// Whatever fails while reading, what is read is what was written, and no damage is told where there is none.
+    pub(crate) fn check_reading_that_may_fail(&self, log: &Log) {
+        for record in log.scan(0) {
+            match record {
+                Ok(record) => self.same(&record),
+                Err(ReadError::Trimmed { .. }) => {}
+                Err(ReadError::Storage(_)) => break,
+                Err(error) => panic!("{}: {error}", self.context),
+            }
+        }
+    }
+
     /// By scan, by topic, by lsn: the same, and no more than is durable.
     pub(crate) fn check_reading(&self, log: &Log) {
         let durable = log.durable();
+        let first = first_lsn(log).unwrap();
+        assert!(first <= self.kept, "{}: it begins at {first}, and {} was to be kept", self.context, self.kept);
+        assert!(first >= self.gone, "{}: trimmed records came back: from {first}, after {}", self.context, self.gone);
         let mut next = None;
         for record in log.scan(0) {
             match record {
@@ -209,17 +270,36 @@ impl Model {
             let events = self.records[..durable as usize].iter();
             let all = events.filter(|record| record.kind == KIND_EVENT && record.topic == topic.id.0).count() as u64;
             assert_eq!(topic.first_offset + out.len() as u64, all, "{}: {:?}", self.context, topic);
+            let before = self.records[..first as usize].iter();
+            let before = before.filter(|record| record.kind == KIND_EVENT && record.topic == topic.id.0).count() as u64;
+            assert_eq!(topic.first_offset, before, "{}: {topic:?}, from lsn {first}", self.context);
             for record in out {
                 self.same(&record);
-                assert_eq!(log.record(record.lsn).unwrap(), record);
+                if record.lsn % self.sample == 0 {
+                    assert_eq!(log.record(record.lsn).unwrap(), record);
+                }
             }
         }
     }
 }
 
-fn first_of(error: &oncue_log::ReadError) -> Option<u64> {
+fn topic_name(id: u32) -> String {
+    format!("topic-{id}")
+}
+
+/// The lowest lsn that is left, unless reading fails.
+fn first_lsn(log: &Log) -> Option<u64> {
+    match log.scan(0).next() {
+        None => Some(0),
+        Some(Ok(record)) => Some(record.lsn),
+        Some(Err(ReadError::Storage(_))) => None,
+        Some(Err(error)) => first_of(&error),
+    }
+}
+
+fn first_of(error: &ReadError) -> Option<u64> {
     match error {
-        oncue_log::ReadError::Trimmed { first, .. } => Some(*first),
+        ReadError::Trimmed { first, .. } => Some(*first),
         other => panic!("{other}"),
     }
 }

@@ -52,6 +52,13 @@ pub(crate) fn publish(log: &Log, topic: TopicId, data: &[u8]) -> u64 {
     ticket.offset
 }
 
+/// Events of 100 bytes, each waited for.
+pub(crate) fn publish_many(log: &Log, topic: TopicId, count: u64) {
+    for _ in 0..count {
+        publish(log, topic, &[1; 100]);
+    }
+}
+
 /// A topic's events from an offset on, `step` at a time.
 pub(crate) fn read_from(log: &Log, topic: TopicId, offset: u64, step: usize) -> Result<Vec<Record>, ReadError> {
     let mut cursor = log.cursor(topic, offset);
