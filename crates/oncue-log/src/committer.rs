@@ -161,7 +161,9 @@ impl Committer {
         }
         view.checkpoint = self.checkpoint;
         drop(view);
-        core.durable.store(self.next_lsn, Ordering::Release);
+        core.visible.store(self.next_lsn, Ordering::Release);
+        // More may count as durable already, where what is appended does.
+        core.durable.fetch_max(self.next_lsn, Ordering::AcqRel);
         let mut queue = core.queue.lock();
         for (_, mut frame) in self.written.drain(..) {
             if frame.bytes.capacity() == 0 {

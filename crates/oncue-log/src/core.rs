@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::committer::Committer;
 use crate::error::{AppendError, Fenced, StorageError};
+use crate::limits::FRAME_TARGET_BYTES;
 use crate::options::{Durability, Options, Writer};
 use crate::queue::Queue;
 use crate::record::Lsn;
@@ -37,8 +38,10 @@ pub(crate) struct Core {
     pub(crate) work: Condvar,
     pub(crate) committer: Mutex<Committer>,
     pub(crate) view: RwLock<View>,
-    /// Every record below is durable and readable.
+    /// Every record below is durable and readable, if need be after [`catch_up`](Core::catch_up).
     pub(crate) durable: AtomicU64,
+    /// Every record below is in the view.
+    pub(crate) visible: AtomicU64,
     pub(crate) fence: OnceLock<String>,
     pub(crate) counters: Counters,
     /// Segments read lately, so that reading here and there does not open them again and again.
@@ -63,6 +66,7 @@ impl Core {
             options,
             storage,
             durable: AtomicU64::new(queue.next_lsn),
+            visible: AtomicU64::new(queue.next_lsn),
             queue: Mutex::new(queue),
             work: Condvar::new(),
             committer: Mutex::new(committer),
@@ -161,7 +165,7 @@ impl Core {
         if self.storage.fill_ahead() && self.spares.want(committer.next_wanted(self)) {
             match self.options.writer {
                 Writer::Thread => self.spares.wake(),
-                Writer::Inline => self.spares.step(self.storage.as_ref()),
+                Writer::Inline | Writer::OnDemand => self.spares.step(self.storage.as_ref()),
             }
         }
     }
@@ -194,16 +198,44 @@ impl Core {
         self.fenced()?;
         let mut queue = self.queue.lock();
         let changed = change(&mut queue)?;
-        let idle = queue.idle;
-        drop(queue);
         match self.options.writer {
-            Writer::Thread if idle => {
-                self.work.notify_one();
+            Writer::Thread => {
+                let idle = queue.idle;
+                drop(queue);
+                if idle {
+                    self.work.notify_one();
+                }
             }
-            Writer::Thread => {}
-            Writer::Inline => self.commit(),
+            Writer::Inline => {
+                drop(queue);
+                self.commit();
+            }
+            Writer::OnDemand => self.count_as_durable(queue),
         }
         Ok(changed)
+    }
+
+    /// As far as anybody can tell, what was appended is written.
+    fn count_as_durable(&self, mut queue: MutexGuard<'_, Queue>) {
+        self.durable.store(queue.next_lsn, Ordering::Release);
+        let mut wake = Vec::new();
+        queue.behind.take(&mut wake);
+        queue.in_flight.take(&mut wake);
+        let enough = queue.waiting.len() > 1 || queue.waiting_bytes >= FRAME_TARGET_BYTES;
+        drop(queue);
+        wake.into_iter().for_each(Waker::wake);
+        if enough {
+            self.commit();
+        }
+    }
+
+    /// Before somebody reads: what counts as durable can be read.
+    pub(crate) fn catch_up(&self) {
+        let behind = || self.visible.load(Ordering::Acquire) < self.durable.load(Ordering::Acquire);
+        if self.options.writer == Writer::OnDemand && behind() {
+            // Also if another writes it at this moment: then that is waited for.
+            self.commit();
+        }
     }
 
     pub(crate) fn is_durable(&self, lsn: Lsn) -> bool {

@@ -86,6 +86,21 @@ impl Log {
         core.enqueue(|queue| queue.append(batch, now_micros, core.options.pending_bytes))
     }
 
+    /// Appends one event, as [`append`](Self::append) a batch of one, and cheaper: its data is the parts, joined.
+    ///
+    /// # Errors
+    /// See [`AppendError`]: it was not appended.
+    pub fn append_event(
+        &self,
+        topic: TopicId,
+        partition: u16,
+        parts: &[&[u8]],
+        now_micros: i64,
+    ) -> Result<Ticket, AppendError> {
+        let core = self.core();
+        core.enqueue(|queue| queue.append_event((topic, partition), parts, now_micros, core.options.pending_bytes))
+    }
+
     /// Ready once the writer has taken what waited when an append was refused with `Full`; wakes `waker` then.
     /// Another append may be first: try again, and wait again.
     pub fn poll_space(&self, waker: &Waker) -> Poll<Result<(), Fenced>> {
@@ -160,6 +175,7 @@ impl Log {
 
     /// Every topic, in order of id. One that was made just now may not be durable yet.
     pub fn topics(&self) -> Vec<TopicInfo> {
+        self.core().catch_up();
         let view = self.core().view.read();
         let queue = self.core().queue.lock();
         let info = |(place, slot): (usize, &crate::queue::TopicSlot)| {
@@ -193,6 +209,7 @@ impl Log {
         max_bytes: usize,
         out: &mut Vec<Record>,
     ) -> Result<usize, ReadError> {
+        self.core().catch_up();
         cursor.read(self.core(), max_records, max_bytes, out)
     }
 
@@ -206,6 +223,7 @@ impl Log {
     /// # Errors
     /// See [`ReadError`].
     pub fn record(&self, lsn: Lsn) -> Result<Record, ReadError> {
+        self.core().catch_up();
         self.core().record(lsn)
     }
 
@@ -235,6 +253,7 @@ impl Log {
     /// # Errors
     /// [`TrimError`] with what the storage refused.
     pub fn trim(&self, before: Lsn) -> Result<u64, TrimError> {
+        self.core().catch_up();
         trim(self.core(), before)
     }
 
@@ -256,10 +275,16 @@ impl Log {
         self.core().storage.free_bytes()
     }
 
+    /// How many segments there are.
+    pub fn segments(&self) -> u64 {
+        self.core().view.read().segments.len() as u64
+    }
+
     /// Counters since opening.
     pub fn stats(&self) -> Stats {
         let core = self.core();
-        let segments = core.view.read().segments.len() as u64;
+        core.catch_up();
+        let segments = self.segments();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &core.counters;
         Stats {

@@ -24,6 +24,9 @@ pub enum Writer {
     Thread,
     /// Whoever appends. For storage in memory, where a hand-over would cost more than the write.
     Inline,
+    /// Nobody, until somebody reads or there is enough for a frame. For storage that cannot fail and keeps nothing beyond
+    /// the process: what is appended counts as durable at once, and many small appends cost one write.
+    OnDemand,
 }
 
 /// How to open a log. Every size is in bytes.

@@ -40,6 +40,21 @@ pub(crate) struct TopicSlot {
     slot: usize,
 }
 
+impl TopicSlot {
+    /// Another event of it stands in the frame; gives its offset.
+    fn occurs(&mut self, topic: u32, frame: &mut Pending) -> u64 {
+        let offset = self.next_offset;
+        self.next_offset += 1;
+        if self.frame == frame.serial {
+            frame.topics[self.slot].next_offset = self.next_offset;
+        } else {
+            (self.frame, self.slot) = (frame.serial, frame.topics.len());
+            frame.topics.push(FrameTopic { topic, first_offset: offset, next_offset: self.next_offset });
+        }
+        offset
+    }
+}
+
 /// Everything that appending changes, under one short lock.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -103,6 +118,36 @@ impl Queue {
         let offset = if batch.events > 0 { number(frame, topics, from) } else { 0 };
         self.next_lsn += u64::from(batch.records);
         Ok(Ticket { lsn, end: self.next_lsn, offset })
+    }
+
+    /// Appends one event.
+    pub(crate) fn append_event(
+        &mut self,
+        (topic, partition): (TopicId, u16),
+        parts: &[&[u8]],
+        now: i64,
+        limit: usize,
+    ) -> Result<Ticket, AppendError> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        if bytes > MAX_EVENT_BYTES {
+            return Err(AppendError::TooLarge { bytes, limit: MAX_EVENT_BYTES });
+        }
+        let place = (topic.0 as usize).wrapping_sub(1);
+        if place >= self.topics.len() {
+            return Err(AppendError::UnknownTopic { topic });
+        }
+        self.admit(RECORD_HEADER_BYTES + bytes, limit)?;
+        let (frame, topics) = self.room(RECORD_HEADER_BYTES + bytes, now);
+        let offset = topics[place].occurs(topic.0, frame);
+        let header =
+            RecordHeader { bytes: bytes as u32, kind: KIND_EVENT, flags: 0, partition, topic: topic.0, offset };
+        frame.bytes.extend_from_slice(&header.encode());
+        for part in parts {
+            frame.bytes.extend_from_slice(part);
+        }
+        frame.records += 1;
+        self.next_lsn += 1;
+        Ok(Ticket { lsn: self.next_lsn - 1, end: self.next_lsn, offset })
     }
 
     /// Back-pressure: whether `bytes` more may wait. What is larger than the limit may, alone.
@@ -195,16 +240,8 @@ fn number(frame: &mut Pending, topics: &mut [TopicSlot], from: usize) -> u64 {
     while at < frame.bytes.len() {
         if frame.bytes[at + 4] == KIND_EVENT {
             let topic = u32_at(&frame.bytes, at + 8);
-            let slot = &mut topics[topic as usize - 1];
-            let offset = slot.next_offset;
-            slot.next_offset += 1;
+            let offset = topics[topic as usize - 1].occurs(topic, frame);
             put(&mut frame.bytes, at + 12, &offset.to_le_bytes());
-            if slot.frame == frame.serial {
-                frame.topics[slot.slot].next_offset = offset + 1;
-            } else {
-                (slot.frame, slot.slot) = (frame.serial, frame.topics.len());
-                frame.topics.push(FrameTopic { topic, first_offset: offset, next_offset: offset + 1 });
-            }
             first.get_or_insert(offset);
         }
         at += RECORD_HEADER_BYTES + u32_at(&frame.bytes, at) as usize;

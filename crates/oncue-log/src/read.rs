@@ -145,6 +145,7 @@ impl Scan {
     }
 
     fn step(&mut self) -> Result<Option<Record>, ReadError> {
+        self.core.catch_up();
         if self.position.is_none() && self.core.is_durable(self.from.saturating_add(1)) {
             self.position = Some(Position::at(self.core.place_of_lsn(self.from)?, CHUNK_BYTES));
         }

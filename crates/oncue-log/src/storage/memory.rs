@@ -14,6 +14,8 @@ type Content = Arc<RwLock<Vec<u8>>>;
 #[derive(Clone, Default)]
 pub struct MemoryStorage {
     files: Arc<Mutex<BTreeMap<String, Content>>>,
+    /// The memory of a file that was removed, for the next one.
+    spare: Arc<Mutex<Vec<u8>>>,
 }
 
 impl MemoryStorage {
@@ -36,7 +38,7 @@ impl MemoryStorage {
     pub fn copy(&self) -> Self {
         let files = self.files.lock();
         let copied = files.iter().map(|(name, file)| (name.clone(), Arc::new(RwLock::new(file.read().clone()))));
-        Self { files: Arc::new(Mutex::new(copied.collect())) }
+        Self { files: Arc::new(Mutex::new(copied.collect())), spare: Arc::default() }
     }
 }
 
@@ -51,13 +53,23 @@ impl Storage for MemoryStorage {
             (Some(_), true) => return Err(io::ErrorKind::AlreadyExists.into()),
             (None, false) => return Err(io::ErrorKind::NotFound.into()),
             (Some(content), false) => Arc::clone(content),
-            (None, true) => Arc::clone(files.entry(name.to_owned()).or_default()),
+            (None, true) => {
+                let content = Arc::new(RwLock::new(std::mem::take(&mut *self.spare.lock())));
+                files.insert(name.to_owned(), Arc::clone(&content));
+                content
+            }
         };
         Ok(Box::new(MemoryFile { content }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.files.lock().remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let content = self.files.lock().remove(name).ok_or(io::ErrorKind::NotFound)?;
+        // If nobody reads it any more.
+        if let Some(mut content) = Arc::into_inner(content).map(RwLock::into_inner) {
+            content.clear();
+            *self.spare.lock() = content;
+        }
+        Ok(())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -37,7 +37,9 @@ fn what_was_appended_is_read_back() {
 
 #[test]
 fn it_is_all_there_after_opening_again() {
-    for options in [Options::default(), Options { writer: Writer::Inline, durability: Durability::Os, ..small() }] {
+    let inline = Options { writer: Writer::Inline, durability: Durability::Os, ..small() };
+    let on_demand = Options { writer: Writer::OnDemand, ..small() };
+    for options in [Options::default(), inline, on_demand] {
         let storage = MemoryStorage::new();
         let first = log(storage.clone(), options.clone());
         let orders = topic(&first, "orders");
@@ -58,6 +60,51 @@ fn it_is_all_there_after_opening_again() {
         assert_eq!(publish(&log, orders, b"next"), 100);
         assert_eq!(read_from(&log, orders, 50, 7).unwrap().len(), 51);
     }
+}
+
+#[test]
+fn an_event_that_is_appended_alone_is_as_one_of_a_batch() {
+    for writer in [Writer::Thread, Writer::Inline, Writer::OnDemand] {
+        let log = log(MemoryStorage::new(), Options { writer, ..Options::default() });
+        let (orders, audit) = (topic(&log, "orders"), topic(&log, "audit"));
+        publish(&log, orders, b"in a batch");
+        let alone = log.append_event(orders, 3, &[b"al", b"", b"one"], 99).unwrap();
+        assert_eq!((alone.lsn, alone.end, alone.offset), (3, 4, 1));
+        assert_eq!(log.append_event(audit, 0, &[], 99).unwrap().offset, 0);
+        assert_eq!(publish(&log, orders, b"in a batch"), 2);
+        let read = read_from(&log, orders, 0, 10).unwrap();
+        assert_eq!((read.len(), read[1].lsn, read[1].partition, &read[1].data[..]), (3, 3, 3, &b"alone"[..]));
+        assert_eq!(read_from(&log, audit, 0, 10).unwrap().len(), 1);
+        let large = vec![0; MAX_EVENT_BYTES + 1];
+        assert!(matches!(log.append_event(orders, 0, &[&large], 1), Err(AppendError::TooLarge { .. })));
+        for unknown in [0, 3] {
+            let refused = log.append_event(TopicId(unknown), 0, &[b"x"], 1);
+            assert!(matches!(refused, Err(AppendError::UnknownTopic { topic: TopicId(id) }) if id == unknown));
+        }
+        log.close(1).unwrap();
+        assert!(matches!(log.append_event(orders, 0, &[b"x"], 1), Err(AppendError::Closed)));
+        assert_eq!(read_from(&log, orders, 0, 10).unwrap().len(), 3, "what was refused left nothing");
+    }
+}
+
+#[test]
+fn what_is_written_on_demand_counts_as_durable_at_once_and_shares_a_frame() {
+    let log = log(MemoryStorage::new(), Options { writer: Writer::OnDemand, ..Options::default() });
+    let orders = topic(&log, "orders");
+    let frames = log.stats().frames;
+    for number in 0..100_u64 {
+        let ticket = log.append(&event(orders, &number.to_le_bytes()), 1).unwrap();
+        assert_eq!((ticket.offset, log.durable()), (number, ticket.end));
+    }
+    assert_eq!(log.record(log.durable() - 1).unwrap().offset, 99, "who reads, has it written");
+    assert_eq!(log.stats().frames, frames + 1);
+    let large = vec![7; 2 << 20];
+    for offset in 100..120 {
+        let ticket = log.append(&event(orders, &large), 1).unwrap();
+        assert_eq!(ticket.offset, offset, "what waits is bounded, and none is refused");
+    }
+    assert_eq!(read_from(&log, orders, 0, 7).unwrap().len(), 120);
+    assert_eq!(log.topics()[0].next_offset, 120);
 }
 
 #[test]

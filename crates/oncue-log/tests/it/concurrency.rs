@@ -61,6 +61,33 @@ fn inline_writers_take_turns() {
 }
 
 #[test]
+fn who_waits_for_what_is_written_on_demand_misses_nothing() {
+    const EACH: u64 = 5000;
+    let log =
+        log(MemoryStorage::new(), Options { writer: Writer::OnDemand, tail_bytes: 64 << 10, ..Options::default() });
+    let orders = topic(&log, "orders");
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let (mut cursor, mut out) = (log.cursor(orders, 0), Vec::new());
+                while (out.len() as u64) < 2 * EACH {
+                    let durable = log.durable();
+                    if log.read(&mut cursor, 100, usize::MAX, &mut out).unwrap() == 0 {
+                        log.wait_durable(durable + 1).unwrap();
+                    }
+                }
+                assert!((0..).zip(&out).all(|(offset, record)| record.offset == offset));
+            });
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    log.append(&event(orders, &[7; 300]), 1).unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn readers_follow_a_writer_through_rolls_and_evictions() {
     let options = Options { segment_bytes: 64 << 10, tail_bytes: 8 << 10, ..Options::default() };
     let log = log(MemoryStorage::new(), options);
