@@ -44,8 +44,8 @@ impl Dispatcher {
                         over = self.over(phase);
                     }
                 }
-                Some((runs, settled)) = self.settling.next(), if !self.settling.is_empty() => {
-                    self.settled(runs, settled)?;
+                Some((of, settled)) = self.settling.next(), if !self.settling.is_empty() => {
+                    self.settled(of, settled)?;
                 }
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.joined(ended),
             }

@@ -3,6 +3,7 @@
 //! Everything it knows about an event in flight is a [`Run`]; every key in flight has a [`lanes::Lane`]. Both are bounded
 //! by the window. Handlers are called inline; one that is pending after its first poll becomes a task of its own.
 
+mod at_once;
 mod drain;
 mod gather;
 mod invoke;
@@ -24,6 +25,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 pub(crate) use self::member::Member;
 use self::{
+    at_once::Settles,
     gather::Gather,
     invoke::{Ended, Events, Finished, Started},
     lanes::Lanes,
@@ -31,6 +33,7 @@ use self::{
 };
 use crate::{
     clock::{Clock, Timestamp},
+    handler::Invocation,
     transport::{Action, ConsumeError, Consumer, Delivered, Limit, Order, Ordered, SettleError, Settlement},
 };
 
@@ -93,8 +96,8 @@ pub(crate) enum Phase {
     Stop,
 }
 
-/// A settle batch on its way, with the runs that it is of.
-type Settling = BoxFuture<'static, (Vec<RunId>, Result<(), SettleError>)>;
+/// A settle batch on its way, with whose settlements they are.
+type Settling = BoxFuture<'static, (Vec<Settles>, Result<(), SettleError>)>;
 
 /// Something to do at once.
 enum Work {
@@ -112,6 +115,9 @@ pub(crate) struct Dispatcher {
     phase: watch::Receiver<Phase>,
     order: Order,
     runs: Slab<Run>,
+    /// Events that were through at once, and are being settled.
+    at_once: usize,
+    /// Of all of them.
     bytes: usize,
     lanes: Lanes,
     /// What to do next: a list instead of calls within calls, which a long queue would stack up.
@@ -121,7 +127,7 @@ pub(crate) struct Dispatcher {
     gather: Option<Gather>,
     outbox: Vec<Settlement>,
     /// Whose they are, one by one.
-    outbox_runs: Vec<RunId>,
+    outbox_of: Vec<Settles>,
     /// When the clock was read last: calls that follow one another share a reading.
     now: Timestamp,
     settling: FuturesUnordered<Settling>,
@@ -145,13 +151,14 @@ impl Dispatcher {
             phase,
             order,
             runs: Slab::new(),
+            at_once: 0,
             bytes: 0,
             lanes: Lanes::new(ordered),
             work: VecDeque::new(),
             tasks: JoinSet::new(),
             gather,
             outbox: Vec::new(),
-            outbox_runs: Vec::new(),
+            outbox_of: Vec::new(),
             now,
             settling: FuturesUnordered::new(),
         }
@@ -177,8 +184,8 @@ impl Dispatcher {
                         _ => return Ok(()),
                     }
                 }
-                Some((runs, settled)) = self.settling.next(), if !self.settling.is_empty() => {
-                    self.settled(runs, settled)?;
+                Some((of, settled)) = self.settling.next(), if !self.settling.is_empty() => {
+                    self.settled(of, settled)?;
                 }
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     self.joined(ended);
@@ -190,6 +197,7 @@ impl Dispatcher {
                 read = self.consumer.next(limit, &mut arrived), if room => {
                     read.map_err(|error| DispatchError::Consume { handler: self.name(), error })?;
                     let now = self.clock.now();
+                    self.now = now;
                     for delivered in arrived.drain(..) {
                         self.accept(delivered, now);
                     }
@@ -211,7 +219,7 @@ impl Dispatcher {
             _ => WINDOW_EVENTS,
         };
         Limit {
-            events: events.min(WINDOW_EVENTS.saturating_sub(self.runs.len())),
+            events: events.min(WINDOW_EVENTS.saturating_sub(self.runs.len() + self.at_once)),
             bytes: WINDOW_BYTES.saturating_sub(self.bytes),
         }
     }
@@ -223,12 +231,18 @@ impl Dispatcher {
 
     /// Takes in an event: it starts if its key is free, else it waits in the key's lane.
     fn accept(&mut self, delivered: Delivered, now: Timestamp) {
+        // If nothing becomes of it at once, it will be this one.
+        let id = self.runs.vacant_key();
+        let joins = self.gather.as_ref().is_some_and(Gather::has_room);
+        let entry = self.lanes.enter(delivered.envelope.key_hash(), id, joins);
+        if entry == lanes::Entry::Start && self.is_one_call(&delivered, now) {
+            self.call_at_once(id, delivered, now);
+            return;
+        }
         let run = Run::new(delivered, &self.members, now);
         self.bytes += run.bytes();
-        let key = run.key;
-        let id = self.runs.insert(run);
-        let joins = self.gather.as_ref().is_some_and(Gather::has_room);
-        match self.lanes.enter(key, id, joins) {
+        self.runs.insert(run);
+        match entry {
             lanes::Entry::Start => self.start(id),
             lanes::Entry::Wait => {}
             lanes::Entry::GiveBack => self.give_back(id),
@@ -369,16 +383,20 @@ impl Dispatcher {
     /// An event is handled: what became of it.
     fn finished(&mut self, member: usize, finished: Finished, now: Timestamp) -> Option<Action> {
         let Finished { run: id, read, outcome, effects, over } = finished;
-        // A large event is not kept in memory for that.
-        if let Some(over) = over.filter(|over| over.envelope().encoded_bytes() <= KEPT_BYTES) {
-            self.members[member].over = Some(over);
-        }
+        self.keep(member, over);
         let run = self.runs.get_mut(id)?;
         let settlement = run.settle(&self.members[member], member, (outcome, effects), (read, now));
         let action = settlement.action;
         self.send(id, settlement);
         self.work.push_back(Work::Advance(id));
         Some(action)
+    }
+
+    /// Keeps the memory of a call for the next one; a large event is not kept in memory for that.
+    fn keep(&mut self, member: usize, over: Option<Invocation>) {
+        if let Some(over) = over.filter(|over| over.envelope().encoded_bytes() <= KEPT_BYTES) {
+            self.members[member].over = Some(over);
+        }
     }
 
     /// As [`finished`](Self::finished), one by one; with strict order, what stands behind a failed event of its key is
@@ -417,7 +435,7 @@ impl Dispatcher {
         if let Some(run) = self.runs.get_mut(id) {
             run.settling += 1;
             self.outbox.push(settlement);
-            self.outbox_runs.push(id);
+            self.outbox_of.push(Settles::Run(id));
         }
     }
 
@@ -448,38 +466,39 @@ impl Dispatcher {
             return;
         }
         let mut bytes = 0;
-        let fits = |(id, settlement): &(&RunId, &Settlement)| {
+        let fits = |(of, settlement): &(&Settles, &Settlement)| {
             let before = bytes;
-            let dead = settlement.action == Action::DeadLetter;
             bytes += settlement.written.as_ref().map_or(0, |written| written.bytes());
-            bytes += self.runs.get(**id).filter(|_| dead).map_or(0, Run::bytes);
+            if let (Settles::Run(id), Action::DeadLetter) = (of, settlement.action) {
+                bytes += self.runs.get(*id).map_or(0, Run::bytes);
+            }
             before < SETTLE_BYTES
         };
-        let count = self.outbox_runs.iter().zip(&self.outbox).take_while(fits).count();
-        let (runs, batch) = (take_first(&mut self.outbox_runs, count), take_first(&mut self.outbox, count));
+        let count = self.outbox_of.iter().zip(&self.outbox).take_while(fits).count();
+        let (of, batch) = (take_first(&mut self.outbox_of, count), take_first(&mut self.outbox, count));
         let settle = self.consumer.settle(batch);
-        self.settling.push(settle.map(|settled| (runs, settled)).boxed());
+        self.settling.push(settle.map(|settled| (of, settled)).boxed());
     }
 
     /// A settle batch is durable: ended runs leave, and their keys go on.
-    fn settled(&mut self, runs: Vec<RunId>, settled: Result<(), SettleError>) -> Result<(), DispatchError> {
+    fn settled(&mut self, of: Vec<Settles>, settled: Result<(), SettleError>) -> Result<(), DispatchError> {
         settled.map_err(|error| DispatchError::Settle { handler: self.name(), error })?;
-        for id in runs {
-            let Some(run) = self.runs.get_mut(id) else { continue };
-            run.settling -= 1;
-            run.tell();
-            if !run.ended || run.settling > 0 {
-                continue;
-            }
-            let Some(run) = self.runs.try_remove(id) else { continue };
-            self.bytes -= run.bytes();
-            if run.given_back {
-                continue;
-            }
-            if let Some(next) = self.lanes.leave(run.key) {
+        for settles in of {
+            let key = match settles {
+                Settles::AtOnce { key, bytes } => {
+                    self.at_once -= 1;
+                    self.bytes -= bytes;
+                    key
+                }
+                Settles::Run(id) => match self.run_settled(id) {
+                    Some(key) => key,
+                    None => continue,
+                },
+            };
+            if let Some(next) = self.lanes.leave(key) {
                 self.start(next);
                 while self.gather.as_ref().is_some_and(Gather::has_room)
-                    && let Some(next) = self.lanes.join(run.key)
+                    && let Some(next) = self.lanes.join(key)
                 {
                     self.start(next);
                 }
@@ -487,10 +506,25 @@ impl Dispatcher {
         }
         Ok(())
     }
+
+    /// A settlement of the run is durable: if that ends it, and it held a lane, its key.
+    fn run_settled(&mut self, id: RunId) -> Option<Option<u64>> {
+        let run = self.runs.get_mut(id)?;
+        run.settling -= 1;
+        run.tell();
+        if !run.ended || run.settling > 0 {
+            return None;
+        }
+        let run = self.runs.try_remove(id)?;
+        self.bytes -= run.bytes();
+        (!run.given_back).then_some(run.key)
+    }
 }
 
 /// The first `count`, without moving them if they are all.
 fn take_first<T>(list: &mut Vec<T>, count: usize) -> Vec<T> {
-    let rest = list.split_off(count);
+    // As much room as was needed now.
+    let mut rest = Vec::with_capacity(list.len());
+    rest.extend(list.drain(count..));
     std::mem::replace(list, rest)
 }

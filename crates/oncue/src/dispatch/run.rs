@@ -114,6 +114,12 @@ impl Run {
         Step::Settle(self.unhandled(member, Action::Release))
     }
 
+    /// A member that is due is called already.
+    pub(crate) fn begin(&mut self, member: usize) {
+        self.left.remove(member);
+        self.running.insert(member);
+    }
+
     /// Whether the event is too old to be handled by a member.
     pub(crate) fn is_expired(&self, member: usize, clock: &Clock) -> bool {
         self.delivered.envelope_of(member).expires().is_some_and(|expires| expires <= clock.now())
