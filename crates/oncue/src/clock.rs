@@ -50,7 +50,12 @@ impl Timestamp {
     /// How long after `earlier` this is; zero if it is not (a clock may step back).
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+        Duration::from_micros(self.micros_since(earlier))
+    }
+
+    /// As [`since`](Self::since), in microseconds.
+    pub(crate) fn micros_since(self, earlier: Self) -> u64 {
+        u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)
     }
 
     /// RFC 3339 text in UTC, as `CloudEvents` writes `time`.
@@ -127,7 +132,8 @@ impl Clock {
         match &self.0 {
             Source::System { .. } => {
                 let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-                Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+                let micros = since.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(since.subsec_micros()));
+                Timestamp(i64::try_from(micros).unwrap_or(i64::MAX))
             }
             Source::Manual(manual) => manual.0.lock().wall,
             Source::Paused(paused) => paused.now(),

@@ -120,6 +120,16 @@ impl Bus {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub async fn publish_to(&self, topic: &str, envelope: Envelope) -> Result<Receipt> {
+        let span = tracing::debug_span!("publish", topic, events = 1);
+        if let Some(published) = span.in_scope(|| self.transport().publish_now(topic, &envelope)) {
+            let (topic, Published { position, duplicate }) = published?;
+            return Ok(Receipt { bus: self.clone(), event: EventRef { topic, position, envelope }, duplicate });
+        }
+        self.publish_alone(topic, envelope).await
+    }
+
+    /// Apart from what needs no waiting, which is then small.
+    async fn publish_alone(&self, topic: &str, envelope: Envelope) -> Result<Receipt> {
         let mut receipts = self.publish_all(topic, vec![envelope], None).await?;
         Ok(receipts.pop().ok_or(PublishError::Closed)?)
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::id;
+use super::{id, partition_of};
 use crate::clock::Timestamp;
 
 mod builder;
@@ -55,9 +55,13 @@ const HAS_TIME: u8 = 1;
 const ID_SUPPLIED: u8 = 2;
 const FOREIGN: u8 = 4;
 
-/// An event with its attributes: immutable, one pointer wide, cheap to clone, and decoded from the log without copying.
+/// An event with its attributes: immutable, two words wide, and cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Envelope(Arc<Parts>);
+pub struct Envelope {
+    parts: Arc<Parts>,
+    /// Apart from the rest: the event that is published and the one that is handed out share all else.
+    published: Timestamp,
+}
 
 /// All text attributes stand in one string, in a fixed order, each found by where it ends. An absent attribute is the
 /// empty one, which `CloudEvents` does not allow as a value.
@@ -68,7 +72,6 @@ struct Parts {
     flags: u8,
     hops: u8,
     time: Timestamp,
-    published: Timestamp,
     data: Bytes,
     /// Of the key; asked for several times on the way of an event.
     key_hash: Option<u64>,
@@ -89,9 +92,9 @@ impl Parts {
         self.optional(Slot::Key).or_else(|| self.optional(Slot::Subject))
     }
 
-    fn into_envelope(mut self) -> Envelope {
+    fn into_envelope(mut self, published: Timestamp) -> Envelope {
         self.key_hash = self.key().map(|key| xxh3_64(key.as_bytes()));
-        Envelope(Arc::new(self))
+        Envelope { parts: Arc::new(self), published }
     }
 }
 
@@ -145,11 +148,10 @@ impl Envelope {
             flags: 0,
             hops: 0,
             time: Timestamp::default(),
-            published: Timestamp::default(),
             data: Bytes::new(),
             key_hash: None,
         };
-        parts.into_envelope()
+        parts.into_envelope(Timestamp::default())
     }
 
     /// Starts building an event of this type.
@@ -158,19 +160,19 @@ impl Envelope {
     }
 
     fn slot(&self, slot: Slot) -> &str {
-        self.0.slot(slot)
+        self.parts.slot(slot)
     }
 
     /// The text of a slot as bytes; empty where the attribute is absent.
     pub(crate) fn slot_bytes(&self, slot: Slot) -> &[u8] {
         let index = slot as usize;
-        let Parts { text, ends, .. } = &*self.0;
+        let Parts { text, ends, .. } = &*self.parts;
         let start = if index == 0 { 0 } else { ends[index - 1] };
         text.as_bytes().get(usize::from(start)..usize::from(ends[index])).unwrap_or_default()
     }
 
     fn optional(&self, slot: Slot) -> Option<&str> {
-        self.0.optional(slot)
+        self.parts.optional(slot)
     }
 
     /// `CloudEvents` `id`: unique within [`source`](Self::source).
@@ -200,13 +202,18 @@ impl Envelope {
     /// What order is kept for: `partitionkey`, else `subject`, else nothing.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
-        self.0.key()
+        self.parts.key()
     }
 
     /// The key as a number: what order is kept by in memory. Two keys with one hash wait for each other without need, and
     /// nothing else.
     pub(crate) fn key_hash(&self) -> Option<u64> {
-        self.0.key_hash
+        self.parts.key_hash
+    }
+
+    /// Which of so many partitions it belongs to.
+    pub(crate) fn partition(&self, partitions: u16) -> u16 {
+        if self.parts.key_hash.is_none() { 0 } else { partition_of(self.key(), partitions) }
     }
 
     /// The `partitionkey` extension, if it was given.
@@ -242,37 +249,37 @@ impl Envelope {
     /// `CloudEvents` `time`: when the event was **generated** (not when it was published).
     #[must_use]
     pub fn time(&self) -> Option<Timestamp> {
-        (self.0.flags & HAS_TIME != 0).then_some(self.0.time)
+        (self.parts.flags & HAS_TIME != 0).then_some(self.parts.time)
     }
 
     /// When a transport accepted the event (pᵢ of the model); zero before that.
     #[must_use]
     pub fn published(&self) -> Timestamp {
-        self.0.published
+        self.published
     }
 
     /// How many emissions led here: 0 for an event that a source published.
     #[must_use]
     pub fn hops(&self) -> u8 {
-        self.0.hops
+        self.parts.hops
     }
 
     /// Whether the publisher chose the id, so that publishing it twice means the same event.
     #[must_use]
     pub fn id_supplied(&self) -> bool {
-        self.0.flags & ID_SUPPLIED != 0
+        self.parts.flags & ID_SUPPLIED != 0
     }
 
     /// Whether another tool wrote this record without `CloudEvents` attributes: its type is then the topic's name.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
-        self.0.flags & FOREIGN != 0
+        self.parts.flags & FOREIGN != 0
     }
 
     /// The payload, byte for byte as published.
     #[must_use]
     pub fn data(&self) -> &Bytes {
-        &self.0.data
+        &self.parts.data
     }
 
     /// Extension attributes, in the order they were added.
@@ -294,7 +301,7 @@ impl Envelope {
 
     /// The same event as accepted at `published`.
     pub(crate) fn published_at(mut self, published: Timestamp) -> Self {
-        Arc::make_mut(&mut self.0).published = published;
+        self.published = published;
         self
     }
 
@@ -367,8 +374,8 @@ impl std::fmt::Debug for Envelope {
             .field("source", &self.source())
             .field("type", &self.event_type())
             .field("key", &self.key())
-            .field("hops", &self.0.hops)
-            .field("data_bytes", &self.0.data.len())
+            .field("hops", &self.parts.hops)
+            .field("data_bytes", &self.parts.data.len())
             .finish_non_exhaustive()
     }
 }

@@ -88,7 +88,7 @@ pub struct HandlerStats {
 impl HandlerStats {
     /// Counts one settled attempt. A clock that stepped back makes a time zero, never negative.
     pub fn record(&mut self, sample: &Sample) {
-        let handling = micros(sample.settled.since(sample.started));
+        let handling = sample.settled.micros_since(sample.started);
         let count = match sample.ended {
             Ended::Acked => &mut self.acked,
             Ended::Dead => &mut self.dead,
@@ -102,8 +102,8 @@ impl HandlerStats {
             self.unfinished_us = self.unfinished_us.saturating_add(u128::from(handling));
             return;
         }
-        let total = micros(sample.settled.since(sample.generated.unwrap_or(sample.published)));
-        let system = micros(sample.settled.since(sample.published));
+        let total = sample.settled.micros_since(sample.generated.unwrap_or(sample.published));
+        let system = sample.settled.micros_since(sample.published);
         self.total_us = self.total_us.saturating_add(u128::from(total));
         self.system_us = self.system_us.saturating_add(u128::from(system));
         self.handling_us = self.handling_us.saturating_add(u128::from(handling.min(system)));
@@ -273,10 +273,6 @@ impl Serialize for HandlerStats {
         out.serialize_field("throughput_per_s", &self.throughput())?;
         out.end()
     }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

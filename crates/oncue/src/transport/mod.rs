@@ -38,6 +38,13 @@ pub trait Transport: Send + Sync + 'static {
     /// Makes events as durable as the topic promises, then gives their positions, in order.
     fn publish<'a>(&'a self, batch: &'a Publish) -> BoxFuture<'a, Result<Vec<Published>, PublishError>>;
 
+    /// Publishes one event if there is nothing to wait for: its topic's name, shared, and where it stands. Nothing if
+    /// there is, or if it cannot tell: then [`publish`](Self::publish) does it, and nothing has been published yet.
+    fn publish_now(&self, topic: &str, event: &Envelope) -> Option<Result<(Arc<str>, Published), PublishError>> {
+        let _ = (topic, event);
+        None
+    }
+
     /// Attaches to a subscription, making it if it is new. Attached several times with one spec, the instances share its
     /// events.
     fn subscribe(&self, spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>>;

@@ -198,10 +198,9 @@ impl EnvelopeBuilder {
                 | flag(self.foreign, FOREIGN),
             hops: self.hops,
             time: self.time.unwrap_or_default(),
-            published: Timestamp::default(),
             data: self.data,
             key_hash: None,
         };
-        parts.into_envelope()
+        parts.into_envelope(Timestamp::default())
     }
 }

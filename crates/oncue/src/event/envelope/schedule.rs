@@ -24,7 +24,11 @@ impl Envelope {
     /// The earliest time to deliver it: `notbefore`, or `delay` after it was [`published`](Self::published), whichever is
     /// later. `None`: at once. A `delay` counts from when a transport accepts the event; before that it says nothing.
     #[must_use]
+    #[inline]
     pub fn due(&self) -> Option<Timestamp> {
+        if self.has_no_extensions() {
+            return None;
+        }
         self.time_of(NOT_BEFORE, DELAY, Timestamp::max)
     }
 
@@ -32,7 +36,11 @@ impl Envelope {
     /// earlier. An event is not delivered at that time or later. `None`: never. A `ttl` counts from when a transport
     /// accepts the event; before that it says nothing.
     #[must_use]
+    #[inline]
     pub fn expires(&self) -> Option<Timestamp> {
+        if self.has_no_extensions() {
+            return None;
+        }
         self.time_of(EXPIRY_TIME, TIME_TO_LIVE, Timestamp::min)
     }
 
@@ -47,15 +55,12 @@ impl Envelope {
 
     fn has_no_extensions(&self) -> bool {
         let extensions = Slot::Extensions as usize;
-        self.0.ends[extensions] == self.0.ends[extensions - 1]
+        self.parts.ends[extensions] == self.parts.ends[extensions - 1]
     }
 
     /// The time that two extensions name, a point in time and a duration from publishing; with both, the one that is
     /// chosen. Malformed ones, which only a foreign record can have, are passed by.
     fn time_of(&self, point: &str, duration: &str, choose: fn(Timestamp, Timestamp) -> Timestamp) -> Option<Timestamp> {
-        if self.has_no_extensions() {
-            return None;
-        }
         let times = self.extensions().filter_map(|(name, value)| {
             if name == point {
                 Timestamp::parse_rfc3339(value).ok()

@@ -14,7 +14,7 @@ impl Envelope {
     /// Bytes that the event takes in a log or a buffer.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
-        FIXED_BYTES + self.0.text.len() + self.0.data.len()
+        FIXED_BYTES + self.parts.text.len() + self.parts.data.len()
     }
 
     /// The stored form, in three parts (numbers, text, data) so that nothing has to be joined to be written.
@@ -24,21 +24,21 @@ impl Envelope {
         let mut fixed = [0; FIXED_BYTES];
         let mut out = &mut fixed[..];
         out.put_u8(LAYOUT);
-        out.put_u8(self.0.flags);
-        out.put_u8(self.0.hops);
+        out.put_u8(self.parts.flags);
+        out.put_u8(self.parts.hops);
         out.put_u8(0);
-        out.put_i64_le(self.0.time.as_micros());
+        out.put_i64_le(self.parts.time.as_micros());
         out.put_i64_le(published.as_micros());
-        for end in self.0.ends {
+        for end in self.parts.ends {
             out.put_u16_le(end);
         }
-        (fixed, self.0.text.as_bytes(), &self.0.data)
+        (fixed, self.parts.text.as_bytes(), &self.parts.data)
     }
 
     /// The stored form in one piece.
     #[must_use]
     pub(crate) fn to_stored(&self) -> Bytes {
-        let (fixed, text, data) = self.stored(self.0.published);
+        let (fixed, text, data) = self.stored(self.published);
         let mut out = BytesMut::with_capacity(self.encoded_bytes());
         out.extend_from_slice(&fixed);
         out.extend_from_slice(text);
@@ -74,11 +74,10 @@ impl Envelope {
             flags: fixed[1],
             hops: fixed[2],
             time: Timestamp::from_micros(long(4)),
-            published: Timestamp::from_micros(long(12)),
             data,
             key_hash: None,
         };
-        Ok(parts.into_envelope())
+        Ok(parts.into_envelope(Timestamp::from_micros(long(12))))
     }
 }
 

@@ -2,12 +2,7 @@
 
 use oncue_log::{Cursor, ReadError, Record};
 
-use super::{
-    consumer::{Core, event_of},
-    feed::FedEvent,
-    hand::Hand,
-    records::Redrive,
-};
+use super::{consumer::Core, feed::FedEvent, hand::Hand, records::Redrive};
 use crate::transport::ConsumeError;
 
 impl Core {
@@ -22,7 +17,7 @@ impl Core {
             return Ok(FedEvent { offset, partition: about.partition, envelope, copies });
         }
         let copies = copies.into_iter().map(|(member, again)| (member, again.envelope)).collect();
-        Ok(FedEvent { copies, ..event_of(&self.read_original(hand, offset)?)? })
+        Ok(FedEvent { copies, ..FedEvent::of(&self.read_original(hand, offset)?)? })
     }
 
     fn read_original(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {

@@ -12,7 +12,6 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
-use oncue_log::Record;
 use parking_lot::Mutex;
 
 use super::{
@@ -293,12 +292,6 @@ impl Core {
             copies,
         })
     }
-}
-
-/// A record's event, in memory of its own.
-pub(super) fn event_of(record: &Record) -> Result<FedEvent, ConsumeError> {
-    let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
-    Ok(FedEvent { offset: record.offset, partition: record.partition, envelope, copies: Vec::new() })
 }
 
 impl Limit {

@@ -16,7 +16,11 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::Inner;
-use crate::{event::Envelope, filter::FilterIndex, transport::MemberSpec};
+use crate::{
+    event::Envelope,
+    filter::FilterIndex,
+    transport::{ConsumeError, MemberSpec},
+};
 
 /// Events read at once.
 const READ_RECORDS: usize = 512;
@@ -40,7 +44,7 @@ struct State {
     index: FilterIndex<(Eater, u8)>,
     inboxes: HashMap<Eater, Arc<Inbox>>,
     next: Eater,
-    records: Vec<Record>,
+    events: Vec<FedEvent>,
     matched: Vec<(Eater, u8)>,
     waiting_bytes: usize,
     since_nudge: u64,
@@ -67,7 +71,7 @@ struct Fed {
     wakers: Vec<Waker>,
 }
 
-/// An event that was read, in memory of its own.
+/// An event that was read, or handed over.
 #[derive(Clone)]
 pub(super) struct FedEvent {
     pub(super) offset: u64,
@@ -75,6 +79,14 @@ pub(super) struct FedEvent {
     pub(super) envelope: Envelope,
     /// Copies that single members handle instead; none where it was read for the first time.
     pub(super) copies: Vec<(u8, Envelope)>,
+}
+
+impl FedEvent {
+    /// A record's event, in memory of its own.
+    pub(super) fn of(record: &Record) -> Result<Self, ConsumeError> {
+        let envelope = Envelope::from_stored(&record.data).map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        Ok(Self { offset: record.offset, partition: record.partition, envelope, copies: Vec::new() })
+    }
 }
 
 /// What an inbox gives.
@@ -93,7 +105,7 @@ impl Feed {
             index: FilterIndex::new(),
             inboxes: HashMap::new(),
             next: 0,
-            records: Vec::new(),
+            events: Vec::new(),
             matched: Vec::new(),
             waiting_bytes: 0,
             since_nudge: 0,
@@ -148,25 +160,13 @@ impl Feed {
 
     /// Reads what is durable, and gives it to whose it is; whether there was something.
     fn route(&self, inner: &Inner, state: &mut State) -> bool {
-        let mut records = std::mem::take(&mut state.records);
-        let read = inner.log.read(&mut state.cursor, READ_RECORDS, usize::MAX, &mut records);
-        let some = !records.is_empty();
-        let mut readable = read.is_ok();
-        for record in records.drain(..) {
-            match Envelope::from_stored(&record.data) {
-                Ok(envelope) => state.feed(&FedEvent {
-                    offset: record.offset,
-                    partition: record.partition,
-                    envelope,
-                    copies: Vec::new(),
-                }),
-                Err(_) => readable = false,
-            }
-            if !readable {
-                break;
-            }
+        let mut events = std::mem::take(&mut state.events);
+        let readable = inner.read_events(&mut state.cursor, (READ_RECORDS, usize::MAX), &mut events).is_ok();
+        let some = !events.is_empty();
+        for event in events.drain(..) {
+            state.feed(&event);
         }
-        state.records = records;
+        state.events = events;
         if !readable {
             state.fail();
         } else if state.since_nudge >= NUDGE_EVENTS.max(NUDGE_EVENTS_EACH * state.inboxes.len() as u64) {

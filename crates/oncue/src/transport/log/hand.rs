@@ -5,10 +5,10 @@ use std::{
     task::{Context, Waker},
 };
 
-use oncue_log::{Cursor, Lsn, Record};
+use oncue_log::{Cursor, Lsn};
 
 use super::{
-    feed::Seat,
+    feed::{FedEvent, Seat},
     records::SubscriptionNumber,
     schedule::{Beyond, Schedule},
 };
@@ -16,7 +16,7 @@ use crate::{
     clock::Timestamp,
     event::{Envelope, MAX_PRIORITY},
     number_map::NumberMap,
-    transport::{Members, Order, Ordered, SubscriptionSpec, settle::copy_of},
+    transport::{Members, Order, Ordered, Settlement, SubscriptionSpec, settle::copy_of},
 };
 
 /// Most keys that may wait for a retry, and most events that may wait behind them: past that, nothing new is handed out
@@ -77,7 +77,8 @@ pub(super) struct Hand {
     pub(super) fed_to: u64,
     /// Where events that waited are read again.
     pub(super) again: Option<Cursor>,
-    pub(super) records: Vec<Record>,
+    /// Memory for what is read.
+    pub(super) events: Vec<FedEvent>,
     pub(super) in_flight: NumberMap<InFlight>,
     /// Events to be handed out now.
     ready: BTreeSet<Rank>,
@@ -151,6 +152,11 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    /// Whether a settlement counts: of whom the event was given to, for a member that has not settled it.
+    pub(super) fn awaits(&self, consumer: ConsumerId, settlement: &Settlement) -> bool {
+        self.holder == consumer && self.open.contains(usize::from(settlement.member))
+    }
+
     /// The event as a member was given it.
     pub(super) fn envelope_of(&self, member: usize) -> &Envelope {
         copy_of(&self.copies, member).unwrap_or(&self.envelope)
@@ -164,7 +170,7 @@ impl Hand {
             seat: None,
             fed_to: 0,
             again: None,
-            records: Vec::new(),
+            events: Vec::new(),
             in_flight: NumberMap::default(),
             ready: BTreeSet::new(),
             due: BTreeSet::new(),

@@ -65,7 +65,7 @@ impl Inner {
             full: false,
             oldest: None,
             in_flight: 0,
-            stats: state.stats.clone(),
+            stats: state.stats(),
             by_type: by_type.collect(),
         }
     }
@@ -273,7 +273,7 @@ impl Inspect for Inner {
     }
 
     fn given_up(&self) -> u64 {
-        self.shared.lock().state.known().map(|state| state.stats.dead).sum()
+        self.shared.lock().state.known().map(|state| state.dead_ever()).sum()
     }
 
     fn topics(&self) -> Vec<TopicInfo> {

@@ -16,6 +16,7 @@ mod keyed;
 mod offsets;
 mod publish;
 mod reading;
+mod recent;
 mod records;
 mod replay;
 mod retain;
@@ -37,7 +38,7 @@ use std::{
 
 use futures_util::future::FutureExt as _;
 use oncue_log::{
-    Batch, Lsn, Ticket, TopicId,
+    Batch, Cursor, Lsn, Ticket, TopicId,
     storage::{FileStorage, MemoryStorage, Storage},
 };
 use parking_lot::Mutex;
@@ -45,7 +46,8 @@ use tokio::sync::{Notify, oneshot};
 
 use self::{
     consumer::{Core, LogConsumer},
-    feed::{Feed, Seat},
+    feed::{FedEvent, Feed, Seat},
+    recent::Recent,
     records::{Change, Subscription, SubscriptionNumber},
     replay::Replayed,
     state::State,
@@ -55,13 +57,23 @@ use self::{
 pub use url::LogUrl;
 
 use super::{
-    BoxFuture, Capabilities, Control, ControlError, EventRef, Inspect, InspectError, MemberSpec, OpenError, Publish,
-    PublishError, Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail, Transport,
+    BoxFuture, Capabilities, ConsumeError, Control, ControlError, EventRef, Inspect, InspectError, MemberSpec,
+    OpenError, Publish, PublishError, Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec,
+    Tail, Transport,
 };
-use crate::{clock::Clock, codec::Writer, event::MAX_DATA_BYTES};
+use crate::{
+    clock::Clock,
+    codec::Writer,
+    event::{Envelope, MAX_DATA_BYTES},
+};
 
 /// Segments of a log in memory.
 const MEMORY_SEGMENT_BYTES: u64 = 8 << 20;
+
+/// Of so many of the newest bytes readers get the frames that were written, instead of reading them. Few where that reads
+/// memory; and who keeps up reads neither.
+const MEMORY_TAIL_BYTES: usize = 2 << 20;
+const FILE_TAIL_BYTES: usize = 12 << 20;
 
 /// The embedded log as a transport.
 pub struct LogTransport {
@@ -74,6 +86,8 @@ pub(crate) struct Inner {
     clock: Clock,
     topics: Topics,
     segment_bytes: u64,
+    /// What is appended is durable when that returns.
+    at_once: bool,
     shared: Mutex<Shared>,
     /// The common readers of topics with many subscriptions.
     feeds: Mutex<HashMap<TopicId, Arc<Feed>>>,
@@ -99,6 +113,11 @@ struct Shared {
     rewritten: Option<(Lsn, Lsn)>,
     /// What was wanted when a full log was last made room in.
     made_room: Option<Lsn>,
+    recent: Recent,
+    /// Memory for what becomes of the events of a batch.
+    plans: Vec<publish::Plan>,
+    /// The events of the batch that is being settled.
+    emitted: Vec<(TopicId, u16, Envelope)>,
     batch: Batch,
     scratch: Writer,
 }
@@ -128,12 +147,14 @@ impl LogTransport {
     pub fn open(url: &LogUrl, clock: Clock) -> Result<Self, OpenError> {
         let (storage, writer): (Box<dyn Storage>, _) = match &url.directory {
             Some(directory) => (Box::new(FileStorage::open(directory)?), oncue_log::Writer::Thread),
-            None => (Box::new(MemoryStorage::new()), oncue_log::Writer::Inline),
+            None => (Box::new(MemoryStorage::new()), oncue_log::Writer::OnDemand),
         };
-        let mut options = oncue_log::Options { durability: url.durability, writer, ..oncue_log::Options::default() };
+        let (durability, tail_bytes) = (url.durability, FILE_TAIL_BYTES);
+        let mut options = oncue_log::Options { durability, writer, tail_bytes, ..oncue_log::Options::default() };
         if url.directory.is_none() {
             // Memory is given back segment by segment.
             (options.segment_bytes, options.checkpoint_bytes) = (MEMORY_SEGMENT_BYTES, MEMORY_SEGMENT_BYTES);
+            options.tail_bytes = MEMORY_TAIL_BYTES;
         }
         Self::on_storage(url.clone(), storage, options, clock)
     }
@@ -148,7 +169,7 @@ impl LogTransport {
         options: oncue_log::Options,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let segment_bytes = options.segment_bytes;
+        let (segment_bytes, at_once) = (options.segment_bytes, options.writer != oncue_log::Writer::Thread);
         let mut replayed = Replayed::default();
         let mut replay = |replay: oncue_log::Replay<'_>| replayed.take(replay);
         let opened = oncue_log::Log::open(storage, options, clock.now().as_micros(), &mut replay)?;
@@ -163,7 +184,7 @@ impl LogTransport {
         let topics = Topics::new(&log, url.partitions);
         let shared = Mutex::new(Shared { state, ..Shared::default() });
         let (feeds, tails, progress) = (Mutex::default(), Tails::default(), Notify::new());
-        let inner = Inner { url, log, clock, topics, segment_bytes, shared, feeds, tails, progress };
+        let inner = Inner { url, log, clock, topics, segment_bytes, at_once, shared, feeds, tails, progress };
         if window != known {
             // Whoever opens the log next, and says nothing of it, must not cut it.
             inner.append_change(&mut inner.shared.lock(), &Change::Window(window)).map_err(OpenError::Window)?;
@@ -264,6 +285,29 @@ impl Inner {
         of_topic.map_or((0, 0), |info| (info.first_offset, info.next_offset))
     }
 
+    /// Reads a topic's next events: what was published lately is handed over, the rest is read from the log.
+    fn read_events(
+        &self,
+        cursor: &mut Cursor,
+        (most, most_bytes): (usize, usize),
+        out: &mut Vec<FedEvent>,
+    ) -> Result<(), ConsumeError> {
+        let (place, durable) = ((cursor.topic(), cursor.offset()), self.log.durable());
+        let handed = self.shared.lock().recent.read(place, durable, (most, most_bytes), out);
+        if let Some(handed) = handed {
+            if handed > 0 {
+                *cursor = self.log.cursor(cursor.topic(), cursor.offset() + handed as u64);
+            }
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        let read = self.log.read(cursor, most, most_bytes, &mut records);
+        for record in &records {
+            out.push(FedEvent::of(record)?);
+        }
+        read.map(drop).map_err(|error| ConsumeError::Storage(error.to_string()))
+    }
+
     /// Appends and applies one change.
     fn append_change(&self, shared: &mut Shared, change: &Change) -> Result<Ticket, PublishError> {
         shared.batch.clear();
@@ -328,13 +372,18 @@ impl Inner {
         for number in &core.numbers {
             shared.attached.insert(*number, Arc::downgrade(core));
         }
+        shared.recent.follow(core.topic.id);
         drop(shared);
         consumer
     }
 
     fn detach(&self, core: &Core) {
         let mut shared = self.shared.lock();
+        let attached = shared.attached.len();
         shared.attached.retain(|_, known| !std::ptr::eq(known.as_ptr(), core));
+        if shared.attached.len() < attached {
+            shared.recent.unfollow(core.topic.id);
+        }
     }
 }
 
@@ -362,6 +411,10 @@ impl Transport for LogTransport {
 
     fn publish<'a>(&'a self, batch: &'a Publish) -> BoxFuture<'a, Result<Vec<Published>, PublishError>> {
         publish::publish(&self.inner, batch).boxed()
+    }
+
+    fn publish_now(&self, topic: &str, event: &Envelope) -> Option<Result<(Arc<str>, Published), PublishError>> {
+        publish::publish_now(&self.inner, topic, event)
     }
 
     fn subscribe(&self, spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>> {

@@ -11,7 +11,8 @@ use super::{
     topics::Topic,
 };
 use crate::{
-    event::{Envelope, MAX_HOPS, is_topic_name, partition_of},
+    clock::Timestamp,
+    event::{Envelope, MAX_HOPS, is_topic_name},
     transport::{Position, Publish, PublishError, Published, SourceMark},
 };
 
@@ -38,9 +39,10 @@ pub(super) async fn publish(inner: &Arc<Inner>, batch: &Publish) -> Result<Vec<P
         return Err(PublishError::Full { limit: inner.url.max_bytes.unwrap_or_default() });
     }
     let topic = inner.topic(&batch.topic).await?;
+    let mut published = Vec::with_capacity(batch.events.len());
     loop {
-        match inner.append_events(&topic, &batch.events, batch.source.as_ref()) {
-            Ok((published, end)) => {
+        match inner.append_events(&topic, &batch.events, batch.source.as_ref(), |one| published.push(one)) {
+            Ok(end) => {
                 inner.durable(end).await.map_err(PublishError::Fenced)?;
                 inner.progress.notify_waiters();
                 return Ok(published);
@@ -52,8 +54,34 @@ pub(super) async fn publish(inner: &Arc<Inner>, batch: &Publish) -> Result<Vec<P
     }
 }
 
+/// Publishes one event where an append is durable when it returns. What is to be waited for, or refused before it is
+/// appended, is left to [`publish`].
+pub(super) fn publish_now(
+    inner: &Inner,
+    topic: &str,
+    event: &Envelope,
+) -> Option<Result<(Arc<str>, Published), PublishError>> {
+    if !inner.at_once || event.hops() > MAX_HOPS || inner.is_full() {
+        return None;
+    }
+    let topic = inner.topics.get(topic)?;
+    let (published, end) = match inner.append_one(&topic, event) {
+        Ok(appended) => appended,
+        Err(AppendError::Full) => return None,
+        Err(failed) => return Some(Err(error(failed))),
+    };
+    if inner.log.durable() < end {
+        return Some(Err(PublishError::Fenced(inner.log.fenced().unwrap_or_default())));
+    }
+    inner.progress.notify_waiters();
+    Some(Ok((topic.name, published)))
+}
+
+/// How many plans' memory is kept.
+const KEPT_PLANS: usize = 1024;
+
 /// What becomes of one event of a batch.
-enum Plan {
+pub(super) enum Plan {
     /// It is the `nth` new one.
     Fresh { nth: u64, partition: u16, hash: Option<IdHash> },
     /// Its id was published before.
@@ -76,10 +104,12 @@ impl Plan {
     }
 }
 
-fn plan(shared: &Shared, seed: u64, topic: &Topic, events: &[Envelope]) -> (Vec<Plan>, u64) {
+/// Plans a batch; gives how many of its events are new.
+fn plan(shared: &Shared, seed: u64, topic: &Topic, events: &[Envelope], plans: &mut Vec<Plan>) -> u64 {
     let mut in_batch: HashMap<IdHash, (u64, u16)> = HashMap::new();
     let mut fresh = 0;
-    let plan = events.iter().map(|envelope| {
+    plans.clear();
+    plans.extend(events.iter().map(|envelope| {
         let hash = envelope.id_supplied().then(|| Dedup::hash(seed, topic.id.0, envelope));
         if let Some((_, partition, offset)) = hash.and_then(|hash| shared.state.dedup.find(hash)) {
             return Plan::Known(Position::new(partition, offset, 0));
@@ -87,14 +117,14 @@ fn plan(shared: &Shared, seed: u64, topic: &Topic, events: &[Envelope]) -> (Vec<
         if let Some((nth, partition)) = hash.and_then(|hash| in_batch.get(&hash).copied()) {
             return Plan::Twin { nth, partition };
         }
-        let partition = partition_of(envelope.key(), topic.partitions);
+        let partition = envelope.partition(topic.partitions);
         if let Some(hash) = hash {
             in_batch.insert(hash, (fresh, partition));
         }
         fresh += 1;
         Plan::Fresh { nth: fresh - 1, partition, hash }
-    });
-    (plan.collect(), fresh)
+    }));
+    fresh
 }
 
 impl Inner {
@@ -112,20 +142,68 @@ impl Inner {
         }
     }
 
-    /// Appends a batch as a whole; gives the positions, and where what they wait for ends.
+    /// Appends a batch as a whole; tells the positions, in order, and gives where what they wait for ends.
     fn append_events(
         &self,
         topic: &Topic,
         events: &[Envelope],
         source: Option<&SourceMark>,
-    ) -> Result<(Vec<Published>, Lsn), AppendError> {
+        tell: impl FnMut(Published),
+    ) -> Result<Lsn, AppendError> {
         let now = self.clock.now();
         let mut shared = self.shared.lock();
         let shared = &mut *shared;
+        let mut plans = std::mem::take(&mut shared.plans);
+        let appended = self.append_planned(shared, topic, (events, &mut plans), source, now);
+        if let Ok((first_offset, _)) = appended {
+            plans.iter().map(|plan| plan.published(first_offset)).for_each(tell);
+        }
+        plans.shrink_to(KEPT_PLANS);
+        shared.plans = plans;
+        appended.map(|(_, end)| end)
+    }
+
+    /// As [`append_events`](Self::append_events), of one event.
+    fn append_one(&self, topic: &Topic, event: &Envelope) -> Result<(Published, Lsn), AppendError> {
+        let now = self.clock.now();
+        let mut shared = self.shared.lock();
+        let shared = &mut *shared;
+        let hash = event.id_supplied().then(|| {
+            shared.state.dedup.forget(now);
+            Dedup::hash(self.log.log_id(), topic.id.0, event)
+        });
+        if let Some((_, partition, offset)) = hash.and_then(|hash| shared.state.dedup.find(hash)) {
+            return Ok((Published { position: Position::new(partition, offset, 0), duplicate: true }, shared.end));
+        }
+        let partition = event.partition(topic.partitions);
+        let (fixed, text, data) = event.stored(now);
+        let ticket = self.log.append_event(topic.id, partition, &[&fixed, text, data], now.as_micros())?;
+        shared.end = shared.end.max(ticket.end);
+        shared.events_end = ticket.end;
+        if let Some(hash) = hash {
+            shared.state.dedup.insert(hash, (topic.id.0, partition, ticket.offset), now);
+        }
+        if shared.recent.is_followed(topic.id) {
+            let place = (topic.id, partition, Some(ticket.offset));
+            shared.recent.push(place, event.clone().published_at(now), ticket.end);
+        }
+        self.checkpoint_if_due(shared);
+        Ok((Published { position: Position::new(partition, ticket.offset, 0), duplicate: false }, ticket.end))
+    }
+
+    /// Gives the offset of the first new event, and where all of them end.
+    fn append_planned(
+        &self,
+        shared: &mut Shared,
+        topic: &Topic,
+        (events, plans): (&[Envelope], &mut Vec<Plan>),
+        source: Option<&SourceMark>,
+        now: Timestamp,
+    ) -> Result<(u64, Lsn), AppendError> {
         shared.state.dedup.forget(now);
-        let (plan, fresh) = plan(shared, self.log.log_id(), topic, events);
+        let fresh = plan(shared, self.log.log_id(), topic, events, plans);
         shared.batch.clear();
-        for (envelope, plan) in events.iter().zip(&plan) {
+        for (envelope, plan) in events.iter().zip(&*plans) {
             if let Plan::Fresh { partition, .. } = plan {
                 let (fixed, text, data) = envelope.stored(now);
                 shared.batch.event(topic.id, *partition, &[&fixed, text, data]);
@@ -146,21 +224,27 @@ impl Inner {
         }
         if shared.batch.is_empty() {
             // Nothing but duplicates: acknowledged once the first ones are durable.
-            return Ok((plan.iter().map(|plan| plan.published(0)).collect(), shared.end));
+            return Ok((0, shared.end));
         }
         let ticket = self.log.append(&shared.batch, now.as_micros())?;
         shared.end = shared.end.max(ticket.end);
         shared.events_end = ticket.end;
-        for plan in &plan {
-            if let Plan::Fresh { nth, partition, hash: Some(hash) } = plan {
-                let place = (topic.id.0, *partition, ticket.offset + nth);
-                shared.state.dedup.insert(*hash, place, now);
+        let is_followed = shared.recent.is_followed(topic.id);
+        for (envelope, plan) in events.iter().zip(&*plans) {
+            let Plan::Fresh { nth, partition, hash } = *plan else { continue };
+            let offset = ticket.offset + nth;
+            if let Some(hash) = hash {
+                shared.state.dedup.insert(hash, (topic.id.0, partition, offset), now);
+            }
+            if is_followed {
+                let place = (topic.id, partition, Some(offset));
+                shared.recent.push(place, envelope.clone().published_at(now), ticket.end);
             }
         }
         if let Some(mark) = mark {
             shared.applied(&mark, ticket.end - 1);
         }
         self.checkpoint_if_due(shared);
-        Ok((plan.iter().map(|plan| plan.published(ticket.offset)).collect(), ticket.end))
+        Ok((ticket.offset, ticket.end))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Shared,
-    consumer::{Core, event_of},
+    consumer::Core,
     feed::FedEvent,
     hand::{ConsumerId, Hand},
     records::SubscriptionNumber,
@@ -33,14 +33,13 @@ impl Core {
         if hand.seat.is_some() {
             return self.eat(consumer, hand, now, room, out);
         }
-        let mut records = std::mem::take(&mut hand.records);
-        records.clear();
+        let mut events = std::mem::take(&mut hand.events);
         let wanted = room.events.min(READ_RECORDS);
-        let read = self.inner.log.read(&mut hand.cursor, wanted, room.bytes, &mut records);
-        {
+        let read = self.inner.read_events(&mut hand.cursor, (wanted, room.bytes), &mut events);
+        let more = !events.is_empty();
+        if more {
             let mut shared = self.inner.shared.lock();
-            for record in &records {
-                let event = event_of(record)?;
+            for event in events.drain(..) {
                 if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, false) {
                     room.take(&delivered);
                     out.push(delivered);
@@ -48,10 +47,8 @@ impl Core {
             }
         }
         self.inner.progress.notify_waiters();
-        let more = !records.is_empty();
-        records.clear();
-        hand.records = records;
-        read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
+        hand.events = events;
+        read?;
         if !more {
             // It keeps up: where the topic has many subscriptions, their common reader reads for it from now on.
             hand.seat = self.inner.seat(&self.topic, hand.cursor.offset(), &self.spec.members);
@@ -134,7 +131,7 @@ impl Core {
         let shared = self.inner.shared.lock();
         for record in records.iter().filter(|record| record.offset < beyond.to && !self.is_over(&shared, record.offset))
         {
-            let FedEvent { offset, envelope, .. } = event_of(record)?;
+            let FedEvent { offset, envelope, .. } = FedEvent::of(record)?;
             let Some(due) = envelope.due().filter(|due| *due >= beyond.due) else { continue };
             let place = hand.place(offset, &envelope);
             if due > now { hand.schedule.add(due, place) } else { hand.make_ready(place) }

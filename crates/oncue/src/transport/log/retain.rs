@@ -129,6 +129,6 @@ impl Inner {
 
     /// What the segments of the log take.
     pub(super) fn stored_bytes(&self) -> u64 {
-        self.log.stats().segments.saturating_mul(self.segment_bytes)
+        self.log.segments().saturating_mul(self.segment_bytes)
     }
 }

@@ -1,6 +1,9 @@
 //! Settling deliveries of the log: one frame for all that follows from a batch of outcomes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use futures_util::future::FutureExt as _;
 use oncue_log::{AppendError, Lsn, ReadError};
@@ -18,7 +21,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    event::{Envelope, partition_of},
+    event::Envelope,
     policy::ErrorClass,
     transport::{Action, BoxFuture, FailedAttempt, OnDeadLetter, SettleError, Settlement},
 };
@@ -66,6 +69,7 @@ impl Core {
         let mut shared = self.inner.shared.lock();
         let shared = &mut *shared;
         shared.batch.clear();
+        shared.emitted.clear();
         let mut changes = self.changes(&hand, shared, (consumer, batch), histories)?;
         for change in &changes {
             shared.scratch.clear();
@@ -76,8 +80,12 @@ impl Core {
         if !shared.batch.is_empty() {
             let ticket = self.inner.log.append(&shared.batch, self.inner.clock.now().as_micros())?;
             shared.end = shared.end.max(ticket.end);
-            if ticket.end - ticket.lsn > changes.len() as u64 {
+            if !shared.emitted.is_empty() {
                 shared.events_end = ticket.end;
+                let offsets = std::iter::once(Some(ticket.offset)).chain(std::iter::repeat(None));
+                for ((topic, partition, emitted), offset) in shared.emitted.drain(..).zip(offsets) {
+                    shared.recent.push((topic, partition, offset), emitted, ticket.end);
+                }
             }
             afterwards.end = ticket.end;
             // Emitted events stand first in the batch, changes last.
@@ -95,12 +103,6 @@ impl Core {
         Ok(end)
     }
 
-    /// The settlements that count: of an event that this consumer was given, for a member that has not settled it.
-    fn counts(hand: &Hand, consumer: ConsumerId, settlement: &Settlement) -> bool {
-        let event = hand.in_flight.get(&settlement.position.offset());
-        event.is_some_and(|event| event.holder == consumer && event.open.contains(usize::from(settlement.member)))
-    }
-
     /// What is to be written. Emitted events go into the batch at once.
     fn changes(
         &self,
@@ -112,9 +114,10 @@ impl Core {
         let mut acks: Vec<Vec<Ack>> = vec![Vec::new(); self.numbers.len()];
         let mut changes = Vec::new();
         let mut types = TypeNumbers::default();
-        for settlement in batch.iter().filter(|settlement| Self::counts(hand, consumer, settlement)) {
+        for settlement in batch {
             let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
-            let Some(event) = hand.in_flight.get(&offset) else { continue };
+            let event = hand.in_flight.get(&offset).filter(|event| event.awaits(consumer, settlement));
+            let Some(event) = event else { continue };
             let envelope = event.envelope_of(member);
             let times = Times {
                 generated: envelope.time(),
@@ -160,9 +163,10 @@ impl Core {
         let now = self.inner.clock.now();
         for (topic, emitted) in emits {
             let topic = self.inner.topics.get_or_create(&self.inner.log, topic, now)?;
-            let partition = partition_of(emitted.key(), topic.partitions);
+            let partition = emitted.partition(topic.partitions);
             let (fixed, text, data) = emitted.stored(now);
             shared.batch.event(topic.id, partition, &[&fixed, text, data]);
+            shared.emitted.push((topic.id, partition, emitted.clone().published_at(now)));
         }
         Ok(())
     }
@@ -224,24 +228,26 @@ impl Core {
         (consumer, settlement): (ConsumerId, &Settlement),
         afterwards: &mut Afterwards,
     ) {
-        if !Self::counts(hand, consumer, settlement) {
-            if settlement.action != Action::Release {
-                tracing::debug!(position = %settlement.position, "a late or repeated settlement is ignored");
-            }
-            return;
-        }
         let offset = settlement.position.offset();
         let member = usize::from(settlement.member);
+        let mut event = match hand.in_flight.entry(offset) {
+            Entry::Occupied(event) if event.get().awaits(consumer, settlement) => event,
+            _ => {
+                if settlement.action != Action::Release {
+                    tracing::debug!(position = %settlement.position, "a late or repeated settlement is ignored");
+                }
+                return;
+            }
+        };
         let over = matches!(settlement.action, Action::Ack | Action::Skip | Action::Expire | Action::DeadLetter);
         if over && !shared.waiting.is_empty() {
             afterwards.outcomes.push((self.numbers[member], offset));
         }
-        let Some(event) = hand.in_flight.get_mut(&offset) else { return };
-        event.open.remove(member);
-        if !event.open.is_empty() {
+        event.get_mut().open.remove(member);
+        if !event.get().open.is_empty() {
             return;
         }
-        let Some(event) = hand.in_flight.remove(&offset) else { return };
+        let event = event.remove();
         let (key, place) = (event.envelope.key_hash(), hand.place(offset, &event.envelope));
         if self.numbers.len() == 1 && matches!(settlement.action, Action::Ack | Action::Skip | Action::Expire) {
             // The common case: the only handler is through with it.

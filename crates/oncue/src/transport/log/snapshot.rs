@@ -53,5 +53,5 @@ fn snapshot(url: &LogUrl, directory: &Path, clock: &Clock) -> Result<Inner, Open
     let shared = Mutex::new(Shared { end: log.durable(), state, ..Shared::default() });
     let (url, clock) = (url.clone(), clock.clone());
     let (feeds, tails, progress) = (Mutex::default(), Tails::default(), Notify::new());
-    Ok(Inner { url, log, clock, topics, segment_bytes, shared, feeds, tails, progress })
+    Ok(Inner { url, log, clock, topics, segment_bytes, at_once: false, shared, feeds, tails, progress })
 }

@@ -1,6 +1,6 @@
 //! Topics of the log: names to ids, and how many partitions each has.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use oncue_log::{AppendError, Log, TopicId};
 use parking_lot::RwLock;
@@ -17,7 +17,7 @@ pub(crate) struct Topic {
 }
 
 pub(crate) struct Topics {
-    by_name: RwLock<HashMap<String, Topic>>,
+    by_name: RwLock<BTreeMap<Arc<str>, Topic>>,
     /// Of topics made from now on.
     partitions: u16,
 }
@@ -31,7 +31,8 @@ impl Topics {
     pub(crate) fn new(log: &Log, partitions: u16) -> Self {
         let topic = |info: oncue_log::TopicInfo| {
             let partitions = serde_json::from_slice(&info.metadata).map_or(1, |meta: Metadata| meta.partitions);
-            (info.name.to_string(), Topic { id: info.id, name: info.name.to_string().into(), partitions })
+            let name: Arc<str> = info.name.into();
+            (Arc::clone(&name), Topic { id: info.id, name, partitions })
         };
         Self { by_name: RwLock::new(log.topics().into_iter().map(topic).collect()), partitions }
     }
@@ -56,7 +57,7 @@ impl Topics {
         let metadata = serde_json::to_vec(&Metadata { partitions: self.partitions }).unwrap_or_default();
         let (id, _) = log.create_topic(name, &metadata, now.as_micros())?;
         let topic = Topic { id, name: name.into(), partitions: self.partitions };
-        by_name.insert(name.to_owned(), topic.clone());
+        by_name.insert(Arc::clone(&topic.name), topic.clone());
         Ok(topic)
     }
 }

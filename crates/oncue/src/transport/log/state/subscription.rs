@@ -38,7 +38,8 @@ pub(crate) struct SubscriptionState {
     /// The newest events that were passed by unhandled.
     unhandled: BTreeSet<(u64, bool)>,
     pub(crate) keyed: KeyedStates,
-    pub(crate) stats: HandlerStats,
+    /// Events whose time to live was over.
+    expired: u64,
     pub(crate) by_type: BTreeMap<TypeNumber, HandlerStats>,
     /// What is to be remembered about it.
     pub(crate) remembered: Option<Bytes>,
@@ -71,7 +72,7 @@ impl SubscriptionState {
             redriven: BTreeMap::new(),
             unhandled: BTreeSet::new(),
             keyed: KeyedStates::default(),
-            stats: HandlerStats::default(),
+            expired: 0,
             by_type: BTreeMap::new(),
             remembered: None,
             about,
@@ -95,7 +96,7 @@ impl SubscriptionState {
             End::Skipped => self.unhandled(ack.offset, false),
             End::Expired => {
                 self.unhandled(ack.offset, true);
-                self.stats.expired = self.stats.expired.saturating_add(1);
+                self.expired = self.expired.saturating_add(1);
             }
         }
     }
@@ -107,14 +108,30 @@ impl SubscriptionState {
         self.failing.remove(&offset);
         self.settled.insert(offset);
         self.unhandled(offset, true);
-        self.stats.expired = self.stats.expired.saturating_add(1);
+        self.expired = self.expired.saturating_add(1);
     }
 
     pub(super) fn record(&mut self, event_type: TypeNumber, sample: &Sample) {
-        self.stats.record(sample);
-        let known = self.by_type.contains_key(&event_type);
-        let shared = if known || self.by_type.len() < MAX_TYPES { event_type } else { OTHER_TYPES };
+        let room = self.by_type.len() < MAX_TYPES;
+        if let Some(known) = self.by_type.get_mut(&event_type) {
+            known.record(sample);
+            return;
+        }
+        let shared = if room { event_type } else { OTHER_TYPES };
         self.by_type.entry(shared).or_default().record(sample);
+    }
+
+    /// Of all types together.
+    pub(crate) fn stats(&self) -> HandlerStats {
+        let mut all = HandlerStats::default();
+        self.by_type.values().for_each(|of_type| all.merge(of_type));
+        all.expired = self.expired;
+        all
+    }
+
+    /// Dead letters that it ever had.
+    pub(crate) fn dead_ever(&self) -> u64 {
+        self.by_type.values().map(|of_type| of_type.dead).sum()
     }
 
     fn unhandled(&mut self, offset: u64, expired: bool) {
@@ -179,7 +196,7 @@ impl SubscriptionState {
             out.u8(u8::from(*expired));
         }
         self.keyed.encode(out);
-        self.stats.encode(out);
+        self.stats().encode(out);
         out.varint(self.by_type.len() as u64);
         for (event_type, stats) in &self.by_type {
             out.varint(u64::from(*event_type));
@@ -213,7 +230,7 @@ impl SubscriptionState {
             state.unhandled.insert((from.varint()?, from.u8()? != 0));
         }
         state.keyed = KeyedStates::decode(from)?;
-        state.stats = HandlerStats::decode(from)?;
+        state.expired = HandlerStats::decode(from)?.expired;
         for _ in 0..from.count(2)? {
             state.by_type.insert(from.small()?, HandlerStats::decode(from)?);
         }

@@ -58,7 +58,7 @@ fn a_checkpoint_restores_all_of_it() {
     let mut restored = State::default();
     restored.restore(&state.checkpoint()).unwrap();
     let one = restored.find("one").unwrap();
-    assert_eq!((one.settled.low(), one.settled.contains(9), one.stats.acked), (4, true, 2));
+    assert_eq!((one.settled.low(), one.settled.contains(9), one.stats().acked), (4, true, 2));
     assert_eq!(one.failing[&5], Failing { attempts: 2, due: Timestamp::from_micros(77), lsn: 4 });
     assert!(one.keyed.get("k").is_some());
     assert_eq!(restored.source("s").accepted, 3);
@@ -72,7 +72,7 @@ fn settling_twice_changes_nothing() {
     for change in [subscription(0, "one"), ack(0, 3), ack(0, 3)] {
         state.apply(&change, 0).unwrap();
     }
-    assert_eq!(state.find("one").unwrap().stats.acked, 1);
+    assert_eq!(state.find("one").unwrap().stats().acked, 1);
 }
 
 #[test]
