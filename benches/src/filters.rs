@@ -1,4 +1,4 @@
-//! Row 7b: which of many subscriptions want an event.
+//! Rows 7b and 7c: which of many subscriptions want an event.
 
 use std::hint::black_box;
 
@@ -147,4 +147,75 @@ fn row(plan: &Plan, case: &'static str, count: usize, most: f64) -> Result<Row> 
 /// 7b: with 10,000 subscriptions, and with 100,000.
 pub(crate) fn matching(plan: &Plan) -> Result<Vec<Row>> {
     Ok(vec![row(plan, "10 k", 10_000, 250.0)?, row(plan, "100 k", 100_000, 700.0)?])
+}
+
+/// An index of so many rules, and a round of its events in turn: nanoseconds per event.
+struct Rules {
+    index: FilterIndex<u32>,
+    events: Vec<Envelope>,
+    /// Rules that an event matches, on average.
+    matches: f64,
+}
+
+impl Rules {
+    /// Each rule asks for other content: a subject, the beginning of one, a tenant, a source together with a subject.
+    fn of(count: usize) -> Result<Self> {
+        let order = |number: usize| format!("customer-{}/order-{number}", number / 4);
+        let tenant = |number: usize| format!("tenant-{number}");
+        let mut index = FilterIndex::new();
+        for (id, number) in (0_u32..).zip(0..count) {
+            let filter = match number % 4 {
+                0 => Filter::exact("subject", order(number)),
+                1 => Filter::prefix("subject", format!("customer-{}/", number / 4)),
+                2 => Filter::exact("tenant", tenant(number)),
+                _ => Filter::exact("source", "/shop").and(Filter::exact("subject", order(number))),
+            };
+            index.insert(id, &[], Some(&filter));
+        }
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut event = || -> Result<Envelope> {
+            let number = random.usize(..count);
+            let event = Envelope::builder("order.changed").source("/shop").subject(order(number));
+            Ok(event.extension("tenant", tenant(number)).build()?)
+        };
+        let events = (0..EVENTS).map(|_| event()).collect::<Result<Vec<_>>>()?;
+        let (mut found, mut matches) = (Vec::new(), 0);
+        for event in &events {
+            index.matches(event, &mut found);
+            matches += found.len();
+        }
+        Ok(Self { index, matches: matches as f64 / events.len() as f64, events })
+    }
+
+    fn nanos(&self, seconds: f64) -> f64 {
+        let (mut next, mut found) = (self.events.iter().cycle(), Vec::new());
+        nanos_per_call(seconds, || {
+            if let Some(event) = next.next() {
+                self.index.matches(event, &mut found);
+                black_box(&found);
+            }
+        })
+    }
+}
+
+/// 7c: what a thousand times the rules cost.
+pub(crate) fn rules(plan: &Plan) -> Result<Vec<Row>> {
+    let (many, few) = (Rules::of(100_000)?, Rules::of(100)?);
+    let seconds = plan.seconds / 2.0;
+    let rounds = plan.rounds("7c", || Ok(Sample::of(many.nanos(seconds), few.nanos(seconds))))?;
+    let settings = format!(
+        "No types, content alone: a quarter each exact subject, prefix of a subject, exact extension, source and subject; \
+         {EVENTS} different events in turn, {:.1} and {:.1} matches each; one thread, nothing synced.",
+        many.matches, few.matches
+    );
+    Ok(vec![Row {
+        id: "7c",
+        case: "",
+        what: "Finding which of 100,000 rules match an event",
+        against: "which of 100",
+        unit: "ns",
+        target: Target::at_most(1.3),
+        settings,
+        rounds,
+    }])
 }

@@ -62,7 +62,7 @@ pub(crate) fn queued(plan: &Plan, runtime: &Runtime) -> Result<Vec<Row>> {
     })?;
     let settings = format!(
         "{}, one publisher, two worker threads, at most {} events a round, nothing synced. Ours, per event: encode, copy \
-         into the log in memory, checksum, number, decode, handler, settlement, metrics, and a receipt; the event can be read \
+         into the log in memory, checksum, number, handler, settlement, metrics, and a receipt; the event can be read \
          again, retried and asked about. The channel, bounded at {QUEUED}: none of that; it moves a clone.",
         events::PAYLOAD,
         BATCHES * BATCH as u64,

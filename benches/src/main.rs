@@ -38,11 +38,13 @@ use crate::{
 
 /// Every row, in order.
 #[cfg(not(feature = "rivals"))]
-const IDS: [&str; 15] = ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b"];
+const IDS: [&str; 16] =
+    ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "7c"];
 /// Every row, in order.
 #[cfg(feature = "rivals")]
-const IDS: [&str; 19] = [
-    "1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "10a", "10b", "10c", "11",
+const IDS: [&str; 20] = [
+    "1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "7c", "10a", "10b",
+    "10c", "11",
 ];
 
 #[derive(Parser)]
@@ -111,6 +113,7 @@ impl Bench {
             "6b" => space::backlog(plan, directory),
             "7a" => fanout::many(plan, runtime),
             "7b" => filters::matching(plan),
+            "7c" => filters::rules(plan),
             #[cfg(feature = "rivals")]
             "10a" | "10b" | "10c" => rivals::counted(plan, directory, id),
             #[cfg(feature = "rivals")]

@@ -102,28 +102,36 @@ fn json(latch: &Latch) -> Registration {
     handler.named(HANDLER)
 }
 
-/// A bus on which so many events wait, for nobody yet.
-async fn filled(events: u64) -> Result<Bus> {
-    let bus = App::open("memory:").await?.start().await?;
+/// Publishes so many events in batches, to nobody or to a handler that does not run meanwhile: there is one thread.
+async fn fill(bus: &Bus, events: u64) -> Result<()> {
     let batch = (0..BATCH).map(|_| one()).collect::<Result<Vec<_>>>()?;
     for _ in 0..events / BATCH as u64 {
         bus.publish_all(events::TOPIC, batch.clone(), None).await?;
     }
-    Ok(bus)
+    Ok(())
 }
 
 async fn published_in_batches(events: u64) -> Result<Walked> {
+    let bus = App::open("memory:").await?.start().await?;
     let watch = Stopwatch::start();
-    let bus = filled(events).await?;
+    fill(&bus, events).await?;
     Ok(Walked::new(watch, bus))
 }
 
-/// Dispatches what waits, and settles it.
-async fn drained(events: u64, handler: fn(&Latch) -> Registration) -> Result<Walked> {
-    let bus = filled(events).await?;
+/// Dispatches what waits, and settles it: published just now, or before the handler was there, so that it reads the log.
+async fn drained(events: u64, late: bool, handler: fn(&Latch) -> Registration) -> Result<Walked> {
+    let bus = App::open("memory:").await?.start().await?;
     let latch = Latch::of(events);
+    let registration = handler(&latch).topic(events::TOPIC).start(Start::Earliest);
+    if !late {
+        bus.subscribe(registration.clone()).await?;
+        bus.idle().await?;
+    }
+    fill(&bus, events).await?;
     let watch = Stopwatch::start();
-    bus.subscribe(handler(&latch).topic(events::TOPIC).start(Start::Earliest)).await?;
+    if late {
+        bus.subscribe(registration).await?;
+    }
     latch.drained().await;
     Ok(Walked::new(watch, bus))
 }
@@ -154,8 +162,11 @@ pub(crate) const WAYS: &[Way] = &[
     Way::alone("call async", |_, events| dispatch::walk_async(events)),
     Way::alone("publish in batches", |runtime, events| runtime.block_on(published_in_batches(events))),
     Way::alone("publish", |runtime, events| runtime.block_on(published(events))),
-    Way::after("publish in batches", "dispatch", |runtime, events| runtime.block_on(drained(events, raw))),
-    Way::after("publish in batches", "dispatch and decode", |runtime, events| runtime.block_on(drained(events, json))),
+    Way::after("publish in batches", "dispatch", |runtime, events| runtime.block_on(drained(events, false, raw))),
+    Way::after("publish in batches", "dispatch and decode", |runtime, events| {
+        runtime.block_on(drained(events, false, json))
+    }),
+    Way::after("publish in batches", "catch up", |runtime, events| runtime.block_on(drained(events, true, raw))),
 ];
 
 /// What ours are compared with.
