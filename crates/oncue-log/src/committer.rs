@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use crate::buffer::{Buffer, Pool};
 use crate::checkpoint::{Tracker, WholeCheckpoint};
 use crate::core::Core;
 use crate::error::StorageError;
@@ -39,16 +41,16 @@ pub(crate) struct Committer {
     pub(crate) closed: bool,
     pub(crate) group: VecDeque<Pending>,
     written: Vec<(FrameHeader, Pending)>,
-    freed: Vec<BytesMut>,
+    /// Where what is written was expected to end, when its last frame was begun.
+    expected: u64,
+    pub(crate) pool: Arc<Pool>,
 }
 
 /// A frame this small is copied for readers, so that its buffer can be filled again: held as it is, it would hold a
 /// buffer many times its size.
-const COPIED_BYTES: usize = 64 << 10;
+const COPIED_BYTES: usize = 128 << 10;
 /// A frame this large may grow the file: syncing the growth costs less than writing as many zeros first would.
 const GROWING_BYTES: usize = 128 << 10;
-/// How many buffers that readers are done with are kept.
-const FREED: usize = 4;
 
 impl Committer {
     pub(crate) fn new(segment: SegmentFile, position: u64, filled: u64, next_lsn: Lsn) -> Self {
@@ -65,7 +67,8 @@ impl Committer {
             closed: false,
             group: VecDeque::new(),
             written: Vec::new(),
-            freed: Vec::new(),
+            expected: position,
+            pool: Arc::default(),
         }
     }
 
@@ -93,11 +96,15 @@ impl Committer {
             synced_lsn: self.synced_lsn,
             time: frame.time,
         };
-        header.seal(&mut frame.bytes, core.seed);
+        match frame.checksum {
+            Some(payload) => header.seal_over(frame.bytes.bytes_mut(), core.seed, payload),
+            None => header.seal(frame.bytes.bytes_mut(), core.seed),
+        }
         for (lsn, part) in &frame.parts {
             self.checkpoint = self.tracker.see(*lsn, *part, header.place).or(self.checkpoint);
         }
-        self.put(core, &frame.bytes)?;
+        self.put_buffer(core, &mut frame.bytes)?;
+        self.expected = frame.end();
         self.next_lsn = header.end_lsn();
         self.closed = false;
         core.counters.frames.fetch_add(1, Ordering::Relaxed);
@@ -106,21 +113,30 @@ impl Committer {
         Ok(())
     }
 
+    /// Writes a frame of the log's own.
+    fn put(&mut self, core: &Core, frame: &[u8]) -> Result<(), StorageError> {
+        let mut buffer = Buffer::default();
+        buffer.extend(frame);
+        self.put_buffer(core, &mut buffer)
+    }
+
     /// Writes a frame's bytes at the end, and zeros behind it where they run out.
-    fn put(&mut self, core: &Core, bytes: &[u8]) -> Result<(), StorageError> {
+    fn put_buffer(&mut self, core: &Core, buffer: &mut Buffer) -> Result<(), StorageError> {
         let file = self.segment.file.as_ref();
-        let end = self.position + bytes.len() as u64;
+        let end = self.position + buffer.len() as u64;
         // What was in the file before must not stand where the next frame will be looked for.
         let blank = self.filled.saturating_sub(end).min(HEADER_BYTES as u64) as usize;
         let written = match core.options.durability {
-            Durability::Disk => file.append(bytes, blank, self.position),
+            Durability::Disk => buffer.append_to(file, blank, self.position),
             // Nobody waits for the disk: the page cache is faster.
-            Durability::Os => write_all(file, bytes, self.position).and_then(|()| write_zeros(file, end, blank as u64)),
+            Durability::Os => {
+                write_all(file, buffer.bytes(), self.position).and_then(|()| write_zeros(file, end, blank as u64))
+            }
         };
         written.map_err(StorageError::on("write", &self.segment.name))?;
         self.position = end;
-        self.grows = bytes.len() >= GROWING_BYTES;
-        core.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.grows = buffer.len() >= GROWING_BYTES;
+        core.counters.bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         if self.position <= self.filled || !core.storage.fill_ahead() {
             return Ok(());
         }
@@ -154,10 +170,11 @@ impl Committer {
             self.sync(core)?;
         }
         let keep = core.options.tail_bytes > 0;
-        let frames: Vec<_> = self.written.iter_mut().map(|(header, frame)| readable(*header, frame, keep)).collect();
+        let frames: Vec<_> =
+            self.written.iter_mut().map(|(header, frame)| readable(*header, frame, keep, &self.pool)).collect();
         let mut view = core.view.write();
-        for (frame, (_, pending)) in frames.into_iter().zip(&self.written) {
-            view.publish(frame, &pending.topics, &mut self.freed);
+        for ((frame, held), (_, pending)) in frames.into_iter().zip(&self.written) {
+            view.publish(frame, held, &pending.topics);
         }
         view.checkpoint = self.checkpoint;
         drop(view);
@@ -165,14 +182,11 @@ impl Committer {
         // More may count as durable already, where what is appended does.
         core.durable.fetch_max(self.next_lsn, Ordering::AcqRel);
         let mut queue = core.queue.lock();
-        for (_, mut frame) in self.written.drain(..) {
-            if frame.bytes.capacity() == 0 {
-                frame.bytes = self.freed.pop().unwrap_or_default();
-            }
-            queue.recycle(frame);
+        if self.expected != self.position {
+            queue.moved(self.expected, self.position);
+            self.expected = self.position;
         }
-        drop(queue);
-        self.freed.truncate(FREED);
+        self.written.drain(..).for_each(|(_, frame)| queue.recycle(frame));
         Ok(())
     }
 
@@ -243,16 +257,17 @@ impl Committer {
     }
 }
 
-/// The frame as readers get it, in the buffer that it was written from, or copied if it is small.
-fn readable(header: FrameHeader, pending: &mut Pending, keep: bool) -> Frame {
-    let bytes = if !keep {
-        Bytes::new()
-    } else if pending.bytes.len() <= COPIED_BYTES {
-        Bytes::copy_from_slice(&pending.bytes)
-    } else {
-        std::mem::take(&mut pending.bytes).freeze()
-    };
-    Frame { header, bytes }
+/// The frame as readers get it, in the buffer that it was written from, or copied if it is small; and the memory that it takes.
+fn readable(header: FrameHeader, pending: &mut Pending, keep: bool, pool: &Arc<Pool>) -> (Frame, usize) {
+    let buffer = std::mem::take(&mut pending.bytes);
+    if keep && buffer.len() > COPIED_BYTES {
+        let held = buffer.capacity();
+        return (Frame { header, bytes: pool.lend(buffer) }, held);
+    }
+    let bytes = if keep { Bytes::copy_from_slice(buffer.bytes()) } else { Bytes::new() };
+    pool.put(buffer);
+    let held = bytes.len();
+    (Frame { header, bytes }, held)
 }
 
 /// Makes a segment that is there, whole, after a crash: its header is synced before its name is. Returns how far the file

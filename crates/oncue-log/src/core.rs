@@ -56,10 +56,12 @@ impl Core {
         log_id: u64,
         options: Options,
         storage: Box<dyn Storage>,
-        queue: Queue,
+        mut queue: Queue,
         view: View,
-        committer: Committer,
+        mut committer: Committer,
     ) -> Self {
+        queue.readies = options.durability == Durability::Disk && storage.fill_ahead();
+        committer.pool = Arc::clone(&queue.pool);
         Self {
             log_id,
             seed: crate::frame::seed(log_id),

@@ -23,6 +23,46 @@ pub(crate) struct Place {
     pub(crate) position: u64,
 }
 
+/// Adds `bytes` to a checksum.
+pub(crate) fn add(checksum: u32, bytes: &[u8]) -> u32 {
+    crc32c_append(checksum, bytes)
+}
+
+/// The checksum of two runs of bytes, one behind the other, from that of each and the length of the second.
+///
+/// A checksum is the remainder of a polynomial over GF(2), modulo that of CRC32C. The first run's is what it was times x to the
+/// power of the bits that follow it: one multiplication for each bit set in their number.
+fn join(first: u32, second: u32, second_bytes: usize) -> u32 {
+    let powers = POWERS.iter().enumerate().filter(|(bit, _)| second_bytes >> bit & 1 == 1);
+    powers.fold(first, |product, (_, power)| multiply(product, *power)) ^ second
+}
+
+/// CRC32C's polynomial. As in all of this, the highest bit is the coefficient of x⁰.
+const POLYNOMIAL: u32 = 0x82F6_3B78;
+
+/// x to the power of 8, 16, 32, …: what 1, 2, 4, … bytes multiply by.
+const POWERS: [u32; usize::BITS as usize] = {
+    let mut powers = [1 << 23; usize::BITS as usize];
+    let mut at = 1;
+    while at < powers.len() {
+        powers[at] = multiply(powers[at - 1], powers[at - 1]);
+        at += 1;
+    }
+    powers
+};
+
+const fn multiply(one: u32, mut other: u32) -> u32 {
+    let (mut product, mut bit) = (0, 1 << 31);
+    while bit > 0 {
+        if one & bit != 0 {
+            product ^= other;
+        }
+        other = (other >> 1) ^ if other & 1 == 1 { POLYNOMIAL } else { 0 };
+        bit >>= 1;
+    }
+    product
+}
+
 /// The fields of a frame's header that vary in version 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
@@ -56,6 +96,20 @@ pub(crate) fn seed(log_id: u64) -> u32 {
 impl FrameHeader {
     /// Fills in the header of `frame`, whose payload is already there, and its checksum.
     pub(crate) fn seal(&self, frame: &mut [u8], seed: u32) {
+        self.fill(frame);
+        let checksum = crc32c_append(seed, &frame[4..]);
+        put(frame, 0, &checksum.to_le_bytes());
+    }
+
+    /// The same, where the checksum of the payload alone is known.
+    pub(crate) fn seal_over(&self, frame: &mut [u8], seed: u32, payload: u32) {
+        self.fill(frame);
+        let header = crc32c_append(seed, &frame[4..HEADER_BYTES]);
+        let checksum = join(header, payload, frame.len() - HEADER_BYTES);
+        put(frame, 0, &checksum.to_le_bytes());
+    }
+
+    fn fill(&self, frame: &mut [u8]) {
         frame[..HEADER_BYTES].fill(0);
         put(frame, 4, &MAGIC);
         frame[8] = VERSION;
@@ -69,8 +123,6 @@ impl FrameHeader {
         put(frame, 40, &self.first_lsn.to_le_bytes());
         put(frame, 48, &self.synced_lsn.to_le_bytes());
         put(frame, 56, &self.time.to_le_bytes());
-        let checksum = crc32c_append(seed, &frame[4..]);
-        put(frame, 0, &checksum.to_le_bytes());
     }
 
     /// Reads a header that should lie at `place`. Only lengths and places are believed before [`verify`] has passed.
@@ -205,6 +257,20 @@ mod tests {
         assert_eq!((header.time, header.first_lsn, header.synced_lsn, header.topic), (-5, 10, 9, 2));
         assert_eq!(header.frame_bytes(), frame.len());
         verify(&frame, seed(77)).unwrap();
+    }
+
+    #[test]
+    fn a_checksum_can_be_joined_from_its_parts() {
+        let bytes: Vec<u8> = (0..100_000_u32).map(|number| ((number * 31) >> 3) as u8).collect();
+        for (from, to) in [(0, 0), (0, 1), (1, 2), (104, 360), (5, 70_000), (70_000, 100_000), (99_999, 100_000)] {
+            let (first, second) = (crc32c(&bytes[..from]), crc32c(&bytes[from..to]));
+            assert_eq!(join(first, second, to - from), crc32c(&bytes[..to]), "{from}..{to}");
+        }
+        let frame = sealed(b"payload", |_| {});
+        let header = FrameHeader::parse(&frame, PLACE).unwrap();
+        let mut again = frame.clone();
+        header.seal_over(&mut again, seed(77), add(add(0, b"pay"), b"load"));
+        assert_eq!(again, frame);
     }
 
     #[test]

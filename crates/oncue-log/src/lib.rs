@@ -30,6 +30,7 @@
 //! ```
 
 mod batch;
+mod buffer;
 mod checkpoint;
 mod committer;
 mod core;

@@ -2,12 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::batch::Batch;
+use crate::buffer::{Buffer, Pool};
 use crate::checkpoint::{Part, TopicState};
 use crate::error::AppendError;
-use crate::frame::HEADER_BYTES;
+use crate::frame::{self, HEADER_BYTES};
 use crate::index::FrameTopic;
 use crate::limits::{FRAME_TARGET_BYTES, MAX_BATCH_BYTES, MAX_EVENT_BYTES};
 use crate::options::Ticket;
@@ -18,7 +21,11 @@ use crate::wire::{put, u32_at};
 /// A frame that is being filled: room for the header, then the payload.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    pub(crate) bytes: BytesMut,
+    pub(crate) bytes: Buffer,
+    /// Of the payload, if it is summed up while it comes.
+    pub(crate) checksum: Option<u32>,
+    /// Where it will lie, as far as is known when it is begun.
+    pub(crate) position: u64,
     pub(crate) first_lsn: Lsn,
     pub(crate) records: u32,
     pub(crate) time: i64,
@@ -76,13 +83,31 @@ pub(crate) struct Queue {
     pub(crate) idle: bool,
     pub(crate) since_checkpoint: u64,
     pub(crate) checkpoint_bytes: u64,
+    /// Whether frames are made ready for the disk by those who append: laid out as its blocks, and summed up. So the writer
+    /// has nothing to do between two writes.
+    pub(crate) readies: bool,
+    /// Where the frame behind those that the writer has will lie, as far as is known.
+    position: u64,
+    pub(crate) pool: Arc<Pool>,
     spare: Vec<Pending>,
     serial: u64,
 }
 
-/// A spare buffer beyond this is freed: one large batch must not be paid for ever after.
-const SPARE_BYTES: usize = 2 * FRAME_TARGET_BYTES;
 const SPARES: usize = 4;
+
+impl Pending {
+    /// Sums up what came in from `from` on.
+    fn sum(&mut self, from: usize) {
+        if let Some(checksum) = &mut self.checksum {
+            *checksum = frame::add(*checksum, &self.bytes.bytes()[from..]);
+        }
+    }
+
+    /// Where the frame behind it will lie.
+    pub(crate) fn end(&self) -> u64 {
+        self.position.wrapping_add(self.bytes.len() as u64)
+    }
+}
 
 impl Queue {
     pub(crate) fn new(next_lsn: Lsn, topics: Vec<TopicState>) -> Self {
@@ -113,9 +138,10 @@ impl Queue {
         }
         let (frame, topics) = self.room(batch.bytes.len(), now);
         let from = frame.bytes.len();
-        frame.bytes.extend_from_slice(&batch.bytes);
+        frame.bytes.extend(&batch.bytes);
         frame.records += batch.records;
         let offset = if batch.events > 0 { number(frame, topics, from) } else { 0 };
+        frame.sum(from);
         self.next_lsn += u64::from(batch.records);
         Ok(Ticket { lsn, end: self.next_lsn, offset })
     }
@@ -141,10 +167,12 @@ impl Queue {
         let offset = topics[place].occurs(topic.0, frame);
         let header =
             RecordHeader { bytes: bytes as u32, kind: KIND_EVENT, flags: 0, partition, topic: topic.0, offset };
-        frame.bytes.extend_from_slice(&header.encode());
+        let from = frame.bytes.len();
+        frame.bytes.extend(&header.encode());
         for part in parts {
-            frame.bytes.extend_from_slice(part);
+            frame.bytes.extend(part);
         }
+        frame.sum(from);
         frame.records += 1;
         self.next_lsn += 1;
         Ok(Ticket { lsn: self.next_lsn - 1, end: self.next_lsn, offset })
@@ -167,10 +195,12 @@ impl Queue {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let (frame, _) = self.room(RECORD_HEADER_BYTES + bytes, now);
         let header = RecordHeader { bytes: bytes as u32, kind, flags: 0, partition: 0, topic, offset: 0 };
-        frame.bytes.extend_from_slice(&header.encode());
+        let from = frame.bytes.len();
+        frame.bytes.extend(&header.encode());
         for part in parts {
-            frame.bytes.extend_from_slice(part);
+            frame.bytes.extend(part);
         }
+        frame.sum(from);
         frame.records += 1;
         self.next_lsn += 1;
         self.next_lsn - 1
@@ -182,7 +212,10 @@ impl Queue {
         if !self.waiting.back().is_some_and(fits) {
             self.serial += 1;
             let mut frame = self.spare.pop().unwrap_or_default();
-            frame.bytes.resize(HEADER_BYTES, 0);
+            frame.position = self.waiting.back().map_or(self.position, Pending::end);
+            frame.bytes = self.pool.take();
+            frame.bytes.begin(self.readies.then_some(frame.position));
+            frame.checksum = self.readies.then_some(0);
             frame.first_lsn = self.next_lsn;
             frame.serial = self.serial;
             self.waiting.push_back(frame);
@@ -214,6 +247,7 @@ impl Queue {
     /// Hands everything that waits to the writer.
     pub(crate) fn take(&mut self, group: &mut VecDeque<Pending>) {
         std::mem::swap(&mut self.waiting, group);
+        self.position = group.back().map_or(self.position, Pending::end);
         self.waiting_bytes = 0;
         self.full = false;
         self.in_flight_end = self.next_lsn;
@@ -221,10 +255,19 @@ impl Queue {
         in_flight.append(behind);
     }
 
-    /// Keeps a written frame's memory for the next ones.
+    /// What the writer had was `expected` to end somewhere, and ends at `position`, most likely in another segment. Frames that
+    /// wait were begun for other places, and are copied when they are written.
+    pub(crate) fn moved(&mut self, expected: u64, position: u64) {
+        let moved = |place: u64| place.wrapping_add(position).wrapping_sub(expected);
+        self.position = moved(self.position);
+        for frame in &mut self.waiting {
+            frame.position = moved(frame.position);
+        }
+    }
+
+    /// Keeps what a written frame has for the next ones.
     pub(crate) fn recycle(&mut self, mut frame: Pending) {
-        if self.spare.len() < SPARES && frame.bytes.capacity() <= SPARE_BYTES {
-            frame.bytes.clear();
+        if self.spare.len() < SPARES {
             frame.topics.clear();
             frame.parts.clear();
             frame.records = 0;
@@ -238,13 +281,14 @@ fn number(frame: &mut Pending, topics: &mut [TopicSlot], from: usize) -> u64 {
     let mut first = None;
     let mut at = from;
     while at < frame.bytes.len() {
-        if frame.bytes[at + 4] == KIND_EVENT {
-            let topic = u32_at(&frame.bytes, at + 8);
+        let bytes = frame.bytes.bytes();
+        if bytes[at + 4] == KIND_EVENT {
+            let topic = u32_at(bytes, at + 8);
             let offset = topics[topic as usize - 1].occurs(topic, frame);
-            put(&mut frame.bytes, at + 12, &offset.to_le_bytes());
+            put(frame.bytes.bytes_mut(), at + 12, &offset.to_le_bytes());
             first.get_or_insert(offset);
         }
-        at += RECORD_HEADER_BYTES + u32_at(&frame.bytes, at) as usize;
+        at += RECORD_HEADER_BYTES + u32_at(frame.bytes.bytes(), at) as usize;
     }
     first.unwrap_or(0)
 }

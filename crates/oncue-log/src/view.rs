@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use bytes::BytesMut;
 use parking_lot::Mutex;
 
 use crate::checkpoint::WholeCheckpoint;
@@ -126,8 +125,8 @@ pub(crate) struct View {
     pub(crate) segments: VecDeque<Arc<Segment>>,
     /// Of the last segment.
     pub(crate) index: Index,
-    /// The frames from `tail_from` on, without gaps.
-    tail: VecDeque<Frame>,
+    /// The frames from `tail_from` on, without gaps, and the memory that each takes.
+    tail: VecDeque<(Frame, usize)>,
     tail_bytes: usize,
     tail_limit: usize,
     pub(crate) tail_from: Place,
@@ -169,8 +168,8 @@ impl View {
         &mut self.offsets[topic as usize - 1]
     }
 
-    /// Takes in a frame that is durable now. What it pushes out of memory goes to `freed`, if nobody reads it.
-    pub(crate) fn publish(&mut self, frame: Frame, topics: &[FrameTopic], freed: &mut Vec<BytesMut>) {
+    /// Takes in a frame that is durable now, and that takes `held` bytes of memory.
+    pub(crate) fn publish(&mut self, frame: Frame, held: usize, topics: &[FrameTopic]) {
         let place = frame.header.place;
         self.index.add(place.position, frame.header.first_lsn, topics);
         for seen in topics {
@@ -181,15 +180,12 @@ impl View {
             self.tail_from = self.end;
             return;
         }
-        self.tail_bytes += frame.bytes.len();
-        self.tail.push_back(frame);
+        self.tail_bytes += held;
+        self.tail.push_back((frame, held));
         while self.tail_bytes > self.tail_limit {
-            let Some(oldest) = self.tail.pop_front() else { break };
-            self.tail_bytes -= oldest.bytes.len();
-            self.tail_from = self.tail.front().map_or(self.end, |next| next.header.place);
-            if let Ok(buffer) = oldest.bytes.try_into_mut() {
-                freed.push(buffer);
-            }
+            let Some((_, held)) = self.tail.pop_front() else { break };
+            self.tail_bytes -= held;
+            self.tail_from = self.tail.front().map_or(self.end, |(next, _)| next.header.place);
         }
     }
 
@@ -209,23 +205,23 @@ impl View {
     /// Lets go of the oldest segment, also of what is in memory of it.
     pub(crate) fn trim(&mut self) {
         let Some(oldest) = self.segments.pop_front() else { return };
-        while let Some(frame) = self.tail.pop_front_if(|frame| frame.header.place.epoch <= oldest.epoch) {
-            self.tail_bytes -= frame.bytes.len();
-            self.tail_from = self.tail.front().map_or(self.end, |next| next.header.place);
+        while let Some((_, held)) = self.tail.pop_front_if(|(frame, _)| frame.header.place.epoch <= oldest.epoch) {
+            self.tail_bytes -= held;
+            self.tail_from = self.tail.front().map_or(self.end, |(next, _)| next.header.place);
         }
     }
 
     /// The first frame at or behind `place` in memory that may hold `topic` (0 = any).
     pub(crate) fn in_tail(&self, place: Place, topic: u32) -> Option<&Frame> {
-        let from = self.tail.partition_point(|frame| frame.header.place < place);
+        let from = self.tail.partition_point(|(frame, _)| frame.header.place < place);
         let wanted = |frame: &&Frame| topic == 0 || frame.header.topic == 0 || frame.header.topic == topic;
-        self.tail.range(from..).find(wanted)
+        self.tail.range(from..).map(|(frame, _)| frame).find(wanted)
     }
 
     /// Where in memory the frame with `lsn` lies.
     pub(crate) fn tail_of_lsn(&self, lsn: Lsn) -> Option<Place> {
-        let behind = self.tail.partition_point(|frame| frame.header.first_lsn <= lsn);
-        Some(self.tail.get(behind.checked_sub(1)?)?.header.place)
+        let behind = self.tail.partition_point(|(frame, _)| frame.header.first_lsn <= lsn);
+        Some(self.tail.get(behind.checked_sub(1)?)?.0.header.place)
     }
 
     pub(crate) fn segment(&self, epoch: u64) -> Option<&Arc<Segment>> {

@@ -4,14 +4,15 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-/// What memory, places and lengths are multiples of. No disk asks for more.
-const BLOCK: usize = 4 << 10;
+use super::BLOCK_BYTES as BLOCK;
+
 /// How much is written at once.
 const MOST: usize = 1 << 20;
 
@@ -67,7 +68,51 @@ impl Direct {
     }
 }
 
+impl Direct {
+    /// Writes what lies in memory as it will in the file, without copying it; whether it could. What the first block holds
+    /// before is filled in.
+    pub(super) fn append_blocks(
+        &self,
+        same: &fs::File,
+        blocks: &mut [u8],
+        range: Range<usize>,
+        offset: u64,
+    ) -> io::Result<bool> {
+        if self.refused.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let mut kept = self.blocks.lock();
+        kept.head(same, &mut blocks[..range.start], offset)?;
+        kept.end = None;
+        match self.file.write_all_at(blocks, offset - range.start as u64) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.refused.store(true, Ordering::Relaxed);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        kept.keep(&blocks[range.end - range.end % BLOCK..range.end], offset + range.len() as u64);
+        Ok(true)
+    }
+}
+
 impl Blocks {
+    /// What stands in the block before the place to write at.
+    fn head(&mut self, same: &fs::File, head: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.end == Some(offset) {
+            head.copy_from_slice(&self.memory[self.start..self.start + head.len()]);
+            return Ok(());
+        }
+        read_head(same, head, offset - head.len() as u64)
+    }
+
+    /// The file ends at `end` now, and its last block begins with this.
+    fn keep(&mut self, last: &[u8], end: u64) {
+        self.memory[self.start..self.start + last.len()].copy_from_slice(last);
+        self.end = Some(end);
+    }
+
     fn append(
         &mut self,
         file: &fs::File,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -221,6 +222,16 @@ impl File for DiskFile {
         }
         self.file.write_all_at(&bytes[done..], offset + done as u64)?;
         write_zeros(self, offset + bytes.len() as u64, blank as u64)
+    }
+
+    fn append_blocks(&self, blocks: &mut [u8], range: Range<usize>, blank: usize, offset: u64) -> io::Result<()> {
+        let direct = self.direct.get_or_init(|| Direct::open(&self.path, &self.file));
+        if let Some(direct) = direct
+            && direct.append_blocks(&self.file, blocks, range.clone(), offset)?
+        {
+            return Ok(());
+        }
+        self.append(&blocks[range], blank, offset)
     }
 
     fn sync(&self) -> io::Result<()> {

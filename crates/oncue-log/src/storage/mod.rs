@@ -9,11 +9,15 @@ mod read_only;
 mod snapshot;
 
 use std::io;
+use std::ops::Range;
 
 pub use self::faulty::{Call, FaultyStorage};
 pub use self::file::{FileStorage, LOCK_FILE, LockError, RESTORING_FILE};
 pub use self::memory::MemoryStorage;
 pub use self::snapshot::Snapshot;
+
+/// What memory, places and lengths of writes past the page cache are multiples of. No disk asks for more.
+pub const BLOCK_BYTES: usize = 4 << 10;
 
 /// A flat directory of files that one log owns.
 pub trait Storage: Send + Sync {
@@ -58,6 +62,13 @@ pub trait File: Send + Sync {
     fn append(&self, bytes: &[u8], blank: usize, offset: u64) -> io::Result<()> {
         write_all(self, bytes, offset)?;
         write_zeros(self, offset + bytes.len() as u64, blank as u64)
+    }
+
+    /// As [`append`](Self::append), of the bytes `range` of `blocks`, which may be written over before and behind these. They
+    /// lie in memory as in the file: where a block of [`BLOCK_BYTES`] begins there, one begins here, and what follows the
+    /// bytes, to the end of the last block, is zeros.
+    fn append_blocks(&self, blocks: &mut [u8], range: Range<usize>, blank: usize, offset: u64) -> io::Result<()> {
+        self.append(&blocks[range], blank, offset)
     }
 
     /// Makes durable everything written so far (`fdatasync`). After an error nothing may be assumed of what was written.
