@@ -26,6 +26,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The hand-over between publishers, the log's writer and those who wait, in many orders of their threads.
+    Interleavings,
     /// The house rules alone: sizes, dependencies, clocks, queues, names, documents.
     Rules,
     /// The benchmarks, in release: all, or those named (`1a 2c`), with `--json` for programs; arguments go on to them.
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Ci => tasks::ci(),
         Task::Test { arguments } => tasks::test(&arguments),
+        Task::Interleavings => tasks::interleavings(),
         Task::Rules => tasks::rules(),
         Task::Bench { arguments } => tasks::bench(&arguments),
         Task::Counts { arguments } => tasks::counts(&arguments),

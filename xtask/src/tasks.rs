@@ -17,6 +17,7 @@ pub(crate) fn ci() -> Result<(), Failed> {
     rules()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
     test(&[])?;
+    interleavings()?;
     // With what the tests have built.
     timed("200 kills of the order system", || Kill::in_ci().run())?;
     cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])?;
@@ -31,6 +32,13 @@ pub(crate) fn test(arguments: &[String]) -> Result<(), Failed> {
     let mut command = vec!["test", "--workspace", "--locked"];
     command.extend(arguments.iter().map(String::as_str));
     cargo(&command, &[])
+}
+
+/// The hand-over between the log's threads, in many orders: its own code, on locks that choose who goes on.
+pub(crate) fn interleavings() -> Result<(), Failed> {
+    // Apart, so that nothing else is compiled anew because of the flag.
+    let command = ["test", "--locked", "--package", "oncue-log", "--test", "it", "--target-dir", "target/shuttle"];
+    cargo(&[&command[..], &["--", "interleavings"]].concat(), &[("RUSTFLAGS", "--cfg shuttle")])
 }
 
 /// The house rules.

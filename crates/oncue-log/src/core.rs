@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-
 use crate::committer::Committer;
 use crate::error::{AppendError, Fenced, StorageError};
 use crate::limits::FRAME_TARGET_BYTES;
@@ -18,6 +16,7 @@ use crate::queue::Queue;
 use crate::record::Lsn;
 use crate::spares::Spares;
 use crate::storage::Storage;
+use crate::sync::{self, Condvar, Mutex, MutexGuard, RwLock};
 use crate::view::{SegmentReader, View};
 
 #[derive(Debug, Default)]
@@ -39,9 +38,9 @@ pub(crate) struct Core {
     pub(crate) committer: Mutex<Committer>,
     pub(crate) view: RwLock<View>,
     /// Every record below is durable and readable, if need be after [`catch_up`](Core::catch_up).
-    pub(crate) durable: AtomicU64,
+    pub(crate) durable: sync::AtomicU64,
     /// Every record below is in the view.
-    pub(crate) visible: AtomicU64,
+    pub(crate) visible: sync::AtomicU64,
     pub(crate) fence: OnceLock<String>,
     pub(crate) counters: Counters,
     /// Segments read lately, so that reading here and there does not open them again and again.
@@ -67,8 +66,8 @@ impl Core {
             seed: crate::frame::seed(log_id),
             options,
             storage,
-            durable: AtomicU64::new(queue.next_lsn),
-            visible: AtomicU64::new(queue.next_lsn),
+            durable: sync::AtomicU64::new(queue.next_lsn),
+            visible: sync::AtomicU64::new(queue.next_lsn),
             queue: Mutex::new(queue),
             work: Condvar::new(),
             committer: Mutex::new(committer),

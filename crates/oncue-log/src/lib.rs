@@ -36,6 +36,9 @@ mod committer;
 mod core;
 mod error;
 mod frame;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod index;
 mod limits;
 mod log;
@@ -47,6 +50,7 @@ mod recovery;
 mod segment;
 mod spares;
 pub mod storage;
+mod sync;
 mod verify;
 mod view;
 mod wakers;

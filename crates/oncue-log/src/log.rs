@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Wake, Waker};
-use std::thread::{self, JoinHandle, Thread};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use crate::batch::Batch;
 use crate::checkpoint::{Part, cuts, encode_topics, topic_definition};
@@ -20,6 +18,8 @@ use crate::record::{KIND_CHECKPOINT, KIND_TOPIC, Lsn, Record, TopicId};
 use crate::recovery::{self, Replay};
 use crate::segment::name_of;
 use crate::storage::Storage;
+use crate::sync::Mutex;
+use crate::sync::thread::{self, JoinHandle, Thread};
 
 /// An open log. Clones are the same log; the last one to go closes it.
 #[derive(Clone)]
@@ -416,7 +416,9 @@ fn trim(core: &Core, before: Lsn) -> Result<u64, TrimError> {
         let reader = oldest.reader(core.storage.as_ref(), core.seed).map_err(failed)?;
         let index = reader.index(oldest.index_at().unwrap_or(0)).map_err(failed)?;
         let mut view = core.view.write();
-        for (topic, seen) in index.topics() {
+        // What an index says of a topic that there is not takes no memory.
+        let known = 1..=view.topics();
+        for (topic, seen) in index.topics().filter(|(topic, _)| known.contains(topic)) {
             let offsets = view.offsets_mut(topic);
             offsets.first = offsets.first.max(seen.next_offset);
         }

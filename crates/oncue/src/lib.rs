@@ -36,6 +36,9 @@ pub mod clock;
 pub mod config;
 pub mod event;
 pub mod filter;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod graph;
 pub mod handler;
 pub mod metrics;

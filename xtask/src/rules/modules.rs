@@ -27,6 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["observer"],
     &["app"],
     &["testing"],
+    &["fuzz"],
     &["prelude"],
 ];
 

@@ -1,6 +1,8 @@
-//! What takes too long for each change: the full tier again and again, kills, a million events.
+//! What takes too long for each change: the full tier again and again, kills, a million events, a million lives of a log,
+//! any bytes for every decoder.
 
 mod conformance;
+mod fuzz;
 
 use std::{
     collections::hash_map::RandomState,
@@ -12,14 +14,17 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use crate::step::{Failed, built, root};
+use crate::step::{Failed, built, cargo, root};
 
 /// Kills and full sizes take minutes: what they try is in `--help` of each.
 #[derive(Subcommand)]
 pub(crate) enum Soak {
+    Bits(Bits),
     Conformance(conformance::Conformance),
+    Fuzz(fuzz::Fuzz),
     Kill(Kill),
     Memory(Memory),
+    Sim(Sim),
 }
 
 /// Kills the order system (kill -9) at random moments until it has been killed N times
@@ -105,10 +110,59 @@ pub(crate) struct Memory {
     json: bool,
 }
 
+/// Lives of a log, each from a seed: it works on a disk that fails, is killed, loses power, and is opened again
+///
+/// What a life is and what must hold is in `crates/oncue-log/tests/it/sim.rs`, whose first 2,000 seeds every run of the
+/// tests tries. A failure says its seed.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+                        cargo xtask soak sim --rounds 1000000\n  \
+                        cargo xtask soak sim --seed 1695")]
+pub(crate) struct Sim {
+    /// How many lives, from seeds that were not used before
+    #[arg(long, value_name = "N", default_value_t = 100_000, conflicts_with = "seed")]
+    rounds: u64,
+
+    /// The one life of this seed, told step by step
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// Flips every single bit of every file of a log of 64 KiB, closed and not, and opens and reads it each time
+///
+/// Each must be told of, or do no harm. Nothing in it is random. (Each run of the tests does it to a smaller log.)
+#[derive(Args)]
+pub(crate) struct Bits {
+    /// How many events of 150 bytes the log has
+    #[arg(long, value_name = "N", default_value_t = 230)]
+    events: u8,
+}
+
+impl Bits {
+    fn run(self) -> Result<(), Failed> {
+        let test = "corruption::every_bit";
+        let test =
+            ["test", "--release", "--locked", "--package", "oncue-log", "--test", "it", "--", test, "--nocapture"];
+        cargo(&test, &[("ONCUE_BITS_EVENTS", &self.events.to_string())])
+    }
+}
+
+impl Sim {
+    fn run(self) -> Result<(), Failed> {
+        let (variable, number) = self.seed.map_or(("ONCUE_SIM_ROUNDS", self.rounds), |seed| ("ONCUE_SIM_SEED", seed));
+        let test =
+            ["test", "--release", "--locked", "--package", "oncue-log", "--test", "it", "--", "sim::", "--nocapture"];
+        cargo(&test, &[(variable, &number.to_string())])
+    }
+}
+
 impl Soak {
     pub(crate) fn run(self) -> Result<(), Failed> {
         match self {
+            Self::Bits(bits) => bits.run(),
             Self::Conformance(conformance) => conformance.run(),
+            Self::Fuzz(fuzz) => fuzz.run(),
+            Self::Sim(sim) => sim.run(),
             Self::Kill(kill) => kill.run(),
             Self::Memory(memory) => memory.run(),
         }

@@ -8,14 +8,20 @@ use crate::support::{event, log, open, publish, read_from, replayed, small, topi
 const FIRST: &str = "00000000000000000001.seg";
 const SECOND: &str = "00000000000000000002.seg";
 
+/// How many events a log has whose bits are flipped: `ONCUE_BITS_EVENTS`, or a few.
+fn events() -> u8 {
+    std::env::var("ONCUE_BITS_EVENTS").map_or(24, |text| text.parse().unwrap())
+}
+
 /// A few segments with a checkpoint in the middle; closed or left as a crash leaves it.
 fn sample(closed: bool) -> (MemoryStorage, Vec<Record>) {
     let storage = MemoryStorage::new();
     let log = log(storage.clone(), small());
     let (orders, audit) = (topic(&log, "orders"), topic(&log, "audit"));
-    for number in 0..24u8 {
+    let events = events();
+    for number in 0..events {
         publish(&log, if number % 3 == 0 { audit } else { orders }, &[number; 150]);
-        if number == 12 {
+        if number == events / 2 {
             log.checkpoint(b"state", 1).unwrap();
         }
     }
@@ -62,16 +68,27 @@ fn detected_or_harmless(storage: &MemoryStorage, all: &[Record], cut: bool, cont
 
 fn every_bit(closed: bool) {
     let (storage, all) = sample(closed);
-    for name in [FIRST, SECOND] {
-        let original = storage.contents(name).unwrap();
-        for bit in 0..original.len() * 8 {
-            let broken = storage.copy();
-            let mut bytes = original.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            broken.replace(name, bytes);
-            detected_or_harmless(&broken, &all, false, &format!("{name}, bit {bit}"));
+    let files = storage.list().unwrap();
+    assert!(files.len() > 1, "{files:?}");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for part in 0..threads {
+            let (storage, all, files) = (&storage, &all, &files);
+            scope.spawn(move || {
+                for (name, _) in files {
+                    let original = storage.contents(name).unwrap();
+                    for bit in (part..original.len() * 8).step_by(threads) {
+                        let broken = storage.copy();
+                        let mut bytes = original.clone();
+                        bytes[bit / 8] ^= 1 << (bit % 8);
+                        broken.replace(name, bytes);
+                        detected_or_harmless(&broken, all, false, &format!("{name}, bit {bit}"));
+                    }
+                }
+            });
         }
-    }
+    });
+    println!("{} bits of {} files", files.iter().map(|(_, bytes)| bytes * 8).sum::<u64>(), files.len());
 }
 
 #[test]
@@ -88,7 +105,7 @@ fn every_bit_flipped_after_a_crash() {
 fn cut_at_every_byte() {
     for closed in [true, false] {
         let (storage, all) = sample(closed);
-        for name in [FIRST, SECOND] {
+        for (name, _) in &storage.list().unwrap() {
             let original = storage.contents(name).unwrap();
             for length in 0..original.len() {
                 let broken = storage.copy();
@@ -209,6 +226,36 @@ fn a_misplaced_block_or_segment_is_refused() {
     assert_eq!(damage.file, SECOND);
     without_the_first.remove(FIRST).unwrap();
     assert!(open(without_the_first, small()).is_err(), "no checkpoint makes up for it");
+}
+
+/// Two frames of one segment as long as each other, each where the other was.
+#[test]
+fn frames_that_changed_places_are_refused() {
+    let (storage, starts) = three_frames();
+    let mut bytes = storage.contents(FIRST).unwrap();
+    let (one, two) = bytes.split_at_mut(starts[1]);
+    one[starts[0]..].swap_with_slice(&mut two[..starts[1] - starts[0]]);
+    storage.replace(FIRST, bytes);
+    let Err(OpenError::Damaged(damage)) = open(storage, small()) else { panic!("it opened") };
+    assert_eq!((damage.file.as_str(), damage.offset), (FIRST, starts[0] as u64));
+    assert!(damage.reason.contains("a frame of another place"), "{damage}");
+}
+
+/// A length that no frame has, in the last frame and in one before.
+#[test]
+fn a_huge_length_takes_no_memory_and_is_noticed() {
+    for (frame, torn) in [(2, true), (1, false)] {
+        for length in [u32::MAX, (16 << 20) + 1, 16 << 20] {
+            let (storage, starts) = three_frames();
+            let mut bytes = storage.contents(FIRST).unwrap();
+            bytes[starts[frame] + 12..starts[frame] + 16].copy_from_slice(&length.to_le_bytes());
+            storage.replace(FIRST, bytes);
+            match open(storage, small()) {
+                Ok(opened) => assert_eq!(opened.report.torn.unwrap().offset, starts[frame] as u64),
+                Err(error) => assert!(!torn && matches!(error, OpenError::Damaged(_)), "{frame} {length}: {error}"),
+            }
+        }
+    }
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod crash;
 mod directory;
 mod faults;
 mod interleaved;
+#[cfg(shuttle)]
+mod interleavings;
 mod model;
 mod sim;
 mod snapshot;

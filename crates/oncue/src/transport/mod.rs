@@ -13,6 +13,8 @@ use bytes::Bytes;
 
 pub use error::{ConsumeError, ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError};
 pub use inspect::{DeadLetter, EventHandling, FailedAttempt, Inspect, Stage, StorageInfo, SubscriptionInfo, TopicInfo};
+#[cfg(any(test, fuzzing))]
+pub(crate) use log::fuzz;
 pub use log::{LogTransport, LogUrl};
 /// Why a directory cannot be used, as [`OpenError::Directory`] tells.
 pub use oncue_log::storage::LockError;

@@ -9,6 +9,8 @@ mod consumer;
 mod control;
 mod dedup;
 mod feed;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hand;
 mod handling;
 mod inspect;

@@ -129,6 +129,10 @@ fn micros(age: Duration) -> u64 {
 impl std::fmt::Display for LogUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.directory {
+            // Two slashes behind the colon say nothing of the directory.
+            Some(directory) if directory.as_os_str().as_encoded_bytes().starts_with(b"//") => {
+                write!(f, "file://{}", directory.display())
+            }
             Some(directory) => write!(f, "file:{}", directory.display()),
             None => f.write_str("memory:"),
         }

@@ -1,0 +1,75 @@
+//! The decoders of the log's records as functions of any bytes: see `crate::fuzz`.
+
+use bytes::Bytes;
+
+use super::{
+    records::{Ack, Change, Discard, End, EventType, Keyed, Remember, Settle, Source, Subscription, Times},
+    state::State,
+};
+use crate::{clock::Timestamp, codec::Writer, transport::StateChange};
+
+/// A state record: its kind in the first byte.
+pub fn change(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    let Ok(Some(change)) = Change::decode(*kind, &Bytes::copy_from_slice(data)) else { return };
+    let mut out = Writer::default();
+    change.encode(&mut out);
+    let again = Change::decode(*kind, &out.into_bytes());
+    assert!(again.is_ok_and(|again| again.as_ref() == Some(&change)), "what was read is what is written: {change:?}");
+}
+
+/// A checkpoint.
+pub fn state(data: &[u8]) {
+    let mut state = State::default();
+    if state.restore(data).is_err() {
+        return;
+    }
+    let (checkpoint, mut again) = (state.checkpoint(), State::default());
+    assert!(again.restore(&checkpoint).is_ok(), "what was read is what is written");
+    assert_eq!(again.checkpoint().len(), checkpoint.len());
+}
+
+fn sample() -> Vec<Change> {
+    let time = Timestamp::from_micros(7);
+    let times = Times { generated: Some(time), published: time, read: time, ended: time };
+    let ack = |offset, end| Ack { offset, event_type: 0, end, attempts: 1, times };
+    let about = Subscription {
+        number: 0,
+        id: "one".to_owned(),
+        topic: 1,
+        types: vec!["a".to_owned()],
+        filter: None,
+        emits: Vec::new(),
+        after: Vec::new(),
+        from: 3,
+    };
+    vec![
+        Change::Subscription(about),
+        Change::EventType(EventType { number: 0, name: "a".to_owned() }),
+        Change::Settle(Settle { subscription: 0, entries: vec![ack(3, End::Acked), ack(9, End::Expired)] }),
+        Change::Keyed(Keyed { subscription: 0, key: "k".into(), change: StateChange::Set(Bytes::from_static(b"v")) }),
+        Change::Discard(Discard { subscription: 0, offset: 4 }),
+        Change::Remember(Remember { subscription: 0, what: Bytes::from_static(b"{}") }),
+        Change::Source(Source { id: "s".into(), place: "line 7".into(), accepted: 5, duplicates: 1 }),
+    ]
+}
+
+/// Some that can be read.
+pub fn changes() -> Vec<Vec<u8>> {
+    let encode = |change: Change| {
+        let mut out = Writer::default();
+        out.u8(change.kind());
+        change.encode(&mut out);
+        out.as_slice().to_vec()
+    };
+    sample().into_iter().map(encode).collect()
+}
+
+/// One that can be read.
+pub fn states() -> Vec<Vec<u8>> {
+    let mut state = State::default();
+    for (lsn, change) in sample().iter().enumerate() {
+        let _applied = state.apply(change, lsn as u64);
+    }
+    vec![state.checkpoint().to_vec()]
+}
