@@ -76,17 +76,20 @@ pub(crate) fn cuts(bytes: usize) -> impl ExactSizeIterator<Item = Range<usize>> 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TopicState {
     pub(crate) id: u32,
+    /// Its events below were dropped.
+    pub(crate) first_offset: u64,
     pub(crate) next_offset: u64,
     pub(crate) name: String,
     pub(crate) metadata: Bytes,
 }
 
 /// The part of a checkpoint that is the log's own, up to where the caller's begins.
-pub(crate) fn encode_topics<'a>(topics: impl ExactSizeIterator<Item = (u64, &'a str, &'a [u8])>) -> Vec<u8> {
+pub(crate) fn encode_topics<'a>(topics: impl ExactSizeIterator<Item = (u64, u64, &'a str, &'a [u8])>) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend_from_slice(&(topics.len() as u32).to_le_bytes());
-    for (index, (next_offset, name, metadata)) in topics.enumerate() {
+    for (index, (first_offset, next_offset, name, metadata)) in topics.enumerate() {
         out.extend_from_slice(&(index as u32 + 1).to_le_bytes());
+        out.extend_from_slice(&first_offset.to_le_bytes());
         out.extend_from_slice(&next_offset.to_le_bytes());
         out.extend_from_slice(&(name.len() as u16).to_le_bytes());
         out.extend_from_slice(name.as_bytes());
@@ -106,12 +109,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(Vec<TopicState>, &[u8])> {
         if id != expected {
             return None;
         }
-        let next_offset = decoder.u64()?;
+        let (first_offset, next_offset) = (decoder.u64()?, decoder.u64()?);
         let name_bytes = decoder.u16()?;
         let name = str::from_utf8(decoder.bytes(usize::from(name_bytes))?).ok()?.to_owned();
         let metadata_bytes = decoder.u32()?;
         let metadata = Bytes::copy_from_slice(decoder.bytes(metadata_bytes as usize)?);
-        topics.push(TopicState { id, next_offset, name, metadata });
+        topics.push(TopicState { id, first_offset, next_offset, name, metadata });
     }
     Some((topics, decoder.rest()))
 }
@@ -135,11 +138,12 @@ mod tests {
 
     #[test]
     fn topics_round_trip() {
-        let mut bytes = encode_topics([(7, "orders", b"meta".as_slice()), (0, "", b"")].into_iter());
+        let mut bytes = encode_topics([(3, 7, "orders", b"meta".as_slice()), (0, 0, "", b"")].into_iter());
         bytes.extend_from_slice(b"opaque");
         let (topics, opaque) = decode(&bytes).unwrap();
         assert_eq!(opaque, b"opaque");
-        assert_eq!((topics[0].id, topics[0].next_offset, topics[0].name.as_str()), (1, 7, "orders"));
+        assert_eq!((topics[0].id, topics[0].first_offset, topics[0].next_offset), (1, 3, 7));
+        assert_eq!(topics[0].name, "orders");
         assert_eq!(topics[1].id, 2);
         assert_eq!(decode(&bytes[..20]), None);
     }

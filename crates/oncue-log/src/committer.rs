@@ -205,12 +205,18 @@ impl Committer {
             previous_epoch: self.segment.epoch,
             previous_index: index_at,
             checkpoint: self.checkpoint.map(|whole| whole.place).unwrap_or_default(),
+            index: 0,
         };
         let epoch = self.segment.epoch + 1;
+        let sealed_bytes = self.filled.max(self.position);
         (self.segment, self.filled) =
             create_segment(core.storage.as_ref(), &core.spares, &header, epoch, self.next_lsn, time)?;
         self.position = FIRST_FRAME;
-        core.view.write().roll(index_at, Segment::new(self.segment.epoch, self.next_lsn, None));
+        let next = Segment::new(self.segment.epoch, self.next_lsn, None);
+        next.set_bytes(self.filled);
+        let mut view = core.view.write();
+        view.segments.back().inspect(|sealed| sealed.set_bytes(sealed_bytes));
+        view.roll(index_at, next, header.checkpoint);
         Ok(())
     }
 

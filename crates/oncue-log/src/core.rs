@@ -45,8 +45,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// Segments read lately, so that reading here and there does not open them again and again.
     pub(crate) recent: Mutex<Vec<Arc<SegmentReader>>>,
-    /// Trimmed segments that still have their names. Who trims holds it: one at a time.
-    pub(crate) leaving: Mutex<VecDeque<u64>>,
+    /// Trimmed segments that still have their names, and whether their files are kept. Who trims holds it: one at a time.
+    pub(crate) leaving: Mutex<VecDeque<(u64, bool)>>,
     pub(crate) spares: Spares,
 }
 

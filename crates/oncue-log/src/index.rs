@@ -12,35 +12,70 @@ pub(crate) struct FrameTopic {
     pub(crate) topic: u32,
     pub(crate) first_offset: u64,
     pub(crate) next_offset: u64,
+    pub(crate) events: u64,
+    /// With their record headers.
+    pub(crate) bytes: u64,
+}
+
+impl FrameTopic {
+    /// None of it yet.
+    pub(crate) fn new(topic: u32, first_offset: u64) -> Self {
+        Self { topic, first_offset, next_offset: first_offset, events: 0, bytes: 0 }
+    }
+
+    /// Takes in its next event, whose record is of so many bytes.
+    pub(crate) fn add(&mut self, offset: u64, bytes: usize) {
+        self.next_offset = offset + 1;
+        self.events += 1;
+        self.bytes += bytes as u64;
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
-    /// `(position, first_lsn)`, ascending in both.
-    frames: Vec<(u64, Lsn)>,
+    frames: Vec<FrameEntry>,
+    /// The highest time of a frame; `None` without frames.
+    time: Option<i64>,
     topics: BTreeMap<u32, TopicIndex>,
+    /// It ends where the segment is damaged.
+    partial: bool,
+}
+
+/// Ascending in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FrameEntry {
+    position: u64,
+    first_lsn: Lsn,
+    /// No frame before it has a higher time.
+    before: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TopicIndex {
     pub(crate) first_offset: u64,
     pub(crate) next_offset: u64,
+    pub(crate) events: u64,
+    /// With their record headers.
+    pub(crate) bytes: u64,
     /// `(offset, position)`, ascending in both.
     entries: Vec<(u64, u64)>,
 }
 
 impl Index {
     /// Takes in a frame; they come in order.
-    pub(crate) fn add(&mut self, position: u64, first_lsn: Lsn, topics: &[FrameTopic]) {
-        if self.frames.last().is_none_or(|(last, _)| position - last >= INDEX_STRIDE) {
-            self.frames.push((position, first_lsn));
+    pub(crate) fn add(&mut self, position: u64, first_lsn: Lsn, time: i64, topics: &[FrameTopic]) {
+        if self.frames.last().is_none_or(|last| position - last.position >= INDEX_STRIDE) {
+            self.frames.push(FrameEntry { position, first_lsn, before: self.time.unwrap_or(i64::MIN) });
         }
+        self.time = self.time.max(Some(time));
         for seen in topics {
             let topic = self.topics.entry(seen.topic).or_default();
             if topic.entries.is_empty() {
                 topic.first_offset = seen.first_offset;
             }
             topic.next_offset = seen.next_offset;
+            topic.events += seen.events;
+            topic.bytes += seen.bytes;
             if topic.entries.last().is_none_or(|(_, last)| position - last >= INDEX_STRIDE) {
                 topic.entries.push((seen.first_offset, position));
             }
@@ -49,14 +84,37 @@ impl Index {
 
     /// The position of a frame at or before the one that holds `lsn`; `None` if the index starts behind it.
     pub(crate) fn of_lsn(&self, lsn: Lsn) -> Option<u64> {
-        let behind = self.frames.partition_point(|(_, first)| *first <= lsn);
-        Some(self.frames.get(behind.checked_sub(1)?)?.0)
+        let behind = self.frames.partition_point(|frame| frame.first_lsn <= lsn);
+        Some(self.frames.get(behind.checked_sub(1)?)?.position)
+    }
+
+    /// The position of a frame at or before the first one of a time or a later one; `None` if there is none.
+    pub(crate) fn of_time(&self, time: i64) -> Option<u64> {
+        if self.time < Some(time) {
+            return None;
+        }
+        let behind = self.frames.partition_point(|frame| frame.before < time).max(1);
+        self.frames.get(behind - 1).map(|frame| frame.position)
+    }
+
+    /// The highest time of a frame.
+    pub(crate) fn time(&self) -> Option<i64> {
+        self.time
+    }
+
+    /// What lies behind is not in it.
+    pub(crate) fn cut_off(&mut self) {
+        self.partial = true;
+    }
+
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial
     }
 
     /// The first indexed position behind `position`.
     pub(crate) fn after(&self, position: u64) -> Option<u64> {
-        let next = self.frames.partition_point(|(at, _)| *at <= position);
-        self.frames.get(next).map(|(at, _)| *at)
+        let next = self.frames.partition_point(|frame| frame.position <= position);
+        self.frames.get(next).map(|frame| frame.position)
     }
 
     pub(crate) fn topic(&self, topic: u32) -> Option<&TopicIndex> {
@@ -85,15 +143,19 @@ impl Index {
     fn encode_every(&self, every: usize) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&(self.frames.len().div_ceil(every) as u32).to_le_bytes());
-        for (position, first_lsn) in self.frames.iter().step_by(every) {
-            out.extend_from_slice(&position.to_le_bytes());
-            out.extend_from_slice(&first_lsn.to_le_bytes());
+        for frame in self.frames.iter().step_by(every) {
+            out.extend_from_slice(&frame.position.to_le_bytes());
+            out.extend_from_slice(&frame.first_lsn.to_le_bytes());
+            out.extend_from_slice(&frame.before.to_le_bytes());
         }
+        out.extend_from_slice(&self.time.unwrap_or(i64::MIN).to_le_bytes());
         out.extend_from_slice(&(self.topics.len() as u32).to_le_bytes());
         for (id, topic) in &self.topics {
             out.extend_from_slice(&id.to_le_bytes());
             out.extend_from_slice(&topic.first_offset.to_le_bytes());
             out.extend_from_slice(&topic.next_offset.to_le_bytes());
+            out.extend_from_slice(&topic.events.to_le_bytes());
+            out.extend_from_slice(&topic.bytes.to_le_bytes());
             out.extend_from_slice(&(topic.entries.len().div_ceil(every) as u32).to_le_bytes());
             for (offset, position) in topic.entries.iter().step_by(every) {
                 out.extend_from_slice(&offset.to_le_bytes());
@@ -108,12 +170,19 @@ impl Index {
         let mut decoder = Decoder::new(payload);
         let mut index = Self::default();
         for _ in 0..decoder.u32()? {
-            index.frames.push((decoder.u64()?, decoder.u64()?));
+            let (position, first_lsn) = (decoder.u64()?, decoder.u64()?);
+            index.frames.push(FrameEntry { position, first_lsn, before: decoder.i64()? });
         }
+        index.time = Some(decoder.i64()?);
         for _ in 0..decoder.u32()? {
             let id = decoder.u32()?;
-            let mut topic =
-                TopicIndex { first_offset: decoder.u64()?, next_offset: decoder.u64()?, entries: Vec::new() };
+            let mut topic = TopicIndex {
+                first_offset: decoder.u64()?,
+                next_offset: decoder.u64()?,
+                events: decoder.u64()?,
+                bytes: decoder.u64()?,
+                entries: Vec::new(),
+            };
             for _ in 0..decoder.u32()? {
                 topic.entries.push((decoder.u64()?, decoder.u64()?));
             }
@@ -138,10 +207,15 @@ mod tests {
     fn sample() -> Index {
         let mut index = Index::default();
         for frame in 0..100 {
-            let topics = [FrameTopic { topic: 1 + (frame % 3) as u32, first_offset: frame, next_offset: frame + 1 }];
-            index.add(144 + frame * 40_000, frame * 10, &topics);
+            let times = [5, 90, 20, 30]; // of the first frames; the others come in order
+            let time = times.get(frame as usize).map_or(frame as i64, |time| *time);
+            index.add(144 + frame * 40_000, frame * 10, time, &[one(1 + (frame % 3) as u32, frame)]);
         }
         index
+    }
+
+    fn one(topic: u32, offset: u64) -> FrameTopic {
+        FrameTopic { topic, first_offset: offset, next_offset: offset + 1, events: 1, bytes: 30 }
     }
 
     #[test]
@@ -160,16 +234,27 @@ mod tests {
         assert_eq!(index.of_lsn(20), Some(144 + 80_000));
         let topic = index.topic(1).unwrap();
         assert_eq!((topic.first_offset, topic.next_offset), (0, 100));
+        assert_eq!((topic.events, topic.bytes), (34, 34 * 30));
         assert_eq!(topic.of_offset(5), Some(144 + 3 * 40_000));
         assert_eq!(index.topic(2).unwrap().of_offset(0), None);
+    }
+
+    #[test]
+    fn finds_the_first_frame_of_a_time_where_times_are_out_of_order() {
+        let index = sample();
+        assert_eq!(index.of_time(i64::MIN), Some(144));
+        assert_eq!(index.of_time(6), Some(144), "in the second frame, which has no entry of its own");
+        assert_eq!(index.of_time(90), Some(144));
+        assert_eq!(index.of_time(91), Some(144 + 90 * 40_000));
+        assert_eq!(index.of_time(99), Some(144 + 98 * 40_000));
+        assert_eq!(index.of_time(100), None);
     }
 
     #[test]
     fn too_many_entries_for_a_frame_are_thinned_out() {
         let mut index = Index::default();
         for frame in 0..400_000 {
-            let topics = [1, 2, 3].map(|topic| FrameTopic { topic, first_offset: frame, next_offset: frame + 1 });
-            index.add(144 + frame * INDEX_STRIDE, frame, &topics);
+            index.add(144 + frame * INDEX_STRIDE, frame, 0, &[1, 2, 3].map(|topic| one(topic, frame)));
         }
         let payload = index.encode();
         assert!(payload.len() <= MAX_FRAME_BYTES);

@@ -47,6 +47,7 @@ mod queue;
 mod read;
 mod record;
 mod recovery;
+mod rewrite;
 mod segment;
 mod spares;
 pub mod storage;
@@ -54,6 +55,7 @@ mod sync;
 mod verify;
 mod view;
 mod wakers;
+mod wanted;
 mod wire;
 
 pub use self::batch::Batch;
@@ -65,6 +67,8 @@ pub use self::limits::{
 pub use self::log::{Log, Opened};
 pub use self::options::{Durability, Options, Recovery, Stats, Ticket, TopicInfo, TornTail, TrimError, Writer};
 pub use self::read::{Cursor, Scan};
-pub use self::record::{KIND_CHECKPOINT, KIND_EVENT, KIND_STATE, KIND_TOPIC, Lsn, Record, TopicId};
+pub use self::record::{KIND_CHECKPOINT, KIND_DROP, KIND_EVENT, KIND_STATE, KIND_TOPIC, Lsn, Record, TopicId};
 pub use self::recovery::Replay;
+pub use self::rewrite::Rewritten;
 pub use self::verify::{DamagedSpot, Found, MAX_DAMAGED_SPOTS, Refusal, Verification, VerifiedSegment, verify};
+pub use self::wanted::Wanted;

@@ -14,12 +14,15 @@ use crate::limits::{MAX_TOPIC_METADATA_BYTES, MAX_TOPIC_NAME_BYTES, MIN_SEGMENT_
 use crate::options::{Options, Recovery, Stats, Ticket, TopicInfo, TrimError, Writer};
 use crate::queue::Queue;
 use crate::read::{Cursor, Scan};
-use crate::record::{KIND_CHECKPOINT, KIND_TOPIC, Lsn, Record, TopicId};
+use crate::record::{KIND_CHECKPOINT, KIND_DROP, KIND_TOPIC, Lsn, RECORD_HEADER_BYTES, Record, TopicId};
 use crate::recovery::{self, Replay};
+use crate::rewrite::Rewritten;
 use crate::segment::name_of;
 use crate::storage::Storage;
 use crate::sync::Mutex;
 use crate::sync::thread::{self, JoinHandle, Thread};
+use crate::view::{Segment, Written};
+use crate::wanted::Wanted;
 
 /// An open log. Clones are the same log; the last one to go closes it.
 #[derive(Clone)]
@@ -173,6 +176,33 @@ impl Log {
         })
     }
 
+    /// Drops a topic's events below an offset, among those that are durable: they are not read any more, and what they take is
+    /// free for [`trim`](Self::trim) and [`rewrite`](Self::rewrite). After a crash before that is durable, they are back.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn drop_events(&self, topic: TopicId, below: u64, now_micros: i64) -> Result<Ticket, AppendError> {
+        self.core().catch_up();
+        let durable = self.core().view.read().offsets(topic.0).next;
+        let below = below.min(durable);
+        let limit = self.core().options.pending_bytes;
+        let ticket = self.core().enqueue(|queue| {
+            let known = (topic.0 as usize).checked_sub(1).is_some_and(|place| place < queue.topics.len());
+            if !known {
+                return Err(AppendError::UnknownTopic { topic });
+            }
+            queue.admit(RECORD_HEADER_BYTES, limit)?;
+            let lsn = queue.push(KIND_DROP, (topic.0, below), &[], now_micros);
+            let slot = &mut queue.topics[topic.0 as usize - 1];
+            slot.first_offset = slot.first_offset.max(below);
+            Ok(Ticket { lsn, end: lsn + 1, offset: below })
+        })?;
+        let mut view = self.core().view.write();
+        let offsets = view.offsets_mut(topic.0);
+        offsets.first = offsets.first.max(below);
+        Ok(ticket)
+    }
+
     /// Every topic, in order of id. One that was made just now may not be durable yet.
     pub fn topics(&self) -> Vec<TopicInfo> {
         self.core().catch_up();
@@ -211,6 +241,16 @@ impl Log {
     ) -> Result<usize, ReadError> {
         self.core().catch_up();
         cursor.read(self.core(), max_records, max_bytes, out)
+    }
+
+    /// An offset such that all durable events of the topic below it were appended before `time`, as near to the first that
+    /// was not as their frames tell: from there on, look at the events themselves.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn offset_since(&self, topic: TopicId, time: i64) -> Result<u64, ReadError> {
+        self.core().catch_up();
+        self.core().offset_since(topic, time)
     }
 
     /// Every durable record from an lsn on, of all kinds and topics, in order.
@@ -257,6 +297,36 @@ impl Log {
         trim(self.core(), before)
     }
 
+    /// Removes the oldest segments of which nothing is wanted, and which lie below what the newest whole checkpoint stands for.
+    /// Returns how many. Works on a fenced log too, so that a full disk can be freed.
+    ///
+    /// # Errors
+    /// [`TrimError`] with what the storage refused.
+    pub fn drop_segments(&self, wanted: &Wanted) -> Result<u64, TrimError> {
+        let core = self.core();
+        core.catch_up();
+        trim_while(core, |oldest, next| {
+            let live = core.live_bytes(oldest, next.first_lsn, wanted);
+            // Damaged or gone: nobody knows what is in it.
+            live.is_ok_and(|live| live == 0)
+        })
+    }
+
+    /// Rewrites the oldest sealed segments of which more than half is not wanted, or which are many and small, into one: what
+    /// is wanted of them keeps its lsns and offsets. Returns what it did, nothing if there are none that it pays for; call
+    /// again then, there may be more. Only segments that the newest one and its checkpoint need not be found with are rewritten,
+    /// and none of which something is in memory ([`Options::tail_bytes`](crate::Options)).
+    ///
+    /// Blocks for as long as it takes to read a few segments and to write one, and waits for the log's own writes in between.
+    /// Whoever reads meanwhile goes on where it was. A crash leaves the old segments or the new one.
+    ///
+    /// # Errors
+    /// See [`ReadError`]. What failed is as it was.
+    pub fn rewrite(&self, wanted: &Wanted) -> Result<Option<Rewritten>, ReadError> {
+        self.core().catch_up();
+        self.core().rewrite(wanted)
+    }
+
     /// Why the log is fenced, if it is.
     pub fn fenced(&self) -> Option<String> {
         self.core().fence.get().cloned()
@@ -284,7 +354,10 @@ impl Log {
     pub fn stats(&self) -> Stats {
         let core = self.core();
         core.catch_up();
-        let segments = self.segments();
+        let (segments, stored_bytes) = {
+            let view = core.view.read();
+            (view.segments.len() as u64, view.stored_bytes())
+        };
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &core.counters;
         Stats {
@@ -293,6 +366,7 @@ impl Log {
             bytes: count(&counters.bytes),
             syncs: count(&counters.syncs),
             segments,
+            stored_bytes,
         }
     }
 
@@ -370,12 +444,15 @@ fn within(bytes: usize, limit: usize) -> Result<(), AppendError> {
 }
 
 fn push_topic(queue: &mut Queue, id: u32, name: &str, metadata: &[u8], now: i64) -> Lsn {
-    queue.push(KIND_TOPIC, id, &[&topic_definition(name), name.as_bytes(), metadata], now)
+    queue.push(KIND_TOPIC, (id, 0), &[&topic_definition(name), name.as_bytes(), metadata], now)
 }
 
 fn push_checkpoint(queue: &mut Queue, opaque: &[u8], now: i64) -> Ticket {
     let of_lsn = queue.next_lsn;
-    let states = queue.topics.iter().map(|topic| (topic.next_offset, topic.name.as_str(), topic.metadata.as_ref()));
+    let states = queue
+        .topics
+        .iter()
+        .map(|topic| (topic.first_offset, topic.next_offset, topic.name.as_str(), topic.metadata.as_ref()));
     let topics = encode_topics(states);
     let total = topics.len() + opaque.len();
     let parts = cuts(total);
@@ -385,7 +462,7 @@ fn push_checkpoint(queue: &mut Queue, opaque: &[u8], now: i64) -> Ticket {
         let middle = topics.len();
         let own = &topics[range.start.min(middle)..range.end.min(middle)];
         let rest = &opaque[range.start.max(middle) - middle..range.end.max(middle) - middle];
-        let lsn = queue.push(KIND_CHECKPOINT, 0, &[&part.encode(), own, rest], now);
+        let lsn = queue.push(KIND_CHECKPOINT, (0, 0), &[&part.encode(), own, rest], now);
         queue.mark_part(lsn, part);
     }
     (queue.since_checkpoint, queue.checkpoint_bytes) = (0, total as u64);
@@ -393,22 +470,32 @@ fn push_checkpoint(queue: &mut Queue, opaque: &[u8], now: i64) -> Ticket {
 }
 
 fn trim(core: &Core, before: Lsn) -> Result<u64, TrimError> {
+    trim_while(core, |_, next| next.first_lsn <= before)
+}
+
+/// Removes the oldest segments, which the newest checkpoint stands for, as long as they may go; asked is with the next one.
+fn trim_while(core: &Core, may_go: impl Fn(&Arc<Segment>, &Segment) -> bool) -> Result<u64, TrimError> {
     let mut leaving = core.leaving.lock();
     let mut removed = 0;
     loop {
         // In order, also where one could not go the last time: a hole in the epochs is damage.
-        while let Some(epoch) = leaving.front() {
-            let keep = core.fence.get().is_none();
+        while let Some((epoch, keep)) = leaving.front() {
+            let keep = *keep && core.fence.get().is_none();
             let gone = core.spares.retire(core.storage.as_ref(), &name_of(*epoch), keep);
             gone.map_err(|source| TrimError { removed, source })?;
             leaving.pop_front();
             removed += 1;
         }
         let view = core.view.read();
-        let limit = before.min(view.checkpoint.map_or(0, |whole| whole.of_lsn));
-        let below = view.segments.get(1).is_some_and(|next| next.first_lsn <= limit);
-        let Some(oldest) = view.segments.front().filter(|_| below).cloned() else { return Ok(removed) };
+        let limit = view.checkpoint.map_or(0, |whole| whole.of_lsn);
+        let Some(next) = view.segments.get(1).filter(|next| next.first_lsn <= limit).cloned() else {
+            return Ok(removed);
+        };
+        let Some(oldest) = view.segments.front().cloned() else { return Ok(removed) };
         drop(view);
+        if !may_go(&oldest, &next) {
+            return Ok(removed);
+        }
         let failed = |source| TrimError { removed, source };
         if removed == 0 {
             core.sync_checkpoint().map_err(failed)?;
@@ -425,6 +512,6 @@ fn trim(core: &Core, before: Lsn) -> Result<u64, TrimError> {
         view.trim();
         drop(view);
         core.recent.lock().retain(|reader| reader.file.epoch != oldest.epoch);
-        leaving.push_back(oldest.epoch);
+        leaving.push_back((oldest.epoch, oldest.written == Written::Once));
     }
 }

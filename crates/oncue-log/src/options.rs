@@ -137,6 +137,8 @@ pub struct Stats {
     pub syncs: u64,
     /// Segments that exist now.
     pub segments: u64,
+    /// What their files take, in bytes: what is written ahead included, what is kept to become a segment not.
+    pub stored_bytes: u64,
 }
 
 /// Why trimming stopped. What it removed before is gone.

@@ -39,6 +39,8 @@ pub(crate) struct Pending {
 pub(crate) struct TopicSlot {
     pub(crate) name: String,
     pub(crate) metadata: Bytes,
+    /// Its events below were dropped.
+    pub(crate) first_offset: u64,
     pub(crate) next_offset: u64,
     /// The lsn to wait for until its definition is durable.
     pub(crate) defined: Lsn,
@@ -48,16 +50,15 @@ pub(crate) struct TopicSlot {
 }
 
 impl TopicSlot {
-    /// Another event of it stands in the frame; gives its offset.
-    fn occurs(&mut self, topic: u32, frame: &mut Pending) -> u64 {
+    /// Another event of it stands in the frame, a record of so many bytes; gives its offset.
+    fn occurs(&mut self, topic: u32, bytes: usize, frame: &mut Pending) -> u64 {
         let offset = self.next_offset;
         self.next_offset += 1;
-        if self.frame == frame.serial {
-            frame.topics[self.slot].next_offset = self.next_offset;
-        } else {
+        if self.frame != frame.serial {
             (self.frame, self.slot) = (frame.serial, frame.topics.len());
-            frame.topics.push(FrameTopic { topic, first_offset: offset, next_offset: self.next_offset });
+            frame.topics.push(FrameTopic::new(topic, offset));
         }
+        frame.topics[self.slot].add(offset, bytes);
         offset
     }
 }
@@ -113,7 +114,8 @@ impl Queue {
     pub(crate) fn new(next_lsn: Lsn, topics: Vec<TopicState>) -> Self {
         let mut queue = Self { next_lsn, in_flight_end: next_lsn, ..Self::default() };
         for topic in topics {
-            queue.define(topic.name, topic.metadata, topic.next_offset, 0);
+            let id = queue.define(topic.name, topic.metadata, topic.next_offset, 0);
+            queue.topics[id as usize - 1].first_offset = topic.first_offset;
         }
         queue
     }
@@ -164,7 +166,7 @@ impl Queue {
         }
         self.admit(RECORD_HEADER_BYTES + bytes, limit)?;
         let (frame, topics) = self.room(RECORD_HEADER_BYTES + bytes, now);
-        let offset = topics[place].occurs(topic.0, frame);
+        let offset = topics[place].occurs(topic.0, RECORD_HEADER_BYTES + bytes, frame);
         let header =
             RecordHeader { bytes: bytes as u32, kind: KIND_EVENT, flags: 0, partition, topic: topic.0, offset };
         let from = frame.bytes.len();
@@ -191,10 +193,10 @@ impl Queue {
     }
 
     /// Appends one record of the log's own, past any bound. Returns its lsn.
-    pub(crate) fn push(&mut self, kind: u8, topic: u32, parts: &[&[u8]], now: i64) -> Lsn {
+    pub(crate) fn push(&mut self, kind: u8, (topic, offset): (u32, u64), parts: &[&[u8]], now: i64) -> Lsn {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let (frame, _) = self.room(RECORD_HEADER_BYTES + bytes, now);
-        let header = RecordHeader { bytes: bytes as u32, kind, flags: 0, partition: 0, topic, offset: 0 };
+        let header = RecordHeader { bytes: bytes as u32, kind, flags: 0, partition: 0, topic, offset };
         let from = frame.bytes.len();
         frame.bytes.extend(&header.encode());
         for part in parts {
@@ -217,6 +219,7 @@ impl Queue {
             frame.bytes.begin(self.readies.then_some(frame.position));
             frame.checksum = self.readies.then_some(0);
             frame.first_lsn = self.next_lsn;
+            frame.time = now;
             frame.serial = self.serial;
             self.waiting.push_back(frame);
         }
@@ -225,13 +228,15 @@ impl Queue {
         self.last_time = now;
         let last = self.waiting.len() - 1;
         let frame = &mut self.waiting[last];
-        frame.time = now;
+        frame.time = frame.time.max(now);
         (frame, &mut self.topics)
     }
 
     /// Adds a topic, without a record.
     pub(crate) fn define(&mut self, name: String, metadata: Bytes, next_offset: u64, defined: Lsn) -> u32 {
-        self.topics.push(TopicSlot { name: name.clone(), metadata, next_offset, defined, frame: 0, slot: 0 });
+        let first_offset = 0;
+        let slot = TopicSlot { name: name.clone(), metadata, first_offset, next_offset, defined, frame: 0, slot: 0 };
+        self.topics.push(slot);
         let id = self.topics.len() as u32;
         self.names.insert(name, id);
         id
@@ -281,14 +286,15 @@ fn number(frame: &mut Pending, topics: &mut [TopicSlot], from: usize) -> u64 {
     let mut first = None;
     let mut at = from;
     while at < frame.bytes.len() {
-        let bytes = frame.bytes.bytes();
-        if bytes[at + 4] == KIND_EVENT {
-            let topic = u32_at(bytes, at + 8);
-            let offset = topics[topic as usize - 1].occurs(topic, frame);
+        let record = frame.bytes.bytes();
+        let bytes = RECORD_HEADER_BYTES + u32_at(record, at) as usize;
+        if record[at + 4] == KIND_EVENT {
+            let topic = u32_at(record, at + 8);
+            let offset = topics[topic as usize - 1].occurs(topic, bytes, frame);
             put(frame.bytes.bytes_mut(), at + 12, &offset.to_le_bytes());
             first.get_or_insert(offset);
         }
-        at += RECORD_HEADER_BYTES + u32_at(frame.bytes.bytes(), at) as usize;
+        at += bytes;
     }
     first.unwrap_or(0)
 }

@@ -15,6 +15,10 @@ pub struct TopicId(pub u32);
 pub const KIND_TOPIC: u8 = 1;
 /// A record that holds a part of a checkpoint.
 pub const KIND_CHECKPOINT: u8 = 2;
+/// A record that says from which offset on a topic's events are kept.
+pub const KIND_DROP: u8 = 3;
+/// A record in a rewritten segment that stands for so many, its `offset`, that were dropped there. It is never handed out.
+pub(crate) const KIND_GAP: u8 = 4;
 /// A record that holds an event.
 pub const KIND_EVENT: u8 = 16;
 /// The lowest kind of a state record; every kind from it to 255 is state.
@@ -28,15 +32,15 @@ const FLAG_SKIPPABLE: u8 = 1;
 pub struct Record {
     /// Where it stands in the log.
     pub lsn: Lsn,
-    /// [`KIND_EVENT`], [`KIND_TOPIC`], [`KIND_CHECKPOINT`], or a state kind of the caller's.
+    /// [`KIND_EVENT`], [`KIND_TOPIC`], [`KIND_CHECKPOINT`], [`KIND_DROP`], or a state kind of the caller's.
     pub kind: u8,
-    /// The topic of an event or of a topic definition, else `TopicId(0)`.
+    /// The topic of an event, of a topic definition, of a drop; else `TopicId(0)`.
     pub topic: TopicId,
     /// The partition of an event, else 0.
     pub partition: u16,
-    /// The offset of an event in its topic, dense from 0, else 0.
+    /// The offset of an event in its topic, counted from 0 without gaps; the first that is kept, of a drop; else 0.
     pub offset: u64,
-    /// The wall clock when its frame was filled, in microseconds since 1970.
+    /// The highest wall clock among those that its frame was filled at, in microseconds since 1970.
     pub time: i64,
     /// What was appended.
     pub data: Bytes,
@@ -81,7 +85,7 @@ impl RecordHeader {
         if self.flags & !FLAG_SKIPPABLE != 0 {
             return Some(format!("record flags {:#04x}", self.flags));
         }
-        let known = matches!(self.kind, KIND_TOPIC | KIND_CHECKPOINT | KIND_EVENT..);
+        let known = matches!(self.kind, KIND_TOPIC..=KIND_GAP | KIND_EVENT..);
         (!known && self.flags & FLAG_SKIPPABLE == 0).then(|| format!("record kind {}", self.kind))
     }
 }
@@ -110,30 +114,36 @@ impl Walk {
 
     /// The next record of `frame`, `None` after the last, an error if the frame's content contradicts itself.
     pub(crate) fn next(&mut self, frame: &[u8]) -> Option<Result<Step, &'static str>> {
-        if self.left == 0 {
-            return (self.at < frame.len()).then(|| {
-                self.at = frame.len();
-                Err("bytes after the frame's last record")
-            });
+        loop {
+            if self.left == 0 {
+                let over = self.at >= frame.len();
+                return if over { None } else { self.stop(frame, "bytes after the frame's last record") };
+            }
+            let Some(raw) = frame.get(self.at..self.at + RECORD_HEADER_BYTES) else {
+                return self.stop(frame, "a record runs past the end of its frame");
+            };
+            let header = RecordHeader::decode(raw);
+            let data = self.at + RECORD_HEADER_BYTES;
+            if header.bytes as usize > frame.len() - data {
+                return self.stop(frame, "a record runs past the end of its frame");
+            }
+            let step = Step { lsn: self.lsn, header, data };
+            self.at = data + header.bytes as usize;
+            if header.kind != KIND_GAP {
+                self.lsn += 1;
+                self.left -= 1;
+                return Some(Ok(step));
+            }
+            match u32::try_from(header.offset).ok().and_then(|gap| self.left.checked_sub(gap)) {
+                Some(left) if left < self.left => (self.lsn, self.left) = (self.lsn + header.offset, left),
+                _ => return self.stop(frame, "a gap stands for no record, or for more than the frame has"),
+            }
         }
-        let Some(raw) = frame.get(self.at..self.at + RECORD_HEADER_BYTES) else {
-            return self.stop(frame);
-        };
-        let header = RecordHeader::decode(raw);
-        let data = self.at + RECORD_HEADER_BYTES;
-        if header.bytes as usize > frame.len() - data {
-            return self.stop(frame);
-        }
-        let step = Step { lsn: self.lsn, header, data };
-        self.at = data + header.bytes as usize;
-        self.lsn += 1;
-        self.left -= 1;
-        Some(Ok(step))
     }
 
-    fn stop(&mut self, frame: &[u8]) -> Option<Result<Step, &'static str>> {
+    fn stop(&mut self, frame: &[u8], reason: &'static str) -> Option<Result<Step, &'static str>> {
         (self.left, self.at) = (0, frame.len());
-        Some(Err("a record runs past the end of its frame"))
+        Some(Err(reason))
     }
 }
 
@@ -171,6 +181,18 @@ mod tests {
         let mut walk = Walk::new(0, 5, 2);
         assert!(walk.next(&header.encode()).unwrap().is_err());
         assert!(walk.next(&header.encode()).is_none());
+    }
+
+    #[test]
+    fn a_gap_counts_as_the_records_that_it_stands_for() {
+        let header = |kind, offset| RecordHeader { bytes: 0, kind, flags: 0, partition: 0, topic: 1, offset }.encode();
+        let frame = [header(KIND_GAP, 3), header(KIND_EVENT, 7), header(KIND_GAP, 2)].concat();
+        let mut walk = Walk::new(0, 10, 6);
+        assert_eq!(walk.next(&frame).unwrap().unwrap().lsn, 13);
+        assert!(walk.next(&frame).is_none());
+        for gap in [0, 7, u64::MAX] {
+            assert!(Walk::new(0, 10, 6).next(&header(KIND_GAP, gap)).unwrap().is_err(), "{gap}");
+        }
     }
 
     #[test]

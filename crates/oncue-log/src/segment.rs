@@ -10,7 +10,7 @@ use crate::record::Lsn;
 use crate::storage::{File, read_full};
 use crate::wire::{put, u64_at};
 
-const PAYLOAD_BYTES: usize = 40;
+const PAYLOAD_BYTES: usize = 48;
 const DIGITS: usize = 20;
 const SUFFIX: &str = ".seg";
 
@@ -38,14 +38,17 @@ pub(crate) struct SegmentHeader {
     pub(crate) previous_index: u64,
     /// Where the newest whole checkpoint begins; all zeros = none.
     pub(crate) checkpoint: Place,
+    /// Where its own index frame lies, if it was rewritten; else 0: then the next segment's header says it.
+    pub(crate) index: u64,
 }
 
 impl SegmentHeader {
     /// The whole frame.
     pub(crate) fn encode(&self, epoch: u64, first_lsn: Lsn, time: i64) -> Vec<u8> {
         let mut frame = vec![0; FIRST_FRAME as usize];
-        let fields =
-            [self.log_id, self.previous_epoch, self.previous_index, self.checkpoint.epoch, self.checkpoint.position];
+        let Place { epoch: checkpoint_epoch, position: checkpoint_position } = self.checkpoint;
+        let (previous_epoch, previous_index) = (self.previous_epoch, self.previous_index);
+        let fields = [self.log_id, previous_epoch, previous_index, checkpoint_epoch, checkpoint_position, self.index];
         for (field, value) in fields.iter().enumerate() {
             put(&mut frame, HEADER_BYTES + field * 8, &value.to_le_bytes());
         }
@@ -79,7 +82,8 @@ impl SegmentHeader {
         let field = |index: usize| u64_at(raw, HEADER_BYTES + index * 8);
         verify(raw, seed(field(0)))?;
         let checkpoint = Place { epoch: field(3), position: field(4) };
-        let read = Self { log_id: field(0), previous_epoch: field(1), previous_index: field(2), checkpoint };
+        let (log_id, previous_epoch, previous_index) = (field(0), field(1), field(2));
+        let read = Self { log_id, previous_epoch, previous_index, checkpoint, index: field(5) };
         Ok((read, header.first_lsn))
     }
 }
@@ -230,7 +234,7 @@ mod tests {
     #[test]
     fn headers_round_trip() {
         let checkpoint = Place { epoch: 2, position: 900 };
-        let header = SegmentHeader { log_id: 42, previous_epoch: 2, previous_index: 1234, checkpoint };
+        let header = SegmentHeader { log_id: 42, previous_epoch: 2, previous_index: 1234, checkpoint, index: 77 };
         let raw = header.encode(3, 55, 1);
         assert_eq!(SegmentHeader::decode(&raw, 3), Ok((header, 55)));
         assert!(SegmentHeader::decode(&raw, 4).is_err());

@@ -15,6 +15,9 @@ use crate::storage::{File, Storage, append_zeros};
 
 const SUFFIX: &str = ".spare";
 
+/// The segment that is being rewritten.
+pub(crate) const REWRITING: &str = "rewriting.spare";
+
 /// Whether a file is a spare. Opening the log removes those that it finds.
 pub(crate) fn is_spare(name: &str) -> bool {
     name.ends_with(SUFFIX)

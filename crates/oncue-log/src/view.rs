@@ -1,38 +1,94 @@
 //! What readers see: everything durable, and nothing else.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
 use crate::checkpoint::WholeCheckpoint;
-use crate::error::StorageError;
+use crate::error::{ReadError, StorageError};
 use crate::frame::{FRAME_INDEX, FRAME_RECORDS, Frame, HEADER_BYTES, Place};
 use crate::index::{FrameTopic, Index};
-use crate::record::{KIND_EVENT, Lsn};
+use crate::record::{KIND_EVENT, Lsn, RECORD_HEADER_BYTES};
 use crate::segment::{Chunk, FIRST_FRAME, FrameError, SegmentFile, name_of};
 use crate::storage::Storage;
 
 /// A segment on the storage, opened when somebody reads it.
 pub(crate) struct Segment {
     pub(crate) epoch: u64,
+    /// The lowest epoch whose records are in it: its own, unless others were rewritten into it.
+    pub(crate) first_epoch: u64,
     pub(crate) first_lsn: Lsn,
     /// Where its records end, once it is sealed; 0 before.
     index_at: AtomicU64,
+    pub(crate) written: Written,
+    /// What its file takes.
+    bytes: AtomicU64,
+    /// How much of it was about wanted, when that was last looked at, and when it was found not to pay to rewrite it.
+    live: AtomicU64,
+    refused: AtomicU64,
     reader: Mutex<Weak<SegmentReader>>,
+}
+
+/// How a segment's file came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Frame by frame, as the log grew: every event is in it.
+    Once,
+    /// Rewritten before the log was opened: events are missing.
+    Again,
+    /// Rewritten since: somebody may know places in the file that it was before.
+    Moved,
 }
 
 /// An open segment with its index.
 pub(crate) struct SegmentReader {
     pub(crate) file: SegmentFile,
+    /// What the file is, also when another replaces it.
+    pub(crate) segment: Arc<Segment>,
     index: OnceLock<Index>,
 }
 
 impl Segment {
     pub(crate) fn new(epoch: u64, first_lsn: Lsn, index_at: Option<u64>) -> Self {
         let index_at = AtomicU64::new(index_at.unwrap_or(0));
-        Self { epoch, first_lsn, index_at, reader: Mutex::default() }
+        Self {
+            epoch,
+            first_epoch: epoch,
+            first_lsn,
+            index_at,
+            written: Written::Once,
+            bytes: AtomicU64::new(0),
+            live: AtomicU64::new(0),
+            refused: AtomicU64::new(u64::MAX),
+            reader: Mutex::default(),
+        }
+    }
+
+    /// One that was rewritten, and holds the records of all epochs from `first_epoch` on.
+    pub(crate) fn rewritten(self, first_epoch: u64, written: Written) -> Self {
+        Self { first_epoch, written, ..self }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_bytes(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether rewriting it may pay where about so many bytes are wanted: not if it did not pay with hardly more.
+    pub(crate) fn may_pay(&self, live: u64) -> bool {
+        self.live.store(live, Ordering::Relaxed);
+        live <= self.refused.load(Ordering::Relaxed) / 4 * 3
+    }
+
+    /// Rewriting it did not pay.
+    pub(crate) fn refuse(&self) {
+        self.refused.store(self.live.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     pub(crate) fn seal(&self, index_at: u64) {
@@ -44,7 +100,11 @@ impl Segment {
     }
 
     /// Opens the file, or shares it with who reads it already.
-    pub(crate) fn reader(&self, storage: &dyn Storage, seed: u32) -> Result<Arc<SegmentReader>, StorageError> {
+    pub(crate) fn reader(
+        self: &Arc<Self>,
+        storage: &dyn Storage,
+        seed: u32,
+    ) -> Result<Arc<SegmentReader>, StorageError> {
         let mut open = self.reader.lock();
         if let Some(reader) = open.upgrade() {
             return Ok(reader);
@@ -52,7 +112,7 @@ impl Segment {
         let name = name_of(self.epoch);
         let file = storage.open(&name, false).map_err(StorageError::on("open", &name))?;
         let file = SegmentFile { name, epoch: self.epoch, seed, file };
-        let reader = Arc::new(SegmentReader { file, index: OnceLock::new() });
+        let reader = Arc::new(SegmentReader { segment: Arc::clone(self), file, index: OnceLock::new() });
         *open = Arc::downgrade(&reader);
         Ok(reader)
     }
@@ -81,10 +141,13 @@ impl SegmentReader {
         while position < index_at {
             let frame = match self.file.frame_at(position, index_at, &mut chunk, 1 << 20) {
                 Ok(frame) => frame,
-                Err(FrameError::Fault(_)) => break,
+                Err(FrameError::Fault(_)) => {
+                    index.cut_off();
+                    break;
+                }
                 Err(FrameError::Storage(error)) => return Err(error),
             };
-            index.add(position, frame.header.first_lsn, &topics_of(&frame));
+            index.add(position, frame.header.first_lsn, frame.header.time, &topics_of(&frame));
             position = frame.next().position;
         }
         Ok(index)
@@ -103,10 +166,10 @@ pub(crate) fn topics_of(frame: &Frame) -> Vec<FrameTopic> {
         if step.header.kind == KIND_EVENT {
             let (topic, offset) = (step.header.topic, step.header.offset);
             let place = *places.entry(topic).or_insert_with(|| {
-                topics.push(FrameTopic { topic, first_offset: offset, next_offset: offset });
+                topics.push(FrameTopic::new(topic, offset));
                 topics.len() - 1
             });
-            topics[place].next_offset = offset + 1;
+            topics[place].add(offset, RECORD_HEADER_BYTES + step.header.bytes as usize);
         }
     }
     topics
@@ -134,6 +197,8 @@ pub(crate) struct View {
     pub(crate) end: Place,
     offsets: Vec<Offsets>,
     pub(crate) checkpoint: Option<WholeCheckpoint>,
+    /// The checkpoint that the last segment's header names: recovery reads nothing before it.
+    pub(crate) named: Place,
 }
 
 impl View {
@@ -148,6 +213,7 @@ impl View {
             end,
             offsets,
             checkpoint: None,
+            named: Place::default(),
         }
     }
 
@@ -158,6 +224,26 @@ impl View {
 
     pub(crate) fn offsets(&self, topic: u32) -> Offsets {
         (topic as usize).checked_sub(1).and_then(|at| self.offsets.get(at)).copied().unwrap_or_default()
+    }
+
+    /// The first offsets of the topics, by id.
+    pub(crate) fn firsts(&self) -> Vec<u64> {
+        self.offsets.iter().map(|offsets| offsets.first).collect()
+    }
+
+    /// What the segments' files take.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let sealed: u64 = self.segments.iter().map(|segment| segment.bytes()).sum();
+        let grown = self.segments.back().map_or(0, |newest| self.end.position.saturating_sub(newest.bytes()));
+        sealed + grown
+    }
+
+    /// Puts a segment in the place of those that were rewritten into it.
+    pub(crate) fn replace(&mut self, epochs: RangeInclusive<u64>, made: Segment) {
+        let from = self.segments.partition_point(|segment| segment.epoch < *epochs.start());
+        let to = self.segments.partition_point(|segment| segment.epoch <= *epochs.end());
+        self.segments.drain(from..to);
+        self.segments.insert(from, Arc::new(made));
     }
 
     /// What can be read of the topic, to be changed.
@@ -171,7 +257,7 @@ impl View {
     /// Takes in a frame that is durable now, and that takes `held` bytes of memory.
     pub(crate) fn publish(&mut self, frame: Frame, held: usize, topics: &[FrameTopic]) {
         let place = frame.header.place;
-        self.index.add(place.position, frame.header.first_lsn, topics);
+        self.index.add(place.position, frame.header.first_lsn, frame.header.time, topics);
         for seen in topics {
             self.offsets_mut(seen.topic).next = seen.next_offset;
         }
@@ -189,11 +275,12 @@ impl View {
         }
     }
 
-    /// Goes on in a new segment.
-    pub(crate) fn roll(&mut self, index_at: u64, next: Segment) {
+    /// Goes on in a new segment, whose header names a checkpoint.
+    pub(crate) fn roll(&mut self, index_at: u64, next: Segment, named: Place) {
         if let Some(sealed) = self.segments.back() {
             sealed.seal(index_at);
         }
+        self.named = named;
         self.end = Place { epoch: next.epoch, position: FIRST_FRAME };
         if self.tail.is_empty() {
             self.tail_from = self.end;
@@ -224,9 +311,21 @@ impl View {
         Some(self.tail.get(behind.checked_sub(1)?)?.0.header.place)
     }
 
+    /// The segment that holds the records of an epoch.
     pub(crate) fn segment(&self, epoch: u64) -> Option<&Arc<Segment>> {
-        let first = self.segments.front()?.epoch;
-        self.segments.get(usize::try_from(epoch.checked_sub(first)?).ok()?)
+        let at = self.segments.partition_point(|segment| segment.epoch < epoch);
+        self.segments.get(at).filter(|segment| segment.first_epoch <= epoch)
+    }
+
+    /// What somebody is told who stands where nothing is any more.
+    pub(crate) fn moved(&self) -> ReadError {
+        let first = self.segments.front().map_or(0, |segment| segment.first_lsn);
+        ReadError::Trimmed { what: "lsn", wanted: 0, first }
+    }
+
+    /// Whether a segment is as it is known here: neither trimmed nor rewritten since.
+    pub(crate) fn has(&self, segment: &Arc<Segment>) -> bool {
+        self.segment(segment.epoch).is_some_and(|known| Arc::ptr_eq(known, segment))
     }
 
     /// The segment that holds `lsn`, or would.

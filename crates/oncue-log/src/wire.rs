@@ -49,6 +49,10 @@ impl<'a> Decoder<'a> {
         Some(u64_at(self.bytes(8)?, 0))
     }
 
+    pub(crate) fn i64(&mut self) -> Option<i64> {
+        Some(i64::from_le_bytes(self.u64()?.to_le_bytes()))
+    }
+
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }

@@ -23,7 +23,7 @@ use crate::record::Lsn;
 use crate::segment::{FIRST_FRAME, SegmentFile, SegmentHeader, epoch_of, name_of};
 use crate::spares::{Spares, is_spare};
 use crate::storage::{LOCK_FILE, RESTORING_FILE, Storage};
-use crate::view::{Offsets, Segment, View};
+use crate::view::{Offsets, Segment, View, Written};
 
 /// A segment whose header holds.
 struct Found {
@@ -32,13 +32,20 @@ struct Found {
     first_lsn: Lsn,
 }
 
+impl Found {
+    /// Where its index lies, and with it the end of its records; `None` if it is the newest.
+    fn index_at(&self, next: Option<&Self>) -> Option<u64> {
+        if self.header.index > 0 { Some(self.header.index) } else { next.map(|next| next.header.previous_index) }
+    }
+}
+
 /// What the storage held.
 struct Survey {
     /// By epoch.
     found: Vec<Found>,
     /// The newest segment, if it never held anything.
     unused: Option<String>,
-    /// Trimmed segments that were kept for reuse.
+    /// Trimmed segments that were kept for reuse, and those that others were rewritten into: they go.
     spares: Vec<String>,
 }
 
@@ -75,14 +82,21 @@ pub(crate) fn open(
     }
     repair::repair(storage.as_ref(), &found[found.len() - 1], &report)?;
 
-    let offsets = topics.iter().map(|topic| Offsets { first: 0, next: topic.next_offset }).collect();
+    let offsets = topics.iter().map(|topic| Offsets { first: topic.first_offset, next: topic.next_offset });
     let end = Place { epoch: found[found.len() - 1].file.epoch, position: verified.newest.end };
-    let mut view = View::new(options.tail_bytes, end, offsets);
+    let mut view = View::new(options.tail_bytes, end, offsets.collect());
     for (place, segment) in found.iter().enumerate() {
-        let index_at = found.get(place + 1).map(|next| next.header.previous_index);
-        view.segments.push_back(Arc::new(Segment::new(segment.file.epoch, segment.first_lsn, index_at)));
+        let index_at = segment.index_at(found.get(place + 1));
+        let made = Segment::new(segment.file.epoch, segment.first_lsn, index_at);
+        made.set_bytes(segment.file.len()?);
+        view.segments.push_back(Arc::new(if segment.header.index > 0 {
+            made.rewritten(segment.header.previous_epoch + 1, Written::Again)
+        } else {
+            made
+        }));
     }
     view.checkpoint = verified.checkpoint;
+    view.named = found[found.len() - 1].header.checkpoint;
     let Scanned { next_lsn, sealed, index, end: position, filled, .. } = verified.newest;
     view.index = index;
     find_first_offsets(storage.as_ref(), &mut view, found[0].file.seed)?;
@@ -92,10 +106,10 @@ pub(crate) fn open(
     if let Some(index_at) = sealed {
         let checkpoint = verified.checkpoint.map(|whole| whole.place).unwrap_or_default();
         let previous_epoch = committer.segment.epoch;
-        let header = SegmentHeader { log_id, previous_epoch, previous_index: index_at, checkpoint };
+        let header = SegmentHeader { log_id, previous_epoch, previous_index: index_at, checkpoint, index: 0 };
         let none = Spares::default();
         let (file, _) = create_segment(storage.as_ref(), &none, &header, previous_epoch + 1, next_lsn, now)?;
-        view.roll(index_at, Segment::new(file.epoch, next_lsn, None));
+        view.roll(index_at, Segment::new(file.epoch, next_lsn, None), checkpoint);
         committer = Committer::new(file, FIRST_FRAME, FIRST_FRAME, next_lsn);
     }
     (committer.checkpoint, committer.closed) = (verified.checkpoint, report.clean);
@@ -164,15 +178,27 @@ fn survey(storage: &dyn Storage) -> Result<Survey, OpenError> {
             Err(fault) => return Err(file.damage(0, format!("its segment header cannot be read: {fault}")).into()),
         }
     }
+    take_superseded(&mut survey);
     for pair in survey.found.windows(2) {
         check_chain(&pair[0], &pair[1])?;
     }
     Ok(survey)
 }
 
+/// Lets go of segments whose records were written into a later one, but that a crash came before the removal of.
+fn take_superseded(survey: &mut Survey) {
+    for at in (1..survey.found.len()).rev() {
+        let later = &survey.found[at].header;
+        if later.index > 0 && survey.found[at - 1].file.epoch > later.previous_epoch {
+            survey.spares.push(survey.found.remove(at - 1).file.name);
+        }
+    }
+}
+
 fn check_chain(one: &Found, next: &Found) -> Result<(), Damage> {
-    if next.file.epoch != one.file.epoch + 1 {
-        let file = name_of(one.file.epoch + 1);
+    let missing = next.header.previous_epoch;
+    if missing > one.file.epoch && missing < next.file.epoch {
+        let file = name_of(missing);
         return Err(Damage { file, offset: 0, reason: format!("it is missing, and {} is there", next.file.name) });
     }
     if next.header.log_id != one.header.log_id {
@@ -209,7 +235,7 @@ fn verify(found: &[Found], report: &mut Recovery) -> Result<Verified, OpenError>
     if verified.checkpoint.is_none() && last > 0 {
         let oldest = found[0].file.epoch;
         let begin = newest.header.checkpoint.max(Place { epoch: oldest, position: FIRST_FRAME });
-        let Some(from) = usize::try_from(begin.epoch - oldest).ok().filter(|from| *from <= last) else {
+        let Some(from) = found.iter().position(|segment| segment.file.epoch >= begin.epoch) else {
             return Err(newest.file.damage(0, "its header names a checkpoint in a segment to come").into());
         };
         let mut tracker = Tracker::default();
@@ -252,19 +278,15 @@ fn find_first_offsets(storage: &dyn Storage, view: &mut View, seed: u32) -> Resu
     if view.segments.front().is_none_or(|oldest| oldest.epoch == 1) {
         return Ok(());
     }
-    let count = view.topics();
-    let mut missing: Vec<u32> = (1..=count).collect();
-    for topic in &missing {
-        let offsets = view.offsets_mut(*topic);
-        offsets.first = offsets.next;
-    }
+    let mut missing: Vec<u32> = (1..=view.topics()).collect();
     for segment in view.segments.clone() {
         let reader = segment.reader(storage, seed)?;
         let active = view.index.clone();
         let index = segment.index_at().map_or(Ok(&active), |index_at| reader.index(index_at))?;
         missing.retain(|topic| match index.topic(*topic) {
             Some(seen) => {
-                view.offsets_mut(*topic).first = seen.first_offset;
+                let offsets = view.offsets_mut(*topic);
+                offsets.first = offsets.first.max(seen.first_offset);
                 false
             }
             None => view.offsets(*topic).next > 0,
@@ -272,6 +294,10 @@ fn find_first_offsets(storage: &dyn Storage, view: &mut View, seed: u32) -> Resu
         if missing.is_empty() {
             break;
         }
+    }
+    for topic in missing {
+        let offsets = view.offsets_mut(topic);
+        offsets.first = offsets.next;
     }
     Ok(())
 }

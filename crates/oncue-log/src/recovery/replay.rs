@@ -7,7 +7,7 @@ use crate::checkpoint::{self, Part, TopicState, WholeCheckpoint, decode_topic};
 use crate::error::OpenError;
 use crate::frame::{FRAME_RECORDS, Frame, Place};
 use crate::options::Recovery;
-use crate::record::{KIND_CHECKPOINT, KIND_EVENT, KIND_STATE, KIND_TOPIC, Record, Step};
+use crate::record::{KIND_CHECKPOINT, KIND_DROP, KIND_EVENT, KIND_STATE, KIND_TOPIC, Record, Step};
 use crate::segment::{Chunk, FIRST_FRAME};
 
 /// What opening hands over.
@@ -32,7 +32,8 @@ pub(super) fn replay_records(
     if let Some(whole) = verified.checkpoint {
         let bytes = join(found, whole, end)?;
         let Some((restated, opaque)) = checkpoint::decode(&bytes) else {
-            let file = &found[(whole.place.epoch - found[0].file.epoch) as usize].file;
+            let its = found.iter().find(|segment| segment.file.epoch == whole.place.epoch);
+            let file = &its.unwrap_or(&found[0]).file;
             return Err(file.damage(whole.place.position, "the checkpoint's topics cannot be read").into());
         };
         let refused = |reason| OpenError::Replay { lsn: whole.of_lsn, reason };
@@ -68,11 +69,16 @@ fn follow(topics: &mut Vec<TopicState>, step: &Step, frame: &Frame) -> Result<()
             let (name, metadata) = decode_topic(step.data(&frame.bytes)).ok_or("a topic definition cannot be read")?;
             let metadata = Bytes::copy_from_slice(metadata);
             if id as usize == topics.len() + 1 {
-                topics.push(TopicState { id, next_offset: 0, name: name.to_owned(), metadata });
+                topics.push(TopicState { id, first_offset: 0, next_offset: 0, name: name.to_owned(), metadata });
             } else {
                 let known = (id as usize).checked_sub(1).and_then(|place| topics.get_mut(place));
                 known.ok_or_else(|| format!("topic {id} is defined out of turn"))?.metadata = metadata;
             }
+        }
+        KIND_DROP => {
+            let known = (id as usize).checked_sub(1).and_then(|place| topics.get_mut(place));
+            let topic = known.ok_or_else(|| format!("a drop of topic {id}, which is not defined"))?;
+            topic.first_offset = topic.first_offset.max(step.header.offset);
         }
         KIND_EVENT => {
             let known = (id as usize).checked_sub(1).and_then(|place| topics.get_mut(place));
@@ -116,7 +122,7 @@ fn each_frame(
         let epoch = segment.file.epoch;
         let mut position = if epoch == from.epoch { from.position } else { FIRST_FRAME };
         let mut chunk = Chunk::default();
-        let stop = found.get(place + 1).map_or(end.position, |next| next.header.previous_index);
+        let stop = segment.index_at(found.get(place + 1)).unwrap_or(end.position);
         while position < stop {
             let frame = segment.file.frame_at(position, stop, &mut chunk, super::CHUNK_BYTES);
             let frame = frame.map_err(|error| segment.file.open_error(position, error))?;

@@ -108,7 +108,7 @@ impl Scanned {
             }
         }
         self.since_checkpoint += u64::from(frame.header.payload_bytes);
-        self.index.add(position, frame.header.first_lsn, &topics_of(frame));
+        self.index.add(position, frame.header.first_lsn, frame.header.time, &topics_of(frame));
         Ok(())
     }
 

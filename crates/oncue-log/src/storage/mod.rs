@@ -30,7 +30,7 @@ pub trait Storage: Send + Sync {
     /// Removes a file. Who has it open can still read it.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Gives a file another name, which no other has. Who has it open keeps it.
+    /// Gives a file another name, at once in place of another file that has it. Who has either open keeps it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Makes durable which files there are.

@@ -20,6 +20,8 @@ pub(super) struct Restated {
 pub(super) struct Content {
     /// Every record from the log's first on was seen.
     pub(super) complete: bool,
+    /// Events may be missing: a rewritten segment is read.
+    pub(super) gaps: bool,
     /// The next offset of each topic, as far as it is known.
     next: BTreeMap<u32, Option<u64>>,
     tracker: Tracker,
@@ -36,6 +38,15 @@ impl Content {
         self.complete = false;
         self.next.values_mut().for_each(|next| *next = None);
         self.tracker = Tracker::default();
+    }
+
+    /// A segment begins, which was rewritten or not: then, or before it, records may have been dropped.
+    pub(super) fn begin(&mut self, rewritten: bool) {
+        if rewritten || self.gaps {
+            self.lose();
+            self.checkpoint = self.checkpoint.filter(|_| !rewritten);
+        }
+        self.gaps = rewritten;
     }
 
     /// Takes in a record, and gives the checkpoint that is whole with it.
@@ -63,7 +74,9 @@ impl Content {
         self.next.insert(id, Some(offset.saturating_add(1)));
         match known {
             None if self.complete => Err(format!("an event of topic {id}, which is not defined")),
-            Some(Some(next)) if next != offset => Err(format!("topic {id} has offset {offset} for {next}")),
+            Some(Some(next)) if offset < next || (offset > next && !self.gaps) => {
+                Err(format!("topic {id} has offset {offset} for {next}"))
+            }
             _ => Ok(()),
         }
     }

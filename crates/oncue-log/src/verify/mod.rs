@@ -42,6 +42,7 @@ pub fn verify(
         segments.push(survey(storage, *epoch)?);
     }
     drop_unused(&mut segments, &mut walk)?;
+    drop_superseded(&mut segments, &mut walk);
     let log_id = common_id(&segments);
     walk.report.log_id = log_id.unwrap_or(0);
     for one in segments.iter_mut().filter(|one| one.header.is_err()) {
@@ -123,6 +124,16 @@ fn drop_unused(segments: &mut Vec<Surveyed>, walk: &mut Walk<'_>) -> Result<(), 
         walk.report.unused = Some(newest.file.name);
     }
     Ok(())
+}
+
+/// Segments that were rewritten into a later one are none.
+fn drop_superseded(segments: &mut Vec<Surveyed>, walk: &mut Walk<'_>) {
+    for at in (1..segments.len()).rev() {
+        let Ok((later, _)) = &segments[at].header else { continue };
+        if later.index > 0 && segments[at - 1].file.epoch > later.previous_epoch {
+            walk.report.spares.push(segments.remove(at - 1).file.name);
+        }
+    }
 }
 
 /// The id that most segments carry.

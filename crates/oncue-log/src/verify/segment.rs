@@ -27,6 +27,8 @@ pub(super) struct Walk<'a> {
     sealed: Option<Place>,
     /// Of the segment that is read.
     segment: VerifiedSegment,
+    /// Where its header says that its index lies, if it was rewritten.
+    index_at: Option<u64>,
     index: Index,
     damaged_before: u64,
 }
@@ -41,6 +43,7 @@ impl<'a> Walk<'a> {
             next_lsn: None,
             sealed: None,
             segment: VerifiedSegment::default(),
+            index_at: None,
             index: Index::default(),
             damaged_before: 0,
         }
@@ -75,7 +78,7 @@ impl<'a> Walk<'a> {
         let (file, epoch, end) = (file.to_owned(), one.file.epoch, FIRST_FRAME);
         self.segment =
             VerifiedSegment { file, epoch, bytes, end, first_lsn: lsn, next_lsn: lsn, ..VerifiedSegment::default() };
-        (self.index, self.damaged_before) = (Index::default(), self.report.damaged);
+        (self.index, self.index_at, self.damaged_before) = (Index::default(), None, self.report.damaged);
     }
 
     /// Some records are missing here.
@@ -88,9 +91,10 @@ impl<'a> Walk<'a> {
     pub(super) fn header(&mut self, one: &Surveyed, before: Option<u64>) {
         let (file, epoch) = (one.file.name.as_str(), one.file.epoch);
         let first_lsn = one.header.as_ref().ok().map(|(_, first_lsn)| *first_lsn);
-        if let Some(before) = before.filter(|before| *before + 1 != epoch) {
+        let follows = one.header.as_ref().map_or(epoch - 1, |(header, _)| header.previous_epoch.min(epoch - 1));
+        if before.is_some_and(|before| before < follows) {
             let records = first_lsn.zip(self.next_lsn).map_or(0, |(first, next)| first.saturating_sub(next));
-            self.spot(&name_of(before + 1), 0, 0, format!("it is missing, and {file} is there"), records);
+            self.spot(&name_of(follows), 0, 0, format!("it is missing, and {file} is there"), records);
             self.lose();
         }
         let (header, first_lsn) = match &one.header {
@@ -105,10 +109,16 @@ impl<'a> Walk<'a> {
         if header.log_id != self.report.log_id {
             wrong.push("it belongs to another log than the others".to_owned());
         }
-        if before.is_some() && header.previous_epoch + 1 != epoch {
+        let is_rewritten = header.index > 0;
+        self.index_at = Some(header.index).filter(|_| is_rewritten);
+        self.content.begin(is_rewritten);
+        if before.is_some_and(|before| header.previous_epoch < before)
+            || (header.previous_epoch != epoch - 1 && !is_rewritten)
+        {
             wrong.push(format!("it says that it follows segment {}", header.previous_epoch));
         }
-        let index = self.sealed.filter(|index| index.epoch + 1 == epoch && index.position != header.previous_index);
+        let index =
+            self.sealed.filter(|index| index.epoch == header.previous_epoch && index.position != header.previous_index);
         if let Some(Place { position, .. }) = index {
             let said = header.previous_index;
             wrong.push(format!("it says that the segment before it ends at {said}, it does at {position}"));
@@ -118,7 +128,7 @@ impl<'a> Walk<'a> {
             self.lose();
         }
         if before.is_none() {
-            self.content.complete = epoch == 1 && first_lsn == 0;
+            self.content.complete = epoch == 1 && first_lsn == 0 && !is_rewritten;
         }
         // Of what was trimmed and of what is damaged, nothing is known.
         let newest = self.content.checkpoint.map(|(_, place)| place);
@@ -139,6 +149,7 @@ impl<'a> Walk<'a> {
         let file = &one.file;
         let mut chunk = Chunk::default();
         let chunk_bytes = CHUNK_BYTES.min(usize::try_from(one.bytes).unwrap_or(CHUNK_BYTES));
+        let is_rewritten = self.index_at.is_some();
         self.sealed = None;
         while self.sealed.is_none() && !self.stopped {
             let at = self.segment.end;
@@ -156,6 +167,10 @@ impl<'a> Walk<'a> {
                     }
                 },
             }
+        }
+        if is_rewritten {
+            // The next one's header says where the index was before.
+            self.sealed = None;
         }
         self.report.checkpoint = self.content.checkpoint.map(|(of_lsn, _)| of_lsn);
         self.report.clean &= self.report.torn.is_none();
@@ -203,7 +218,7 @@ impl<'a> Walk<'a> {
         };
         let known = next.header.as_ref().ok();
         let records = known.zip(self.next_lsn).map_or(0, |((_, first), next_lsn)| first.saturating_sub(next_lsn));
-        let index_at = known.map_or(one.bytes, |(header, _)| header.previous_index);
+        let index_at = self.index_at.unwrap_or_else(|| known.map_or(one.bytes, |(header, _)| header.previous_index));
         let what = if index_at == at { "its index cannot be read: " } else { "" };
         self.spot(file, at, one.bytes.saturating_sub(at), format!("{what}{fault}"), records);
         if records > 0 || known.is_none() {
@@ -235,7 +250,7 @@ impl<'a> Walk<'a> {
         self.report.clean = kind == FRAME_RECORDS && records == 0;
         let segment = &mut self.segment;
         segment.end = frame.next().position;
-        (segment.frames, segment.records) = (segment.frames + 1, segment.records + u64::from(records));
+        segment.frames += 1;
         segment.next_lsn = frame.header.end_lsn();
         if records > 0 {
             (segment.first_time, segment.last_time) = (segment.first_time.or(Some(time)), Some(time));
@@ -246,6 +261,7 @@ impl<'a> Walk<'a> {
         let (file, offset) = (file.name.as_str(), frame.header.place.position);
         let mut walk = frame.walk();
         while let Some(step) = walk.next(&frame.bytes).filter(|_| !self.stopped) {
+            self.segment.records += u64::from(step.is_ok());
             let refused = match step {
                 Err(reason) => Err(reason.to_owned()),
                 Ok(step) => self.record(file, frame, &step),
@@ -254,7 +270,7 @@ impl<'a> Walk<'a> {
                 self.spot(file, offset, 0, reason, 0);
             }
         }
-        self.index.add(offset, frame.header.first_lsn, &topics_of(frame));
+        self.index.add(offset, frame.header.first_lsn, frame.header.time, &topics_of(frame));
     }
 
     fn record(&mut self, file: &str, frame: &Frame, step: &Step) -> Result<(), String> {
@@ -275,6 +291,10 @@ impl<'a> Walk<'a> {
     fn index(&mut self, file: &SegmentFile, frame: &Frame) {
         let place = frame.header.place;
         (self.sealed, self.segment.sealed) = (Some(place), true);
+        if let Some(said) = self.index_at.filter(|said| *said != place.position) {
+            let reason = format!("its header says that its index lies at {said}");
+            self.spot(&file.name, place.position, 0, reason, 0);
+        }
         let was_whole = self.report.damaged == self.damaged_before;
         if was_whole && self.index.encode() != frame.payload() {
             self.spot(&file.name, place.position, 0, "its index says something else than its frames", 0);

@@ -270,3 +270,56 @@ fn on_a_real_disk() {
         }
     }
 }
+
+#[test]
+fn dropped_events_are_not_read_and_stay_dropped() {
+    let storage = MemoryStorage::new();
+    let first = log(storage.clone(), small());
+    let topic_id = topic(&first, "t");
+    for number in 0..30_u8 {
+        publish(&first, topic_id, &[number]);
+    }
+    let mut before = first.cursor(topic_id, 3);
+    let mut out = Vec::new();
+    first.read(&mut before, 1, 100, &mut out).unwrap();
+    first.drop_events(topic_id, 10, 1).unwrap();
+    first.drop_events(topic_id, 7, 1).unwrap();
+    let gone = |error| matches!(error, ReadError::Trimmed { what: "offset", first: 10, .. });
+    assert!(gone(first.read(&mut before, 1, 100, &mut out).unwrap_err()), "also of who reads on");
+    assert!(first.drop_events(TopicId(9), 1, 1).is_err());
+    drop(first);
+    for checkpoint in [false, true] {
+        let again = log(storage.clone(), small());
+        assert_eq!(again.topics()[0].first_offset, 10);
+        assert!(gone(read_from(&again, topic_id, 9, 5).unwrap_err()));
+        assert_eq!(data(&read_from(&again, topic_id, 10, 5).unwrap())[0], [10]);
+        if checkpoint {
+            again.drop_events(topic_id, 100, 1).unwrap();
+            assert_eq!(again.topics()[0].first_offset, 30, "no more than what is durable");
+        } else {
+            again.checkpoint(b"", 1).unwrap();
+        }
+    }
+}
+
+proptest::proptest! {
+    /// Wherever the times stand: below the offset that is found, every event is older; and in its own frame one is not.
+    #[test]
+    fn the_first_event_since_a_time_is_found_where_times_are_out_of_order(
+        times in proptest::collection::vec(0_i64..60, 1..120),
+        since in -1_i64..62,
+        every in 1_usize..4,
+    ) {
+        let opened = log(MemoryStorage::new(), small());
+        let topics = [topic(&opened, "one"), topic(&opened, "other")];
+        let mut expected = Vec::new();
+        for (number, time) in times.iter().enumerate() {
+            let its = topics[usize::from(number % every != 0)];
+            opened.append(&event(its, &[0; 200]), *time).unwrap();
+            expected.extend((its == topics[0]).then_some(*time));
+        }
+        let found = opened.offset_since(topics[0], since).unwrap();
+        let first = expected.iter().position(|time| *time >= since).unwrap_or(expected.len());
+        proptest::prop_assert_eq!(found, first as u64);
+    }
+}

@@ -163,7 +163,7 @@ fn a_payload_that_imitates_a_frame_is_none() {
     let orders = topic(&first, "orders");
     let at = storage.contents(FIRST).unwrap().len();
     // A frame of the same log as its payload, moved to where that payload will lie: its place and checksum do not hold.
-    let mut imitation = storage.contents(FIRST).unwrap()[144..at].to_vec();
+    let mut imitation = storage.contents(FIRST).unwrap()[152..at].to_vec();
     let position = (at + 104 + 20) as u64;
     imitation[32..40].copy_from_slice(&position.to_le_bytes());
     imitation[48..56].copy_from_slice(&u64::MAX.to_le_bytes());

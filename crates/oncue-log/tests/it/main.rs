@@ -13,6 +13,7 @@ mod interleaved;
 #[cfg(shuttle)]
 mod interleavings;
 mod model;
+mod rewriting;
 mod sim;
 mod snapshot;
 mod support;
