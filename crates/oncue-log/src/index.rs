@@ -117,6 +117,11 @@ impl Index {
         self.frames.get(next).map(|frame| frame.position)
     }
 
+    /// The last indexed position.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.frames.last().map(|(at, _)| *at)
+    }
+
     pub(crate) fn topic(&self, topic: u32) -> Option<&TopicIndex> {
         self.topics.get(&topic)
     }

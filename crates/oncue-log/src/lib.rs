@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+mod backup;
 mod batch;
 mod buffer;
 mod checkpoint;
@@ -49,6 +50,7 @@ mod record;
 mod recovery;
 mod rewrite;
 mod segment;
+mod segments;
 mod spares;
 pub mod storage;
 mod sync;
@@ -58,6 +60,9 @@ mod wakers;
 mod wanted;
 mod wire;
 
+pub use self::backup::{
+    Backup, BackupError, BackupFile, MANIFEST_FILE, Manifest, Progress, RestoreError, backup, restore,
+};
 pub use self::batch::Batch;
 pub use self::error::{AppendError, Damage, Fenced, OpenError, ReadError, StorageError};
 pub use self::limits::{
@@ -70,5 +75,6 @@ pub use self::read::{Cursor, Scan};
 pub use self::record::{KIND_CHECKPOINT, KIND_DROP, KIND_EVENT, KIND_STATE, KIND_TOPIC, Lsn, Record, TopicId};
 pub use self::recovery::Replay;
 pub use self::rewrite::Rewritten;
+pub use self::segments::SegmentInfo;
 pub use self::verify::{DamagedSpot, Found, MAX_DAMAGED_SPOTS, Refusal, Verification, VerifiedSegment, verify};
 pub use self::wanted::Wanted;

@@ -18,6 +18,7 @@ use crate::record::{KIND_CHECKPOINT, KIND_DROP, KIND_TOPIC, Lsn, RECORD_HEADER_B
 use crate::recovery::{self, Replay};
 use crate::rewrite::Rewritten;
 use crate::segment::name_of;
+use crate::segments::SegmentInfo;
 use crate::storage::Storage;
 use crate::sync::Mutex;
 use crate::sync::thread::{self, JoinHandle, Thread};
@@ -220,6 +221,19 @@ impl Log {
             }
         };
         queue.topics.iter().enumerate().map(info).collect()
+    }
+
+    /// Every segment, oldest first: for people and reports. Reads the indexes, and a few frames of each.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn segments(&self) -> Result<Vec<SegmentInfo>, ReadError> {
+        self.core().segments()
+    }
+
+    /// The lsn that the newest durable checkpoint stands for, which is where opening begins to replay.
+    pub fn checkpointed(&self) -> Option<Lsn> {
+        self.core().view.read().checkpoint.map(|whole| whole.of_lsn)
     }
 
     /// A cursor on a topic, that [`read`](Self::read) reads from `offset` on.

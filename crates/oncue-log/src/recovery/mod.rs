@@ -1,6 +1,7 @@
 //! Opening: find the segments, verify what may be torn, replay, repair, go on. The rules: `docs/log-format.md`, Recovery.
 
 mod behind;
+mod extent;
 mod repair;
 mod replay;
 mod scan;
@@ -8,6 +9,7 @@ mod scan;
 use std::sync::Arc;
 
 pub(crate) use self::behind::{Behind, CHUNK_BYTES};
+pub(crate) use self::extent::{Extent, Piece, extent};
 pub use self::replay::Replay;
 use self::replay::replay_records;
 pub(crate) use self::scan::zeros_from;

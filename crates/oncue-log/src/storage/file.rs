@@ -20,7 +20,7 @@ pub const LOCK_FILE: &str = "LOCK";
 pub const RESTORING_FILE: &str = "RESTORING";
 
 /// What a freshly made file system puts at its root: not a sign that the directory is somebody else's.
-const LOST_AND_FOUND: &str = "lost+found";
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
 
 /// Why a directory cannot be used for a log.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Range;
 
 pub use self::faulty::{Call, FaultyStorage};
+pub(crate) use self::file::LOST_AND_FOUND;
 pub use self::file::{FileStorage, LOCK_FILE, LockError, RESTORING_FILE};
 pub use self::memory::MemoryStorage;
 pub use self::snapshot::Snapshot;
