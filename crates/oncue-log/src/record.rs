@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::checkpoint::{Part, decode_topic};
 use crate::wire::{put, u16_at, u32_at, u64_at};
 
 /// Log sequence number: counts the records of a log from 0, over all topics and kinds, without gaps.
@@ -44,6 +45,20 @@ pub struct Record {
     pub time: i64,
     /// What was appended.
     pub data: Bytes,
+}
+
+impl Record {
+    /// What a record that defines a topic says: the topic's name, and its metadata. `None` of any other record.
+    pub fn topic_definition(&self) -> Option<(&str, &[u8])> {
+        (self.kind == KIND_TOPIC).then(|| decode_topic(&self.data)).flatten()
+    }
+
+    /// What a record with a part of a checkpoint says: the lsn that the checkpoint stands for, which part it is, from 0, and
+    /// of how many. `None` of any other record.
+    pub fn checkpoint_part(&self) -> Option<(Lsn, u32, u32)> {
+        let (part, _) = (self.kind == KIND_CHECKPOINT).then(|| Part::decode(&self.data)).flatten()?;
+        Some((part.of_lsn, part.part, part.parts))
+    }
 }
 
 /// The fixed part of a record on disk.

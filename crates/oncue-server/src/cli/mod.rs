@@ -8,6 +8,7 @@ mod envelope;
 mod event;
 mod graph;
 mod interrupt;
+mod log;
 mod ls;
 mod policy;
 mod stats;
@@ -52,6 +53,7 @@ enum Command {
     Ls(ls::Ls),
     Stats(stats::Stats),
     Event(event::Event),
+    Log(log::Log),
     Dlq(dlq::Dlq),
     Graph(graph::ShowGraph),
     Policy(policy::Policy),
@@ -86,6 +88,9 @@ enum CommandError {
     /// Dead letters were not resolved.
     #[error(transparent)]
     Resolve(#[from] dlq::ResolveError),
+    /// A log is damaged, or was not copied, filled or looked at.
+    #[error(transparent)]
+    Log(#[from] log::LogError),
     /// An event cannot be changed as it was asked to.
     #[error(transparent)]
     Edit(#[from] dlq::EditError),
@@ -112,6 +117,7 @@ impl CommandError {
             Self::Orders(error) => error.is_callers(),
             Self::Conformance(error) => error.is_callers(),
             Self::View(error) => error.is_callers(),
+            Self::Log(error) => error.is_callers(),
             Self::Resolve(error) => error.is_callers(),
             Self::Edit(_) | Self::Explain(_) | Self::Check(_) => true,
             Self::Graph(_) | Self::Runtime(_) | Self::Output(_) => false,
@@ -138,6 +144,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ls(ls) => ls.run(),
         Command::Stats(stats) => stats.run(),
         Command::Event(event) => event.run(),
+        Command::Log(log) => log.run(),
         Command::Dlq(dlq) => dlq.run(),
         Command::Graph(graph) => graph.run(),
         Command::Policy(policy) => policy.run(),

@@ -109,7 +109,7 @@ impl ViewError {
         !matches!(self, Self::Open(_) | Self::Inspect(_))
     }
 
-    fn opening(error: OpenError, directory: &Path) -> Self {
+    pub(super) fn opening(error: OpenError, directory: &Path) -> Self {
         match error {
             OpenError::Directory(LockError::Foreign { dir: directory, file }) => Self::Foreign { directory, file },
             OpenError::Directory(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

@@ -11,6 +11,7 @@ mod interrupts;
 mod killer;
 mod kills;
 mod letters;
+mod logs;
 mod looking;
 mod numbers;
 mod program;

@@ -111,13 +111,19 @@ impl Envelope {
     /// Writes this event in structured JSON mode. JSON data is embedded as it is, anything else as `data_base64`.
     #[must_use]
     pub fn to_json(&self) -> String {
+        self.write_json(true)
+    }
+
+    /// `embed`: whether data that is JSON may stand as it is.
+    fn write_json(&self, embed: bool) -> String {
         let mut out = String::with_capacity(self.encoded_bytes() + 200);
         out.push_str("{\"specversion\":\"1.0\"");
         for (name, value) in self.attributes() {
             push_member(&mut out, name, &json_string(&value));
         }
         if !self.data().is_empty() {
-            let json = self.content_type().is_none_or(is_json).then(|| std::str::from_utf8(self.data()).ok()).flatten();
+            let is_json = embed && self.content_type().is_none_or(is_json);
+            let json = is_json.then(|| std::str::from_utf8(self.data()).ok()).flatten();
             match json.filter(|text| serde_json::from_str::<&RawValue>(text).is_ok()) {
                 Some(text) => push_member(&mut out, "data", text),
                 None => push_member(&mut out, "data_base64", &json_string(&BASE64.encode(self.data()))),
@@ -125,6 +131,16 @@ impl Envelope {
         }
         out.push('}');
         out
+    }
+
+    /// Writes this event in structured JSON mode as one line, such that reading it gives the same bytes of data: what has a
+    /// line's end in it, or blanks around it, is `data_base64`.
+    #[must_use]
+    pub fn to_json_line(&self) -> String {
+        let is_plain = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        let (first, last) = (self.data().first(), self.data().last());
+        let is_bare = first.is_none_or(is_plain) && last.is_none_or(is_plain);
+        self.write_json(is_bare && !self.data().iter().any(|byte| matches!(byte, b'\r' | b'\n')))
     }
 
     /// All attributes but `specversion`, by their `CloudEvents` names: what binary mode carries beside the data.
@@ -243,6 +259,17 @@ mod tests {
         let event = Envelope::builder("blob").source("/s").id("1").data(vec![0, 255, 128]).build().unwrap();
         assert!(event.to_json().contains("data_base64"));
         assert_eq!(Envelope::from_json(event.to_json().as_bytes()).unwrap(), event);
+    }
+
+    #[test]
+    fn a_line_is_one_line_and_keeps_every_byte() {
+        for data in ["{\"a\": 1}", "{\n\"a\": 1\n}", " 1", "1\n", "\"x\"\t", "null", "", "no json"] {
+            let event = Envelope::builder("t").source("/s").id("1").data(data.as_bytes().to_vec()).build().unwrap();
+            let line = event.to_json_line();
+            assert!(!line.contains(['\n', '\r']), "{line}");
+            let read = Envelope::from_json(line.as_bytes()).unwrap();
+            assert_eq!((read.data(), read.to_json_line()), (event.data(), line.clone()), "{data:?}");
+        }
     }
 
     #[test]

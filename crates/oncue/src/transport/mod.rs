@@ -15,7 +15,7 @@ pub use error::{ConsumeError, ControlError, InspectError, OpenError, PublishErro
 pub use inspect::{DeadLetter, EventHandling, FailedAttempt, Inspect, Stage, StorageInfo, SubscriptionInfo, TopicInfo};
 #[cfg(any(test, fuzzing))]
 pub(crate) use log::fuzz;
-pub use log::{LogTransport, LogUrl};
+pub use log::{LogTransport, LogUrl, maintenance};
 /// Why a directory cannot be used, as [`OpenError::Directory`] tells.
 pub use oncue_log::storage::LockError;
 pub use position::Position;

@@ -9,6 +9,7 @@ mod handlers;
 mod health;
 mod instances;
 mod looking;
+mod maintenance;
 mod metrics;
 mod middleware;
 mod model;

@@ -15,6 +15,7 @@ mod hand;
 mod handling;
 mod inspect;
 mod keyed;
+pub mod maintenance;
 mod offsets;
 mod publish;
 mod reading;

@@ -26,16 +26,25 @@ impl LogTransport {
             let reason = "only the process that has a log in memory can look at it; name a directory: `file:PATH`";
             return Err(OpenError::Url { url: url.to_string(), reason: reason.to_owned() });
         };
-        let mut tries = 1;
-        loop {
-            match snapshot(url, directory, clock) {
-                Err(OpenError::Log(oncue_log::OpenError::Storage(_) | oncue_log::OpenError::Damaged(_)))
-                    if tries < TRIES =>
-                {
-                    tries += 1;
-                }
-                opened => return Ok(Arc::new(opened?)),
+        Ok(Arc::new(looked_at(url, directory, clock)?))
+    }
+}
+
+/// A view of the log in a directory.
+pub(super) fn inner(directory: &Path, clock: &Clock) -> Result<Inner, OpenError> {
+    looked_at(&LogUrl::file(directory), directory, clock)
+}
+
+fn looked_at(url: &LogUrl, directory: &Path, clock: &Clock) -> Result<Inner, OpenError> {
+    let mut tries = 1;
+    loop {
+        match snapshot(url, directory, clock) {
+            Err(OpenError::Log(oncue_log::OpenError::Storage(_) | oncue_log::OpenError::Damaged(_)))
+                if tries < TRIES =>
+            {
+                tries += 1;
             }
+            opened => return opened,
         }
     }
 }
