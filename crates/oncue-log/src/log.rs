@@ -227,7 +227,7 @@ impl Log {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn segments(&self) -> Result<Vec<SegmentInfo>, ReadError> {
+    pub fn segment_infos(&self) -> Result<Vec<SegmentInfo>, ReadError> {
         self.core().segments()
     }
 

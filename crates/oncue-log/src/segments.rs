@@ -64,7 +64,7 @@ impl Core {
     ) -> Result<SegmentInfo, ReadError> {
         let reader = segment.reader(self.storage.as_ref(), self.seed)?;
         let (file, index_at) = (&reader.file, segment.index_at());
-        let index = index_at.map_or(active, |index_at| reader.index(index_at));
+        let index = index_at.map_or(Ok(active), |index_at| reader.index(index_at))?;
         let used = index_at.unwrap_or(if end.epoch == segment.epoch { end.position } else { FIRST_FRAME });
         let (mut first_time, mut last_time) = (None, None);
         each_time(file, FIRST_FRAME..used, &mut |time| {

@@ -247,7 +247,7 @@ fn beside_a_writer_that_trims_what_was_durable_is_there() {
 fn segments_are_described() {
     let source = sample();
     let opened = open(source.copy(), small()).unwrap();
-    let segments = opened.log.segments().unwrap();
+    let segments = opened.log.segment_infos().unwrap();
     let report = verify(&source, &mut |_| Ok(())).unwrap();
     assert_eq!(segments.len(), report.segments.len());
     for (told, read) in segments.iter().zip(&report.segments) {

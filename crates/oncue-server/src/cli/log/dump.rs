@@ -15,7 +15,7 @@ use crate::cli::{CommandError, view::ViewError};
 /// Print every record of a log, one JSON object a line, in the order of the log
 ///
 /// Each line has the kind of the record, its number in the log (`lsn`), when it was written, and the file and offset of
-/// its frame. Events are CloudEvents inside (`event`); the other records say what handlers did: settled, failed, gave up,
+/// its frame. Events are `CloudEvents` inside (`event`); the other records say what handlers did: settled, failed, gave up,
 /// kept as state. Times inside them are microseconds since 1970, as they are stored. The same log gives the same bytes.
 ///
 /// What is damaged is a line of its own (`"kind":"damage"`), and the dump goes on behind it.

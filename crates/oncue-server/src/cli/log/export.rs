@@ -18,7 +18,7 @@ use crate::cli::{
     view::{View, ViewError, each_event},
 };
 
-/// Write the events of a topic as CloudEvents, one JSON object a line
+/// Write the events of a topic as `CloudEvents`, one JSON object a line
 ///
 /// `oncue log import` reads them again: ids, sources, times, keys, priorities and every byte of the data stay. What handlers made
 /// of the events is not in it: for that, make a backup.

@@ -20,7 +20,7 @@ use crate::cli::{CommandError, view::View};
 /// How much is read at once.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Publish events from CloudEvents, one JSON object a line, each once
+/// Publish events from `CloudEvents`, one JSON object a line, each once
 ///
 /// Ids, sources, times, keys, priorities and every byte of the data stay as the lines have them; the position, and when an event
 /// was published, are new. An event whose source and id the topic has is passed over, however long ago it came: an import

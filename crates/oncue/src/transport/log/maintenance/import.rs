@@ -112,7 +112,7 @@ pub enum ImportError {
 }
 
 impl Import {
-    /// Reads one CloudEvent in JSON a line, and publishes those that the topic does not have: it knows each event by its source
+    /// Reads one event in `CloudEvents` JSON a line, and publishes those that the topic does not have: it knows each event by its source
     /// and id, however long ago it came, for as long as it is kept. Everything but the time of publishing stays as the line says. It takes
     /// the directory, unless it is a dry run; `told` is told of every line that is passed over as no event.
     ///

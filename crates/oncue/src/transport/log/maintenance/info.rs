@@ -116,7 +116,7 @@ fn unreadable(directory: &Path, reason: String) -> OpenError {
 
 impl Inner {
     fn log_info(&self, bytes: u64) -> Result<LogInfo, InspectError> {
-        let segments = self.log.segments().map_err(storage)?;
+        let segments = self.log.segment_infos().map_err(storage)?;
         let next_lsn = self.log.durable();
         let checkpoint = match self.log.checkpointed() {
             None => None,
