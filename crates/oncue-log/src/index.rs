@@ -119,7 +119,7 @@ impl Index {
 
     /// The last indexed position.
     pub(crate) fn last(&self) -> Option<u64> {
-        self.frames.last().map(|(at, _)| *at)
+        self.frames.last().map(|frame| frame.position)
     }
 
     pub(crate) fn topic(&self, topic: u32) -> Option<&TopicIndex> {

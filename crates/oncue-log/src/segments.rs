@@ -1,6 +1,7 @@
 //! The segments of an open log, for people and reports.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::core::Core;
@@ -57,12 +58,12 @@ impl Core {
 
     fn segment_info(
         &self,
-        segment: &Segment,
+        segment: &Arc<Segment>,
         next_lsn: Lsn,
         active: &Index,
         end: Place,
     ) -> Result<SegmentInfo, ReadError> {
-        let reader = segment.reader(self.storage.as_ref(), self.seed)?;
+        let reader = self.reader(segment)?;
         let (file, index_at) = (&reader.file, segment.index_at());
         let index = index_at.map_or(Ok(active), |index_at| reader.index(index_at))?;
         let used = index_at.unwrap_or(if end.epoch == segment.epoch { end.position } else { FIRST_FRAME });
