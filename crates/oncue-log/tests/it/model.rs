@@ -20,7 +20,8 @@ pub(crate) struct Model {
     /// Where the log may end: between batches.
     ends: BTreeSet<u64>,
     acknowledged: u64,
-    snapshots: HashMap<u64, Vec<u8>>,
+    /// Checkpoints, by lsn: where their last part ends, and what they say.
+    snapshots: HashMap<u64, (u64, Vec<u8>)>,
     /// What trimming has removed for good: nothing below comes back.
     gone: u64,
     /// What trimming may have removed: nothing from here on is missing.
@@ -120,7 +121,13 @@ impl Model {
 
     fn trim(&mut self, log: &Log, random: &mut Random) -> Result<(), String> {
         let before = random.below(self.next_lsn() + 1);
-        let restated = self.snapshots.keys().filter(|lsn| **lsn < log.durable()).max().copied().unwrap_or(0);
+        let restated = self
+            .snapshots
+            .iter()
+            .filter(|(_, (whole, _))| *whole <= log.durable())
+            .map(|(lsn, _)| *lsn)
+            .max()
+            .unwrap_or(0);
         self.kept = self.kept.max(before.min(restated));
         log.trim(before).map_err(|error| error.to_string())?;
         self.gone = self.gone.max(first_lsn(log).unwrap_or(0));
@@ -132,7 +139,7 @@ impl Model {
         let opaque = if random.below(80) == 0 { vec![random.below(256) as u8; 1_300_000] } else { random.bytes(500) };
         let ticket = log.checkpoint(&opaque, 1)?;
         assert_eq!(ticket.lsn, self.next_lsn());
-        self.snapshots.insert(ticket.lsn, opaque);
+        self.snapshots.insert(ticket.lsn, (ticket.end, opaque));
         while self.next_lsn() < ticket.end {
             self.push(KIND_CHECKPOINT, 0, 0, Vec::new());
             self.ends.insert(self.next_lsn());
@@ -189,11 +196,15 @@ impl Model {
         assert!(self.ends.contains(&end), "{context}: it ends within a batch, at {end}");
         self.records.truncate(end as usize);
         self.ends.retain(|other| *other <= end);
-        self.snapshots.retain(|lsn, _| *lsn < end);
+        self.snapshots.retain(|_, (whole, _)| *whole <= end);
         (self.acknowledged, self.synced) = (end, true);
 
         let from = report.replayed_from;
-        assert_eq!(checkpoint, self.snapshots.get(&from).map(Vec::as_slice), "{context}: checkpoint of {from}");
+        assert_eq!(
+            checkpoint,
+            self.snapshots.get(&from).map(|(_, opaque)| opaque.as_slice()),
+            "{context}: checkpoint of {from}"
+        );
         let wanted = (from..end).filter(|lsn| self.records[*lsn as usize].kind != KIND_CHECKPOINT);
         assert_eq!(
             replayed.iter().map(|record| record.lsn).collect::<Vec<_>>(),
