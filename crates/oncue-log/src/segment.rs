@@ -43,6 +43,11 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// Whether a segment before this one was rewritten into it.
+    pub(crate) fn supersedes(&self, epoch: u64) -> bool {
+        self.index > 0 && epoch > self.previous_epoch
+    }
+
     /// The whole frame.
     pub(crate) fn encode(&self, epoch: u64, first_lsn: Lsn, time: i64) -> Vec<u8> {
         let mut frame = vec![0; FIRST_FRAME as usize];

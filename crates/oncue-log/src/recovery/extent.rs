@@ -30,8 +30,8 @@ pub(crate) fn extent(storage: &dyn Storage) -> Result<Extent, OpenError> {
     };
     let verified = verify(&found, &mut Recovery::default())?.newest;
     let mut extent = Extent { log_id: newest.header.log_id, next_lsn: verified.next_lsn, pieces: Vec::new() };
-    for pair in found.windows(2) {
-        let (file, index_at) = (&pair[0].file, pair[1].header.previous_index);
+    for (segment, next) in found.iter().zip(&found[1..]) {
+        let (file, index_at) = (&segment.file, segment.index_at(Some(next)).unwrap_or(0));
         let bytes = match file.header_at(index_at, &mut Chunk::default(), 0)? {
             Some(index) => index_at + index.frame_bytes() as u64,
             None => file.len()?,

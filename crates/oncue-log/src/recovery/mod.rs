@@ -190,8 +190,7 @@ fn survey(storage: &dyn Storage) -> Result<Survey, OpenError> {
 /// Lets go of segments whose records were written into a later one, but that a crash came before the removal of.
 fn take_superseded(survey: &mut Survey) {
     for at in (1..survey.found.len()).rev() {
-        let later = &survey.found[at].header;
-        if later.index > 0 && survey.found[at - 1].file.epoch > later.previous_epoch {
+        if survey.found[at].header.supersedes(survey.found[at - 1].file.epoch) {
             survey.spares.push(survey.found.remove(at - 1).file.name);
         }
     }

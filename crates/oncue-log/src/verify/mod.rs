@@ -130,7 +130,7 @@ fn drop_unused(segments: &mut Vec<Surveyed>, walk: &mut Walk<'_>) -> Result<(), 
 fn drop_superseded(segments: &mut Vec<Surveyed>, walk: &mut Walk<'_>) {
     for at in (1..segments.len()).rev() {
         let Ok((later, _)) = &segments[at].header else { continue };
-        if later.index > 0 && segments[at - 1].file.epoch > later.previous_epoch {
+        if later.supersedes(segments[at - 1].file.epoch) {
             walk.report.spares.push(segments.remove(at - 1).file.name);
         }
     }

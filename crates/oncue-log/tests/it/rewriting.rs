@@ -242,6 +242,19 @@ fn a_loss_of_power_at_any_call_leaves_the_old_or_the_new() {
 }
 
 #[test]
+fn what_was_rewritten_is_backed_up_and_restored() {
+    for seed in 0..10 {
+        let (source, copy, restored) = (MemoryStorage::new(), MemoryStorage::new(), MemoryStorage::new());
+        let filled = fill(log(source.clone(), options(0)), &mut Random(seed), [10, 60, 5, 10], 120);
+        assert!(rewrite_all(&filled.log, &filled.wanted) > 0, "seed {seed}");
+        let made = oncue_log::backup(&source, &copy, 7, &mut |_| {}).unwrap();
+        assert!(made.verification.is_whole(), "seed {seed}: {:?}", made.verification.damage);
+        oncue_log::restore(&copy, &restored, &mut |_| {}).unwrap();
+        filled.check(&log(restored, options(0)), &format!("seed {seed}"));
+    }
+}
+
+#[test]
 fn what_fails_while_it_is_rewritten_changes_nothing_and_fences_nothing() {
     use oncue_log::storage::Call;
     for call in [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir, Call::Remove, Call::Read] {
