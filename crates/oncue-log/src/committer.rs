@@ -103,7 +103,7 @@ impl Committer {
         for (lsn, part) in &frame.parts {
             self.checkpoint = self.tracker.see(*lsn, *part, header.place).or(self.checkpoint);
         }
-        self.put_buffer(core, &mut frame.bytes)?;
+        self.put(core, &mut frame.bytes)?;
         self.expected = frame.end();
         self.next_lsn = header.end_lsn();
         self.closed = false;
@@ -114,14 +114,16 @@ impl Committer {
     }
 
     /// Writes a frame of the log's own.
-    fn put(&mut self, core: &Core, frame: &[u8]) -> Result<(), StorageError> {
-        let mut buffer = Buffer::default();
-        buffer.extend(frame);
-        self.put_buffer(core, &mut buffer)
+    fn put_own(&mut self, core: &Core, kind: u8, payload: &[u8], time: i64) -> Result<(), StorageError> {
+        let mut frame = Buffer::default();
+        frame.begin(None);
+        frame.extend(payload);
+        self.own_header(kind, payload.len(), time).seal(frame.bytes_mut(), core.seed);
+        self.put(core, &mut frame)
     }
 
     /// Writes a frame's bytes at the end, and zeros behind it where they run out.
-    fn put_buffer(&mut self, core: &Core, buffer: &mut Buffer) -> Result<(), StorageError> {
+    fn put(&mut self, core: &Core, buffer: &mut Buffer) -> Result<(), StorageError> {
         let file = self.segment.file.as_ref();
         let end = self.position + buffer.len() as u64;
         // What was in the file before must not stand where the next frame will be looked for.
@@ -195,10 +197,7 @@ impl Committer {
         self.publish(core)?;
         let index_at = self.position;
         let payload = core.view.read().index.encode();
-        let mut frame = vec![0; HEADER_BYTES];
-        frame.extend_from_slice(&payload);
-        self.own_header(FRAME_INDEX, payload.len(), time).seal(&mut frame, core.seed);
-        self.put(core, &frame)?;
+        self.put_own(core, FRAME_INDEX, &payload, time)?;
         self.sync(core)?;
         let header = SegmentHeader {
             log_id: core.log_id,
@@ -239,9 +238,7 @@ impl Committer {
         if self.synced_lsn < self.next_lsn {
             self.sync(core)?;
         }
-        let mut frame = vec![0; HEADER_BYTES];
-        self.own_header(FRAME_RECORDS, 0, time).seal(&mut frame, core.seed);
-        self.put(core, &frame)?;
+        self.put_own(core, FRAME_RECORDS, &[], time)?;
         self.sync(core)?;
         core.view.write().end.position = self.position;
         self.closed = true;

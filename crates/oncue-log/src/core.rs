@@ -124,9 +124,7 @@ impl Core {
         }
         if let Err(error) = committer.write_closing(self, time) {
             drop(committer);
-            let mut wake = Vec::new();
-            self.fence(&error, &mut wake);
-            wake.into_iter().for_each(Waker::wake);
+            self.fence_and_wake(error.to_string());
         }
     }
 
@@ -139,9 +137,7 @@ impl Core {
         let synced = committer.sync(self);
         drop(committer);
         if let Err(error) = &synced {
-            let mut wake = Vec::new();
-            self.fence(error, &mut wake);
-            wake.into_iter().for_each(Waker::wake);
+            self.fence_and_wake(error.to_string());
         }
         synced
     }
@@ -174,6 +170,13 @@ impl Core {
     /// From here on nothing becomes durable. Who waits goes to `wake`.
     fn fence(&self, error: &StorageError, wake: &mut Vec<Waker>) {
         self.fence_because(error.to_string(), wake);
+    }
+
+    /// The same, where no lock is held that those who wait could ask for.
+    fn fence_and_wake(&self, reason: String) {
+        let mut wake = Vec::new();
+        self.fence_because(reason, &mut wake);
+        wake.into_iter().for_each(Waker::wake);
     }
 
     fn fence_because(&self, reason: String, wake: &mut Vec<Waker>) {
@@ -277,9 +280,7 @@ struct FenceOnPanic<'a>(&'a Core);
 impl Drop for FenceOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let mut wake = Vec::new();
-            self.0.fence_because("the writer thread panicked".to_owned(), &mut wake);
-            wake.into_iter().for_each(Waker::wake);
+            self.0.fence_and_wake("the writer thread panicked".to_owned());
         }
     }
 }

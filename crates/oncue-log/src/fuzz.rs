@@ -4,12 +4,12 @@
 use std::sync::OnceLock;
 
 use crate::checkpoint::{self, Part, decode_topic, encode_topics};
-use crate::frame::{FRAME_RECORDS, FrameHeader, HEADER_BYTES, Place, seed, verify};
+use crate::frame::{FRAME_RECORDS, FrameHeader, HEADER_BYTES, Place, add, seed, verify};
 use crate::index::{FrameTopic, Index};
 use crate::record::{KIND_EVENT, RecordHeader, Walk};
 use crate::segment::{epoch_of, name_of};
 use crate::storage::MemoryStorage;
-use crate::wire::{put, u32_at};
+use crate::wire::{put, u32_at, u64_at};
 use crate::{Batch, Log, Options, Writer};
 
 /// A decoder: its name, what to do with any bytes, and some that it is made for.
@@ -168,13 +168,15 @@ fn open(storage: &MemoryStorage) -> Option<Log> {
 
 /// Gives every frame, one behind the other, the checksum that it should have.
 fn seal_again(bytes: &mut [u8]) {
-    let Some(id) = bytes.get(HEADER_BYTES..HEADER_BYTES + 8) else { return };
-    let start = crc32c::crc32c(id);
+    if bytes.len() < HEADER_BYTES + 8 {
+        return;
+    }
+    let start = seed(u64_at(bytes, HEADER_BYTES));
     let mut at = 0;
     while at + HEADER_BYTES <= bytes.len() {
         let end = at + HEADER_BYTES + u32_at(bytes, at + 12) as usize;
         let Some(frame) = bytes.get_mut(at..end) else { return };
-        let checksum = crc32c::crc32c_append(start, &frame[4..]);
+        let checksum = add(start, &frame[4..]);
         put(frame, 0, &checksum.to_le_bytes());
         at = end;
     }

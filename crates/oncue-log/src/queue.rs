@@ -1,7 +1,6 @@
 //! What waits for the writer, and who waits for it.
 
 use std::collections::{HashMap, VecDeque};
-
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -97,6 +96,17 @@ pub(crate) struct Queue {
 const SPARES: usize = 4;
 
 impl Pending {
+    /// Adds a record, whose data is the parts, joined.
+    fn push(&mut self, header: &RecordHeader, parts: &[&[u8]]) {
+        let from = self.bytes.len();
+        self.bytes.extend(&header.encode());
+        for part in parts {
+            self.bytes.extend(part);
+        }
+        self.sum(from);
+        self.records += 1;
+    }
+
     /// Sums up what came in from `from` on.
     fn sum(&mut self, from: usize) {
         if let Some(checksum) = &mut self.checksum {
@@ -169,13 +179,7 @@ impl Queue {
         let offset = topics[place].occurs(topic.0, RECORD_HEADER_BYTES + bytes, frame);
         let header =
             RecordHeader { bytes: bytes as u32, kind: KIND_EVENT, flags: 0, partition, topic: topic.0, offset };
-        let from = frame.bytes.len();
-        frame.bytes.extend(&header.encode());
-        for part in parts {
-            frame.bytes.extend(part);
-        }
-        frame.sum(from);
-        frame.records += 1;
+        frame.push(&header, parts);
         self.next_lsn += 1;
         Ok(Ticket { lsn: self.next_lsn - 1, end: self.next_lsn, offset })
     }
@@ -197,13 +201,7 @@ impl Queue {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let (frame, _) = self.room(RECORD_HEADER_BYTES + bytes, now);
         let header = RecordHeader { bytes: bytes as u32, kind, flags: 0, partition: 0, topic, offset };
-        let from = frame.bytes.len();
-        frame.bytes.extend(&header.encode());
-        for part in parts {
-            frame.bytes.extend(part);
-        }
-        frame.sum(from);
-        frame.records += 1;
+        frame.push(&header, parts);
         self.next_lsn += 1;
         self.next_lsn - 1
     }
