@@ -6,12 +6,11 @@ use std::thread;
 
 use oncue_log::storage::{Call, FaultyStorage, FileStorage, MemoryStorage, RESTORING_FILE, Snapshot, Storage};
 use oncue_log::{
-    Backup, BackupError, Found, Log, MANIFEST_FILE, OpenError, Options, Record, RestoreError, Writer, backup, restore,
-    verify,
+    Backup, BackupError, Log, MANIFEST_FILE, OpenError, Options, Record, RestoreError, Writer, backup, restore, verify,
 };
 
 use crate::snapshot::{nth, publish_some};
-use crate::support::{log, open, publish, read_from, small, topic};
+use crate::support::{log, open, publish, read_from, small, topic, verified};
 
 /// A log of several segments whose file has zeros behind its end, as a crash leaves it.
 fn sample() -> MemoryStorage {
@@ -31,14 +30,7 @@ fn sample() -> MemoryStorage {
 }
 
 fn records(storage: &dyn Storage) -> Vec<Record> {
-    let mut records = Vec::new();
-    let mut look = |found: Found<'_>| {
-        if let Found::Record { record, .. } = found {
-            records.push(record.clone());
-        }
-        Ok(())
-    };
-    let report = verify(storage, &mut look).unwrap();
+    let (report, records) = verified(storage);
     assert!(report.is_whole() && report.torn.is_none(), "{report:?}");
     records
 }

@@ -1,7 +1,9 @@
 //! What the tests share: small logs, and reading all of one.
 
 use oncue_log::storage::Storage;
-use oncue_log::{Batch, Log, OpenError, Opened, Options, ReadError, Record, Replay, TopicId, Writer};
+use oncue_log::{
+    Batch, Found, Log, OpenError, Opened, Options, ReadError, Record, Replay, TopicId, Verification, Writer, verify,
+};
 
 /// Small enough that a few events roll, and written by the caller, so that every run is the same.
 pub(crate) fn small() -> Options {
@@ -65,6 +67,19 @@ pub(crate) fn read_from(log: &Log, topic: TopicId, offset: u64, step: usize) -> 
     let mut out = Vec::new();
     while log.read(&mut cursor, step, usize::MAX, &mut out)? > 0 {}
     Ok(out)
+}
+
+/// What verifying a log says, and the records that it shows.
+pub(crate) fn verified(storage: &dyn Storage) -> (Verification, Vec<Record>) {
+    let mut records = Vec::new();
+    let mut look = |found: Found<'_>| {
+        if let Found::Record { record, .. } = found {
+            records.push(record.clone());
+        }
+        Ok(())
+    };
+    let report = verify(storage, &mut look).unwrap();
+    (report, records)
 }
 
 pub(crate) fn data(records: &[Record]) -> Vec<Vec<u8>> {

@@ -3,29 +3,14 @@
 use std::collections::BTreeMap;
 
 use oncue_log::storage::{FileStorage, MemoryStorage, Snapshot, Storage};
-use oncue_log::{
-    DamagedSpot, Found, KIND_CHECKPOINT, KIND_TOPIC, Log, Options, Record, Refusal, Verification, Writer, verify,
-};
+use oncue_log::{DamagedSpot, Found, KIND_CHECKPOINT, KIND_TOPIC, Log, Options, Record, Refusal, Writer, verify};
 use proptest::prelude::*;
 
 use crate::snapshot::{nth, publish_some};
-use crate::support::{Random, event, log, open, publish, small, topic};
+use crate::support::{Random, event, log, open, publish, small, topic, verified};
 
 const FIRST: &str = "00000000000000000001.seg";
 const SECOND: &str = "00000000000000000002.seg";
-
-/// What verifying says, and the records that it shows.
-fn verified(storage: &dyn Storage) -> (Verification, Vec<Record>) {
-    let mut records = Vec::new();
-    let mut look = |found: Found<'_>| {
-        if let Found::Record { record, .. } = found {
-            records.push(record.clone());
-        }
-        Ok(())
-    };
-    let report = verify(storage, &mut look).unwrap();
-    (report, records)
-}
 
 /// A log of several segments with two topics, state and two checkpoints, and its records.
 fn sample(closed: bool) -> (MemoryStorage, Vec<Record>) {
