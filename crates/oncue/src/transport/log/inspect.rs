@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use oncue_log::{Lsn, TopicId};
+use oncue_log::{Lsn, Record, TopicId};
 use tokio::sync::oneshot;
 
 use super::{
@@ -111,10 +111,16 @@ impl Inner {
 
     /// The first event from an offset on.
     pub(super) fn first_event(&self, topic: TopicId, offset: u64) -> Result<Option<Envelope>, InspectError> {
+        let record = self.first_record(topic, offset)?;
+        record.map(|record| Envelope::from_stored(&record.data)).transpose().map_err(storage)
+    }
+
+    /// Its record.
+    pub(super) fn first_record(&self, topic: TopicId, offset: u64) -> Result<Option<Record>, InspectError> {
         let mut cursor = self.log.cursor(topic, offset);
         let mut records = Vec::with_capacity(1);
         self.log.read(&mut cursor, 1, usize::MAX, &mut records).map_err(storage)?;
-        records.first().map(|record| Envelope::from_stored(&record.data)).transpose().map_err(storage)
+        Ok(records.pop())
     }
 
     /// The offset where a subscription of a topic begins.

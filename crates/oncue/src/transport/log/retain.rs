@@ -59,12 +59,8 @@ impl Inner {
                 let replies = is_reply_topic(&topic.name);
                 if replies { self.tails.lowest(topic.id).unwrap_or(topic.next_offset) } else { topic.first_offset }
             });
-            let mut cursor = self.log.cursor(topic.id, wanted.max(topic.first_offset));
-            let mut first = Vec::with_capacity(1);
-            self.log
-                .read(&mut cursor, 1, usize::MAX, &mut first)
-                .map_err(|error| InspectError::Storage(error.to_string()))?;
-            lowest = lowest.min(first.first().map_or(lowest, |record| record.lsn));
+            let first = self.first_record(topic.id, wanted.max(topic.first_offset))?;
+            lowest = lowest.min(first.map_or(lowest, |record| record.lsn));
         }
         Ok(lowest)
     }

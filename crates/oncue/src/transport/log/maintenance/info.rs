@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use oncue_log::{Lsn, Record, SegmentInfo, TopicId, storage::Storage as _};
+use oncue_log::{Lsn, SegmentInfo, TopicId, storage::Storage as _};
 
 use super::{
-    super::{Inner, snapshot},
+    super::{Inner, inspect::storage, snapshot},
     TRIES, look_at,
 };
 use crate::{
@@ -176,7 +176,7 @@ impl Inner {
             let kept = topic.next_offset - topic.first_offset;
             for (subscription, low, events) in lows.into_iter().chain(nobody.then_some((None, 0, kept))) {
                 let low = low.max(topic.first_offset);
-                if let Some(record) = self.event_record(topic.id, low)? {
+                if let Some(record) = self.first_record(topic.id, low)? {
                     let is_in = |segment: &&SegmentInfo| segment.next_lsn > record.lsn;
                     let segment = segments.iter().find(is_in).map_or_else(String::new, |segment| segment.file.clone());
                     let since = Timestamp::from_micros(record.time);
@@ -188,16 +188,4 @@ impl Inner {
         holds.sort_by_key(|hold| hold.lsn);
         Ok(holds)
     }
-
-    /// The record of the first event from an offset on.
-    fn event_record(&self, topic: TopicId, offset: u64) -> Result<Option<Record>, InspectError> {
-        let mut cursor = self.log.cursor(topic, offset);
-        let mut records = Vec::with_capacity(1);
-        self.log.read(&mut cursor, 1, usize::MAX, &mut records).map_err(storage)?;
-        Ok(records.pop())
-    }
-}
-
-fn storage(error: impl std::fmt::Display) -> InspectError {
-    InspectError::Storage(error.to_string())
 }
