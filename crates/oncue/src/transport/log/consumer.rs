@@ -90,61 +90,55 @@ impl Drop for LogConsumer {
     }
 }
 
+/// An instance is given events: at what time, how much more there is room for, and what it has so far.
+pub(super) struct Giving<'a> {
+    pub(super) to: ConsumerId,
+    pub(super) now: Timestamp,
+    pub(super) room: Limit,
+    pub(super) out: &'a mut Vec<Delivered>,
+}
+
+impl Giving<'_> {
+    pub(super) fn has_room(&self) -> bool {
+        self.room.events > 0 && self.room.bytes > 0
+    }
+}
+
 impl Core {
     /// Hands out what can be handed out now; true if new events may be left in the log.
-    fn hand_out(
-        &self,
-        consumer: ConsumerId,
-        hand: &mut Hand,
-        limit: Limit,
-        out: &mut Vec<Delivered>,
-    ) -> Result<bool, ConsumeError> {
-        let now = self.inner.clock.now();
-        hand.take_due(now);
-        let searches = self.look_for_delayed(hand, now)?;
-        let more = self.hand_out_due(consumer, hand, limit, now, out)?;
+    fn hand_out(&self, hand: &mut Hand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
+        hand.take_due(giving.now);
+        let searches = self.look_for_delayed(hand, giving.now)?;
+        let more = self.hand_out_due(hand, giving)?;
         Ok(more || searches)
     }
 
-    fn hand_out_due(
-        &self,
-        consumer: ConsumerId,
-        hand: &mut Hand,
-        limit: Limit,
-        now: Timestamp,
-        out: &mut Vec<Delivered>,
-    ) -> Result<bool, ConsumeError> {
-        let mut room = limit;
+    fn hand_out_due(&self, hand: &mut Hand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
         if hand.is_ranked() {
             // What is next is known when all of it is.
-            let more = self.read_new(consumer, hand, now, &mut Limit { events: usize::MAX, bytes: usize::MAX }, out)?;
+            let room = std::mem::replace(&mut giving.room, Limit { events: usize::MAX, bytes: usize::MAX });
+            let more = self.read_new(hand, giving)?;
+            giving.room = room;
             if more {
                 return Ok(true);
             }
         }
-        self.hand_out_ready(consumer, hand, now, &mut room, out)?;
+        self.hand_out_ready(hand, giving)?;
         if hand.is_ranked() {
             return Ok(false);
         }
-        self.read_new(consumer, hand, now, &mut room, out)
+        self.read_new(hand, giving)
     }
 
     /// Hands out what waited and need not wait any more.
-    fn hand_out_ready(
-        &self,
-        consumer: ConsumerId,
-        hand: &mut Hand,
-        now: Timestamp,
-        room: &mut Limit,
-        out: &mut Vec<Delivered>,
-    ) -> Result<(), ConsumeError> {
+    fn hand_out_ready(&self, hand: &mut Hand, giving: &mut Giving<'_>) -> Result<(), ConsumeError> {
         // Read first, decide then: nobody waits for the disk behind the lock that deciding takes.
         let (mut events, mut ranks) = (Vec::new(), Vec::new());
-        while room.events > 0 && room.bytes > 0 && hand.has_ready() {
+        while giving.has_room() && hand.has_ready() {
             ranks.clear();
             let mut bytes = 0;
-            while events.len() < room.events.min(READ_RECORDS)
-                && bytes < room.bytes
+            while events.len() < giving.room.events.min(READ_RECORDS)
+                && bytes < giving.room.bytes
                 && let Some((rank, offset)) = hand.pop_ready()
             {
                 let event = self.read_again(hand, offset)?;
@@ -159,10 +153,7 @@ impl Core {
                     hand.put_back(&ranks[index..]);
                     break;
                 }
-                if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, true) {
-                    room.take(&delivered);
-                    out.push(delivered);
-                }
+                self.give(hand, &mut shared, giving, event, true);
             }
         }
         Ok(())
@@ -180,7 +171,8 @@ impl Core {
         let durable = self.inner.log.durable();
         let mut hand = self.hand.lock();
         self.go_on(&mut hand);
-        let more = self.hand_out(consumer, &mut hand, limit, out)?;
+        let mut giving = Giving { to: consumer, now: self.inner.clock.now(), room: limit, out };
+        let more = self.hand_out(&mut hand, &mut giving)?;
         if !out.is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -226,8 +218,23 @@ impl Core {
         self.numbers.iter().any(|number| shared.state.subscriptions[*number as usize].redriven.contains_key(&offset))
     }
 
-    /// Hands one event out, or lets it wait, or passes it by. `again`: it waited before.
-    pub(super) fn consider(
+    /// Gives one event, if it may be handed out. `again`: it waited before.
+    pub(super) fn give(
+        &self,
+        hand: &mut Hand,
+        shared: &mut Shared,
+        giving: &mut Giving<'_>,
+        event: FedEvent,
+        again: bool,
+    ) {
+        if let Some(delivered) = self.consider(giving.to, hand, shared, event, giving.now, again) {
+            giving.room.take(&delivered);
+            giving.out.push(delivered);
+        }
+    }
+
+    /// Hands one event out, or lets it wait, or passes it by.
+    fn consider(
         &self,
         consumer: ConsumerId,
         hand: &mut Hand,
@@ -295,7 +302,7 @@ impl Core {
 }
 
 impl Limit {
-    pub(super) fn take(&mut self, delivered: &Delivered) {
+    fn take(&mut self, delivered: &Delivered) {
         self.events -= 1;
         self.bytes = self.bytes.saturating_sub(delivered.envelope.encoded_bytes());
     }

@@ -2,15 +2,12 @@
 
 use super::{
     Shared,
-    consumer::Core,
+    consumer::{Core, Giving},
     feed::FedEvent,
-    hand::{ConsumerId, Hand},
+    hand::Hand,
     records::SubscriptionNumber,
 };
-use crate::{
-    clock::Timestamp,
-    transport::{ConsumeError, Delivered, Limit},
-};
+use crate::{clock::Timestamp, transport::ConsumeError};
 
 /// Records read from the log at once.
 pub(super) const READ_RECORDS: usize = 512;
@@ -19,31 +16,21 @@ const READ_BYTES: usize = 4 << 20;
 
 impl Core {
     /// Reads new events, and hands them out unless they have to wait; true if some were read.
-    pub(super) fn read_new(
-        &self,
-        consumer: ConsumerId,
-        hand: &mut Hand,
-        now: Timestamp,
-        room: &mut Limit,
-        out: &mut Vec<Delivered>,
-    ) -> Result<bool, ConsumeError> {
-        if room.events == 0 || room.bytes == 0 || hand.is_full() {
+    pub(super) fn read_new(&self, hand: &mut Hand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
+        if !giving.has_room() || hand.is_full() {
             return Ok(false);
         }
         if hand.seat.is_some() {
-            return self.eat(consumer, hand, now, room, out);
+            return self.eat(hand, giving);
         }
         let mut events = std::mem::take(&mut hand.events);
-        let wanted = room.events.min(READ_RECORDS);
-        let read = self.inner.read_events(&mut hand.cursor, (wanted, room.bytes), &mut events);
+        let wanted = giving.room.events.min(READ_RECORDS);
+        let read = self.inner.read_events(&mut hand.cursor, (wanted, giving.room.bytes), &mut events);
         let more = !events.is_empty();
         if more {
             let mut shared = self.inner.shared.lock();
             for event in events.drain(..) {
-                if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, false) {
-                    room.take(&delivered);
-                    out.push(delivered);
-                }
+                self.give(hand, &mut shared, giving, event, false);
             }
         }
         self.inner.progress.notify_waiters();
@@ -59,15 +46,9 @@ impl Core {
     }
 
     /// As [`read_new`](Self::read_new), where the topic's feed reads.
-    fn eat(
-        &self,
-        consumer: ConsumerId,
-        hand: &mut Hand,
-        now: Timestamp,
-        room: &mut Limit,
-        out: &mut Vec<Delivered>,
-    ) -> Result<bool, ConsumeError> {
-        let Some(helping) = hand.seat.as_ref().map(|seat| seat.0.take(room.events.min(READ_RECORDS), room.bytes))
+    fn eat(&self, hand: &mut Hand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
+        let Some(helping) =
+            hand.seat.as_ref().map(|seat| seat.0.take(giving.room.events.min(READ_RECORDS), giving.room.bytes))
         else {
             return Ok(false);
         };
@@ -76,10 +57,7 @@ impl Core {
         for event in helping.events {
             self.pass_by(hand, &mut shared, event.offset);
             hand.fed_to = event.offset + 1;
-            if let Some(delivered) = self.consider(consumer, hand, &mut shared, event, now, false) {
-                room.take(&delivered);
-                out.push(delivered);
-            }
+            self.give(hand, &mut shared, giving, event, false);
         }
         self.pass_by(hand, &mut shared, helping.upto);
         drop(shared);
