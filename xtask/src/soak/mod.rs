@@ -140,20 +140,22 @@ pub(crate) struct Bits {
 
 impl Bits {
     fn run(self) -> Result<(), Failed> {
-        let test = "corruption::every_bit";
-        let test =
-            ["test", "--release", "--locked", "--package", "oncue-log", "--test", "it", "--", test, "--nocapture"];
-        cargo(&test, &[("ONCUE_BITS_EVENTS", &self.events.to_string())])
+        log_test("corruption::every_bit", "ONCUE_BITS_EVENTS", self.events.into())
     }
 }
 
 impl Sim {
     fn run(self) -> Result<(), Failed> {
         let (variable, number) = self.seed.map_or(("ONCUE_SIM_ROUNDS", self.rounds), |seed| ("ONCUE_SIM_SEED", seed));
-        let test =
-            ["test", "--release", "--locked", "--package", "oncue-log", "--test", "it", "--", "sim::", "--nocapture"];
-        cargo(&test, &[(variable, &number.to_string())])
+        log_test("sim::", variable, number)
     }
+}
+
+/// Runs a test of the log in release, as a variable of its asks for.
+fn log_test(test: &str, variable: &str, number: u64) -> Result<(), Failed> {
+    let command =
+        ["test", "--release", "--locked", "--package", "oncue-log", "--test", "it", "--", test, "--nocapture"];
+    cargo(&command, &[(variable, &number.to_string())])
 }
 
 impl Soak {
