@@ -37,7 +37,7 @@ impl Seen {
 
 async fn work(event: Envelope, context: Context, State(seen): State<Seen>) -> Outcome {
     let name = String::from_utf8(event.data().to_vec()).unwrap();
-    let edited = if event.extension("edited").is_some() { " edited" } else { "" };
+    let edited = event.extension("edited").map(|by| format!(" edited by {by}")).unwrap_or_default();
     seen.handled.lock().push(format!("{} {name}{edited}", context.subscription()));
     if seen.works.load(Ordering::SeqCst) {
         return Outcome::Ack;
@@ -87,6 +87,43 @@ async fn a_key_that_two_dead_letters_hold_goes_on_when_both_are_resolved() {
     assert_eq!(seen.take(), ["held second", "held third"]);
 }
 
+/// The later one of two that hold the key is handled again: it waits for the first one, also where all is read anew
+/// meanwhile.
+#[tokio::test]
+async fn a_redriven_event_waits_for_another_that_holds_its_key_before_it() {
+    for anew in [false, true] {
+        let (clock, seen) = (clock(), Seen::default());
+        let transport = LogTransport::open(&LogUrl::memory(), clock.clock()).unwrap();
+        let held = work.named("held").types(["step"]).retry(policy::never()).on_dead_letter(OnDeadLetter::Hold);
+        let app = App::with_transport(Arc::new(transport), clock.clock()).state(seen.clone());
+        let bus = app.on(held).start().await.unwrap();
+        bus.publish(event("delayed").key("k").delay(SECOND).build().unwrap()).await.unwrap();
+        bus.publish(event("second").key("k").build().unwrap()).await.unwrap();
+        go_on().await;
+        // Where it is read anew, the delayed one comes to stand before the second.
+        bus.pause("held").await.unwrap();
+        clock.advance(SECOND);
+        bus.resume("held").await.unwrap();
+        bus.publish(event("third").key("k").build().unwrap()).await.unwrap();
+        go_on().await;
+        let dead = bus.dead_letters("held").list().unwrap();
+        assert_eq!((dead.len(), seen.take()), (2, vec!["held second".to_owned(), "held delayed".to_owned()]));
+        seen.works.store(true, Ordering::SeqCst);
+        if anew {
+            bus.pause("held").await.unwrap();
+        }
+        bus.dead_letters("held").redrive(dead[1].position).await.unwrap();
+        if anew {
+            bus.resume("held").await.unwrap();
+        }
+        go_on().await;
+        assert!(seen.take().is_empty(), "the first one holds the key (anew: {anew})");
+        bus.dead_letters("held").redrive(dead[0].position).await.unwrap();
+        bus.idle().await.unwrap();
+        assert_eq!(seen.take(), ["held delayed", "held second", "held third"]);
+    }
+}
+
 #[tokio::test]
 async fn an_edited_dead_letter_is_seen_edited_by_the_handler_that_gave_up_and_by_none_after_it() {
     let (clock, seen) = (clock(), Seen::default());
@@ -100,15 +137,57 @@ async fn an_edited_dead_letter_is_seen_edited_by_the_handler_that_gave_up_and_by
     let edit = async |id: &str| {
         let letters = bus.dead_letters(id);
         let position = letters.list().unwrap()[0].position;
-        letters.edit(position, |event| event.extension("edited", "yes")).await.unwrap();
+        letters.edit(position, |event| event.extension("edited", id)).await.unwrap();
         go_on().await;
     };
     edit("first").await;
-    assert_eq!(seen.take(), ["first it", "first it edited"], "and fails again");
+    assert_eq!(seen.take(), ["first it", "first it edited by first"], "and fails again");
     seen.works.store(true, Ordering::SeqCst);
     edit("first").await;
     bus.idle().await.unwrap();
-    assert_eq!(seen.take(), ["first it edited", "second it"], "the event itself, as it was published");
+    assert_eq!(seen.take(), ["first it edited by first", "second it"], "the event itself, as it was published");
+}
+
+/// Two handlers give up on one event, and each is given an edition of its own: at once, and also after a restart.
+#[tokio::test]
+async fn two_edits_of_one_event_are_seen_each_by_its_handler_also_after_a_restart() {
+    for restarts in [false, true] {
+        let (clock, seen, directory) = (clock(), Seen::default(), tempfile::tempdir().unwrap());
+        let start = async || {
+            let transport = LogTransport::open(&LogUrl::file(directory.path()), clock.clock()).unwrap();
+            let handler =
+                |id: &str| work.named(id).types(["step"]).retry(policy::never()).on_dead_letter(OnDeadLetter::Hold);
+            let first = (|_: Envelope| async {}).named("first").types(["step"]);
+            let app = App::with_transport(Arc::new(transport), clock.clock()).state(seen.clone()).on(first);
+            app.on(handler("left").after_id("first")).on(handler("right").after_id("first")).start().await.unwrap()
+        };
+        let mut bus = start().await;
+        for name in ["it", "next"] {
+            bus.publish(event(name).key("k").build().unwrap()).await.unwrap();
+        }
+        bus.idle().await.unwrap();
+        assert_eq!(seen.take().len(), 2, "both give up on the first event, and the second waits");
+        bus.pause("first").await.unwrap();
+        for id in ["left", "right"] {
+            let letters = bus.dead_letters(id);
+            let position = letters.list().unwrap()[0].position;
+            letters.edit(position, |event| event.extension("edited", id)).await.unwrap();
+        }
+        if restarts {
+            bus.shutdown().await.unwrap();
+            drop(bus);
+            bus = start().await;
+        }
+        seen.works.store(true, Ordering::SeqCst);
+        bus.resume("first").await.unwrap();
+        bus.idle().await.unwrap();
+        let mut handled = seen.take();
+        handled[..2].sort();
+        handled[2..].sort();
+        let expected = ["left it edited by left", "right it edited by right", "left next", "right next"];
+        assert_eq!(handled, expected, "restarts: {restarts}");
+        bus.shutdown().await.unwrap();
+    }
 }
 
 #[tokio::test]

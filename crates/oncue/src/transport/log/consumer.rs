@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::{
     Inner, Shared,
     feed::FedEvent,
-    hand::{ConsumerId, Hand, InFlight},
+    hand::{ConsumerId, Hand, InFlight, Place},
     reading::READ_RECORDS,
     records::SubscriptionNumber,
     schedule::Schedule,
@@ -64,12 +64,16 @@ impl Core {
         };
         let schedule = Schedule::new(inner.url.delayed_held);
         let mut hand = Hand::new(inner.log.cursor(topic.id, low), &spec, schedule);
-        // Where they stand with their key is found when they are read.
         for (offset, lsn) in redriven {
-            // Their rank is in them; one that cannot be read says so when it is handed out.
-            let ranked = hand.is_ranked().then(|| inner.redriven(lsn).ok()).flatten();
-            let envelope = ranked.map_or_else(Envelope::blank, |again| again.envelope);
-            hand.make_ready(hand.place(offset, &envelope));
+            if hand.is_ranked() {
+                // Their rank is in them; one that cannot be read says so when it is handed out.
+                let envelope = inner.redriven(lsn).map_or_else(|_| Envelope::blank(), |again| again.envelope);
+                hand.make_ready(hand.place(offset, &envelope));
+            } else if offset < low {
+                hand.make_ready(Place::unranked(offset));
+            } else {
+                hand.again_unread.insert(offset);
+            }
         }
         Self { inner, topic, spec, numbers, hand: Mutex::new(hand) }
     }
@@ -108,6 +112,12 @@ impl Core {
     /// Hands out what can be handed out now; true if new events may be left in the log.
     fn hand_out(&self, hand: &mut Hand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
         hand.take_due(giving.now);
+        if hand.is_full() {
+            // They would not be read.
+            std::mem::take(&mut hand.again_unread)
+                .into_iter()
+                .for_each(|offset| hand.make_ready(Place::unranked(offset)));
+        }
         let searches = self.look_for_delayed(hand, giving.now)?;
         let more = self.hand_out_due(hand, giving)?;
         Ok(more || searches)
@@ -247,14 +257,26 @@ impl Core {
             return None;
         }
         if !again && self.is_redriven(shared, offset) {
-            // It is ready already, and looked at when its copy is read; here it takes its place in its key.
-            if hand.is_ranked() {
-                hand.rank(envelope.key_hash(), hand.place(offset, &envelope));
+            // It is looked at when its copy is read; here it takes its place in its key.
+            let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));
+            if hand.is_settling(offset) {
+                hand.park(key, offset);
+            } else if hand.is_ranked() {
+                hand.rank(key, place);
+            } else {
+                hand.again_unread.remove(&offset);
+                hand.park(key, offset);
+                hand.make_ready(place);
             }
             return None;
         }
         let standing = self.standing(shared, (offset, &envelope, &copies), When::Now(now));
         let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));
+        if !standing.done.is_empty() && hand.is_settling(offset) {
+            // A dead letter that is being resolved, and was not read before: its key waits until that is durable.
+            hand.park(key, offset);
+            return None;
+        }
         let scheduled = standing.retry_at.is_some() && standing.attempts.is_empty() && standing.dead.is_empty();
         if scheduled && standing.due.is_empty() {
             // Not an event of its key yet: it takes its place when its time comes.

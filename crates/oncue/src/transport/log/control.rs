@@ -157,3 +157,6 @@ fn edit(original: &Envelope, edited: &Envelope) -> Result<Envelope, ControlError
     }
     Ok(edited.edition_of(original))
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,8 +44,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Of an event in a subscription without priorities.
-    #[cfg(test)]
-    pub(super) fn of(offset: u64) -> Self {
+    pub(super) fn unranked(offset: u64) -> Self {
         Self { before: 0, offset, class: 0 }
     }
 }
@@ -75,6 +74,8 @@ pub(super) struct Hand {
     pub(super) seat: Option<Seat>,
     /// Everything below was considered, where a feed reads.
     pub(super) fed_to: u64,
+    /// Events that are handled again and were not read yet: they are in their turn, behind what holds their key.
+    pub(super) again_unread: BTreeSet<u64>,
     /// Where events that waited are read again.
     pub(super) again: Option<Cursor>,
     /// Memory for what is read.
@@ -169,6 +170,7 @@ impl Hand {
             cursor,
             seat: None,
             fed_to: 0,
+            again_unread: BTreeSet::new(),
             again: None,
             events: Vec::new(),
             in_flight: NumberMap::default(),
@@ -447,6 +449,15 @@ impl Hand {
         self.due.insert((at, place));
         self.let_go_on(key);
         self.wake();
+    }
+
+    /// Whether what was said of the event is not durable yet: then it goes on, or its key does.
+    pub(super) fn is_settling(&self, offset: u64) -> bool {
+        let is_of = |settled: &Afterwards| {
+            settled.discarded.iter().any(|(_, known)| *known == offset)
+                || settled.retries.iter().any(|(.., place)| place.offset == offset)
+        };
+        self.settling.iter().any(is_of)
     }
 
     /// Who is to be woken when there is something to hand out.

@@ -340,6 +340,8 @@ impl Inner {
                 created.push(attached.created);
                 end = end.max(attached.ticket.map_or(0, |ticket| ticket.end));
             }
+            // Also what instances that are gone had said: nothing is handed out that follows from what a crash may take back.
+            let end = end.max(self.shared.lock().end);
             let durable = self.durable(end).await;
             durable.map_err(|reason| SubscribeError::Publish(PublishError::Fenced(reason)))?;
             let core = Arc::new(Core::new(Arc::clone(&self), topic.clone(), spec.clone(), numbers));

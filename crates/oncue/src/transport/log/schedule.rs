@@ -93,7 +93,7 @@ mod tests {
             let mut schedule = Schedule::new(limit);
             let at = Timestamp::from_micros;
             for (offset, due) in times.iter().enumerate() {
-                schedule.add(at(*due), Place::of(offset as u64));
+                schedule.add(at(*due), Place::unranked(offset as u64));
             }
             let (mut came, mut now) = (vec![false; times.len()], 0);
             for step in steps {
@@ -108,7 +108,7 @@ mod tests {
                     for offset in beyond.from..beyond.to {
                         let index = usize::try_from(offset).unwrap();
                         if at(times[index]) >= beyond.due && !came[index] {
-                            schedule.add(at(times[index]), Place::of(offset));
+                            schedule.add(at(times[index]), Place::unranked(offset));
                         }
                     }
                     if schedule.next().is_none_or(|next| next > at(now)) {
