@@ -52,7 +52,22 @@ impl Dispatcher {
             self.work();
             self.flush();
         }
+        if matches!(phase, Phase::Change(_)) {
+            // A call that waited for its keyed state may have come to its plain function just as it was cancelled.
+            tokio::select! {
+                () = self.unblocked() => {}
+                _ = self.phase.changed() => {}
+            }
+        }
         Ok(())
+    }
+
+    /// Completes when no plain function runs.
+    fn unblocked(&self) -> impl Future<Output = ()> + Send + use<> {
+        let blocked: Vec<_> = self.members.iter().map(|member| member.callee.binding.draining.clone()).collect();
+        async move {
+            join_all(blocked.iter().map(|draining| draining.unblocked())).await;
+        }
     }
 
     /// Completes when what still runs is to be cancelled.
@@ -62,15 +77,15 @@ impl Dispatcher {
             Phase::Change(grace) => self.clock.sleep(grace),
             Phase::Run | Phase::Stop => return self.clock.sleep(Duration::ZERO).boxed(),
         };
-        let (name, members) = (self.name(), self.members.iter());
-        let blocked: Vec<_> = members.map(|member| member.callee.binding.draining.clone()).collect();
+        let (name, unblocked) = (self.name(), self.unblocked());
+        let blocked: Vec<_> = self.members.iter().map(|member| member.callee.binding.draining.clone()).collect();
         async move {
             grace.await;
             if blocked.iter().any(|draining| draining.is_blocked()) {
                 tracing::warn!(handler = %name,
                     "the grace time is over: a change waits for plain functions that still run, as they cannot be cancelled");
             }
-            join_all(blocked.iter().map(|draining| draining.unblocked())).await;
+            unblocked.await;
         }
         .boxed()
     }

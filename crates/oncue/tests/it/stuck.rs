@@ -5,12 +5,17 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use oncue::{
     App, Bus, DEFAULT_GRACE, ManualClock, Timestamp,
     handler::Registration,
     prelude::*,
     testing::{self, TestApp},
-    transport::{LogTransport, LogUrl},
+    transport::{
+        BoxFuture, Capabilities, ConsumeError, Consumer, Control, ControlError, Delivered, EventRef, Inspect,
+        InspectError, Limit, LogTransport, LogUrl, Publish, PublishError, Published, SettleError, Settled, Settlement,
+        SubscribeError, Subscribed, SubscriptionSpec, Tail, Transport,
+    },
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -141,4 +146,125 @@ async fn a_shutdown_does_not_wait_for_a_pause_that_waits() {
     stopping.await.unwrap().unwrap();
     pausing.abort();
     gate.send(()).unwrap();
+}
+
+/// Whose keyed states come when the gate is opened, and hold up whoever asks for them meanwhile.
+struct Late {
+    log: LogTransport,
+    asked: Arc<Notify>,
+    gate: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+struct LateConsumer {
+    consumer: Box<dyn Consumer>,
+    asked: Arc<Notify>,
+    gate: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Transport for Late {
+    fn url(&self) -> String {
+        self.log.url()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.log.capabilities()
+    }
+
+    fn publish<'a>(&'a self, batch: &'a Publish) -> BoxFuture<'a, Result<Vec<Published>, PublishError>> {
+        self.log.publish(batch)
+    }
+
+    fn subscribe(&self, spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>> {
+        Box::pin(async move {
+            let Subscribed { consumer, created } = self.log.subscribe(spec).await?;
+            let (asked, gate) = (Arc::clone(&self.asked), Arc::clone(&self.gate));
+            Ok(Subscribed { consumer: Box::new(LateConsumer { consumer, asked, gate }), created })
+        })
+    }
+
+    fn control(&self, subscription: &str, control: Control) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.log.control(subscription, control)
+    }
+
+    fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>> {
+        self.log.tail(topic)
+    }
+
+    fn outcome(&self, event: &EventRef, subscription: &str) -> BoxFuture<'_, Result<Settled, InspectError>> {
+        self.log.outcome(event, subscription)
+    }
+
+    fn progress(&self) -> BoxFuture<'_, ()> {
+        self.log.progress()
+    }
+
+    fn inspect(&self) -> &dyn Inspect {
+        self.log.inspect()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), SettleError>> {
+        self.log.close()
+    }
+}
+
+impl Consumer for LateConsumer {
+    fn next<'a>(&'a mut self, limit: Limit, out: &'a mut Vec<Delivered>) -> BoxFuture<'a, Result<(), ConsumeError>> {
+        self.consumer.next(limit, out)
+    }
+
+    fn settle(&self, batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>> {
+        self.consumer.settle(batch)
+    }
+
+    fn state(&self, member: usize, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+        let (state, asked, gate) = (self.consumer.state(member, key), Arc::clone(&self.asked), Arc::clone(&self.gate));
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            asked.notify_one();
+            gate.lock().recv().unwrap();
+            state.await
+        })
+    }
+}
+
+/// A keyed plain function, whose state comes as it is cancelled: it is waited for, so that its event does not meet itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_function_that_starts_as_it_is_cancelled_holds_up_the_change() {
+    let manual = ManualClock::new(Timestamp::from_micros(1_000_000_000));
+    let (asked, states) = (Arc::new(Notify::new()), mpsc::sync_channel::<()>(2));
+    let (started, gate) = (Arc::new(Notify::new()), mpsc::sync_channel::<()>(2));
+    let (starting, opened) = (Arc::clone(&started), Arc::new(Mutex::new(gate.1)));
+    let counts = move |_: Job, _: Keyed<u32>| {
+        starting.notify_one();
+        opened.lock().recv().unwrap();
+    };
+    let log = LogTransport::open(&LogUrl::memory(), manual.clock()).unwrap();
+    let transport = Late { log, asked: Arc::clone(&asked), gate: Arc::new(Mutex::new(states.1)) };
+    let counts: Registration = counts.named("counts");
+    let bus = App::with_transport(Arc::new(transport), manual.clock()).on(counts).start().await.unwrap();
+    bus.publish(job()).await.unwrap();
+    asked.notified().await;
+    let pausing = tokio::spawn({
+        let bus = bus.clone();
+        async move { bus.pause("counts").await }
+    });
+    // Its grace time is over when it has waited for that, and nothing else is left to wait for.
+    for _ in 0..1_000 {
+        manual.advance(DEFAULT_GRACE);
+        tokio::task::yield_now().await;
+    }
+    states.0.send(()).unwrap();
+    started.notified().await;
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!pausing.is_finished(), "the function runs");
+    gate.0.send(()).unwrap();
+    pausing.await.unwrap().unwrap();
+    states.0.send(()).unwrap();
+    gate.0.send(()).unwrap();
+    bus.resume("counts").await.unwrap();
+    bus.idle().await.unwrap();
+    assert_eq!(bus.inspect().subscriptions()[0].stats.acked, 1);
+    bus.shutdown().await.unwrap();
 }
