@@ -12,15 +12,15 @@ use oncue::{
 use parking_lot::Mutex;
 
 use super::{
-    laws::{Life, Model, Number, echo, id_of, is_echo},
+    laws::{AppNumber, Model, Number, echo, id_of, is_echo},
     program::{Act, End, Subscription, TIMEOUT, Way},
 };
 
-/// A subscription's handler in one life of the log.
+/// A subscription's handler in one app.
 pub(super) struct Scripted {
     subscription: usize,
     keyed: bool,
-    life: Life,
+    app: AppNumber,
     clock: Clock,
     model: Arc<Mutex<Model>>,
 }
@@ -28,18 +28,18 @@ pub(super) struct Scripted {
 pub(super) fn registration(
     which: usize,
     config: &Subscription,
-    life: Life,
+    app: AppNumber,
     clock: &Clock,
     model: &Arc<Mutex<Model>>,
 ) -> Registration {
-    let keyed = config.batch.is_none();
-    let scripted = Scripted { subscription: which, keyed, life, clock: clock.clone(), model: Arc::clone(model) };
+    let keyed = config.is_keyed();
+    let scripted = Scripted { subscription: which, keyed, app, clock: clock.clone(), model: Arc::clone(model) };
     let mut registration = Registration::new(id_of(which), Arc::new(scripted), Location::caller())
         .types(if config.echoes { vec!["step", "echo"] } else { vec!["step"] })
         .retry(policy::fixed(Duration::from_secs(config.retry_after)).max_attempts(config.max_attempts))
-        .ordered(config.ordered)
-        .order(config.order)
-        .on_dead_letter(config.on_dead_letter)
+        .ordered(config.orders.ordered)
+        .order(config.orders.order)
+        .on_dead_letter(config.orders.on_dead_letter)
         .concurrency(config.concurrency);
     registration.keyed = keyed;
     if let Some(batch) = config.batch {
@@ -56,19 +56,20 @@ pub(super) fn number_of(envelope: &Envelope) -> Number {
 }
 
 impl Scripted {
-    /// Tells the model; nothing if this life is over.
+    /// Tells the model; nothing if this app is gone.
     fn start(&self, batch: &[Invocation]) -> Option<Started> {
         let mut model = self.model.lock();
-        if model.life != self.life {
+        if !model.apps.contains(&self.app) {
             return None;
         }
         let numbered: Vec<_> = batch.iter().map(|call| (number_of(call.envelope()), call.clone())).collect();
-        let acts = model.start(self.subscription, &numbered);
+        let acts = model.start(self.app, self.subscription, &numbered);
         let calls = numbered.into_iter().zip(acts).collect();
         Some(Started {
             subscription: self.subscription,
             keyed: self.keyed,
-            life: self.life,
+            app: self.app,
+            generation: model.served[self.subscription].generation,
             model: Arc::clone(&self.model),
             calls,
             ended: false,
@@ -118,7 +119,9 @@ async fn wait(way: Way, clock: &Clock) {
 struct Started {
     subscription: usize,
     keyed: bool,
-    life: Life,
+    app: AppNumber,
+    /// How often the subscription had begun anew.
+    generation: u32,
     model: Arc<Mutex<Model>>,
     calls: Vec<((Number, Invocation), Act)>,
     ended: bool,
@@ -152,8 +155,8 @@ impl Started {
     fn tell(&mut self, ends: &[(Number, End)]) {
         self.ended = true;
         let mut model = self.model.lock();
-        if model.life == self.life {
-            model.end(self.subscription, ends);
+        if model.apps.contains(&self.app) {
+            model.end(self.app, self.subscription, ends);
         }
     }
 
@@ -162,7 +165,7 @@ impl Started {
         match end {
             End::Ack | End::Emit => {
                 if end == End::Emit && !is_echo(number) {
-                    let emitted = echo(number, self.subscription);
+                    let emitted = echo(number, self.subscription, self.generation);
                     let envelope = Envelope::builder("echo").data(emitted.to_string());
                     let envelope = match call.envelope().key() {
                         Some(key) => envelope.key(key),
@@ -200,8 +203,8 @@ impl Drop for Started {
             return;
         }
         let mut model = self.model.lock();
-        if model.life == self.life {
-            model.cancelled(self.subscription, &numbers);
+        if model.apps.contains(&self.app) {
+            model.cancelled(self.app, self.subscription, &numbers);
         }
     }
 }

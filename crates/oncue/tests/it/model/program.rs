@@ -16,9 +16,15 @@ pub(super) struct Program {
     pub(super) seed: u64,
     /// Whether events stay when they are settled.
     pub(super) forever: bool,
-    /// Whether two apps serve the subscriptions.
+    /// Whether two apps serve the subscriptions from the start.
     #[serde(default)]
     pub(super) twin: bool,
+    /// Whether one reader feeds all subscriptions, or each reads for itself.
+    #[serde(default)]
+    pub(super) fed: bool,
+    /// Whether keyed states come late.
+    #[serde(default)]
+    pub(super) slow_states: bool,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) operations: Vec<Operation>,
 }
@@ -26,9 +32,8 @@ pub(super) struct Program {
 /// How a subscription is served.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Subscription {
-    pub(super) ordered: Ordered,
-    pub(super) order: Order,
-    pub(super) on_dead_letter: OnDeadLetter,
+    #[serde(flatten)]
+    pub(super) orders: Orders,
     pub(super) concurrency: usize,
     /// Events of a batch, at most.
     pub(super) batch: Option<usize>,
@@ -40,6 +45,9 @@ pub(super) struct Subscription {
     pub(super) echoes: bool,
     /// Whether it comes after the subscription before it.
     pub(super) after: bool,
+    /// Whether it keeps a state for each key; not if it handles batches.
+    #[serde(default)]
+    keyed: bool,
 }
 
 /// What is done.
@@ -54,6 +62,21 @@ pub(super) enum Operation {
     Unsubscribe(usize),
     Subscribe(usize),
     Concurrency(usize, usize),
+    /// Another order.
+    Reorder(usize, Orders),
+    /// Begins anew.
+    Reset(usize, From),
+    /// Forgets a subscription.
+    Remove(usize),
+    /// One of two apps goes: the first one or the other, dropped or in good order.
+    Leave {
+        first: bool,
+        dropped: bool,
+    },
+    /// Another app comes.
+    Join,
+    /// What is done next is followed by the next thing after so many turns, not when all rests.
+    Hurry(usize),
     Idle,
     Restart,
     /// The power goes with the nth write from now on.
@@ -61,6 +84,25 @@ pub(super) enum Operation {
     /// The power goes now.
     Crash,
     Resolve(usize, usize, Resolve),
+}
+
+/// In which order events are handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Orders {
+    pub(super) order: Order,
+    pub(super) ordered: Ordered,
+    pub(super) on_dead_letter: OnDeadLetter,
+}
+
+/// Where a subscription begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum From {
+    Earliest,
+    Latest,
+    /// With an event that was published.
+    At(u32),
+    /// So many seconds ago.
+    Ago(u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,28 +164,35 @@ impl Act {
 /// The longest that an attempt may take, where it has a limit.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-fn subscription() -> impl Strategy<Value = Subscription> {
+fn orders() -> impl Strategy<Value = Orders> {
     let order = prop_oneof![3 => Just(Order::Fifo), 1 => Just(Order::Lifo), 1 => Just(Order::Priority)];
+    (order, any::<bool>(), any::<bool>()).prop_map(|(order, strict, hold)| {
+        let strict = strict && order != Order::Lifo;
+        Orders {
+            order,
+            ordered: if strict { Ordered::Strict } else { Ordered::Relaxed },
+            on_dead_letter: if strict && hold { OnDeadLetter::Hold } else { OnDeadLetter::Continue },
+        }
+    })
+}
+
+fn subscription() -> impl Strategy<Value = Subscription> {
     let retry = (prop_oneof![Just(0_u64), Just(1), Just(7)], 1_u32..4);
     (
-        (any::<bool>(), order, any::<bool>()),
+        orders(),
         (1_usize..=4, option::weighted(0.3, 1_usize..=5)),
-        (retry, any::<bool>(), any::<bool>(), prop::bool::weighted(0.3)),
+        (retry, any::<bool>(), any::<bool>(), prop::bool::weighted(0.3), any::<bool>()),
     )
-        .prop_map(|((strict, order, hold), (concurrency, batch), (retry, timeout, echoes, after))| {
-            let strict = strict && order != Order::Lifo;
-            Subscription {
-                ordered: if strict { Ordered::Strict } else { Ordered::Relaxed },
-                order,
-                on_dead_letter: if strict && hold { OnDeadLetter::Hold } else { OnDeadLetter::Continue },
-                concurrency,
-                batch,
-                retry_after: retry.0,
-                max_attempts: retry.1,
-                timeout,
-                echoes,
-                after,
-            }
+        .prop_map(|(orders, (concurrency, batch), (retry, timeout, echoes, after, keyed))| Subscription {
+            orders,
+            concurrency,
+            batch,
+            retry_after: retry.0,
+            max_attempts: retry.1,
+            timeout,
+            echoes,
+            after,
+            keyed,
         })
 }
 
@@ -179,6 +228,12 @@ fn new() -> impl Strategy<Value = New> {
 fn operation() -> impl Strategy<Value = Operation> {
     let which = 0..SUBSCRIPTIONS;
     let resolve = prop_oneof![3 => Just(Resolve::Redrive), 1 => Just(Resolve::Edit), 1 => Just(Resolve::Discard)];
+    let from = prop_oneof![
+        2 => Just(From::Earliest),
+        1 => Just(From::Latest),
+        2 => (0_u32..40).prop_map(From::At),
+        1 => (0_u64..20).prop_map(From::Ago),
+    ];
     prop_oneof![
         12 => vec(new(), 1..5).prop_map(Operation::Publish),
         8 => prop_oneof![Just(0_u64), 1_u64..4, 5_u64..15].prop_map(Operation::Advance),
@@ -187,6 +242,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => which.clone().prop_map(Operation::Unsubscribe),
         2 => which.clone().prop_map(Operation::Subscribe),
         1 => (which.clone(), 1_usize..=4).prop_map(|(which, concurrency)| Operation::Concurrency(which, concurrency)),
+        2 => (which.clone(), orders()).prop_map(|(which, orders)| Operation::Reorder(which, orders)),
+        2 => (which.clone(), from).prop_map(|(which, from)| Operation::Reset(which, from)),
+        1 => which.clone().prop_map(Operation::Remove),
+        2 => any::<(bool, bool)>().prop_map(|(first, dropped)| Operation::Leave { first, dropped }),
+        1 => Just(Operation::Join),
+        6 => (0_usize..12).prop_map(Operation::Hurry),
         1 => Just(Operation::Idle),
         2 => Just(Operation::Restart),
         2 => (0_u64..40).prop_map(Operation::PowerOffAt),
@@ -198,34 +259,33 @@ fn operation() -> impl Strategy<Value = Operation> {
 pub(super) fn program() -> impl Strategy<Value = Program> {
     let subscriptions = vec(subscription(), 1..=SUBSCRIPTIONS).prop_map(|mut subscriptions| {
         for index in 0..subscriptions.len() {
-            let stands_alone =
-                |subscription: &Subscription| subscription.order != Order::Fifo || subscription.batch.is_some();
-            let apart = index == 0 || stands_alone(&subscriptions[index]) || stands_alone(&subscriptions[index - 1]);
+            let apart = index == 0 || subscriptions[index].stands_alone() || subscriptions[index - 1].stands_alone();
             subscriptions[index].after &= !apart;
         }
         subscriptions
     });
-    let log = (any::<u64>(), any::<bool>(), prop::bool::weighted(0.2));
-    (log, subscriptions, vec(operation(), 1..30)).prop_map(|((seed, forever, twin), subscriptions, operations)| {
-        Program { seed, forever, twin, subscriptions, operations }
+    let log = (any::<u64>(), any::<bool>(), prop::bool::weighted(0.2), any::<bool>(), prop::bool::weighted(0.3));
+    (log, subscriptions, vec(operation(), 1..30)).prop_map(|(log, subscriptions, operations)| {
+        let (seed, forever, twin, fed, slow_states) = log;
+        Program { seed, forever, twin, fed, slow_states, subscriptions, operations }
     })
 }
 
-impl Program {
-    /// How many apps serve each subscription.
-    pub(super) fn instances(&self) -> usize {
-        1 + usize::from(self.twin)
+impl Subscription {
+    pub(super) fn is_keyed(&self) -> bool {
+        self.keyed && self.batch.is_none()
     }
 
+    fn stands_alone(&self) -> bool {
+        self.orders.order != Order::Fifo || self.batch.is_some()
+    }
+}
+
+impl Program {
     /// The subscriptions that are served as one with this one.
     pub(super) fn joined(&self, which: usize) -> std::ops::Range<usize> {
         let begin = (0..=which).rev().find(|index| !self.subscriptions[*index].after).unwrap_or(0);
         let more = self.subscriptions[begin + 1..].iter().take_while(|subscription| subscription.after).count();
         begin..begin + 1 + more
-    }
-
-    /// Strict order of one is strict order of all those that are served as one.
-    pub(super) fn is_strict(&self, which: usize) -> bool {
-        self.subscriptions[self.joined(which)].iter().any(|known| known.ordered == Ordered::Strict)
     }
 }

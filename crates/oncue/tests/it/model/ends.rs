@@ -1,0 +1,330 @@
+//! What the model learns: how calls end, what is durable when nothing moves, and what is left after a crash.
+
+use std::collections::BTreeSet;
+
+use oncue::{
+    handler::OnDeadLetter,
+    transport::{ControlError, Settled, SubscriptionSpec},
+};
+
+use super::{
+    laws::{AppNumber, Made, Model, Number, Track, echo, is_echo, subscription_of},
+    program::{End, Orders, Resolve},
+};
+
+/// How calls end.
+impl Model {
+    /// A call ended: what it came to, event by event. The subscription will not be told what was made of an event behind
+    /// one of its key in the same batch that failed.
+    pub(super) fn end(&mut self, app: AppNumber, subscription: usize, ended: &[(Number, End)]) {
+        self.note(&format!("s{subscription} ends {ended:?}"));
+        self.leaves(app, subscription);
+        let (strict, config) = (self.is_strict(subscription), self.program.subscriptions[subscription].clone());
+        let hold = self.served[subscription].orders.on_dead_letter == OnDeadLetter::Hold;
+        let generation = self.served[subscription].generation;
+        let mut failed = BTreeSet::new();
+        for (number, end) in ended {
+            let key = self.events[number].key.clone();
+            let track = self.tracks.entry((subscription, *number)).or_default();
+            track.running = false;
+            if strict && key.as_ref().is_some_and(|key| failed.contains(key)) {
+                track.open = false;
+                continue;
+            }
+            track.durable = false;
+            let dies = match end {
+                End::Ack | End::Emit => {
+                    (track.acked, track.open) = (true, false);
+                    let emits = *end == End::Emit && !is_echo(*number);
+                    track.emitted = emits.then(|| echo(*number, subscription, generation));
+                    if let Some(key) = key.filter(|_| config.is_keyed()) {
+                        self.served[subscription].kept.entry(key).or_default().push((*number, generation));
+                    }
+                    continue;
+                }
+                End::Defer(_) => false,
+                End::Reject => true,
+                End::Fail | End::Panic => {
+                    track.attempts += 1;
+                    track.attempts >= config.max_attempts
+                }
+            };
+            if dies {
+                (track.dead, track.holds, track.open) = (true, hold, hold);
+                self.gave_up.insert((subscription, *number));
+            }
+            if track.open {
+                failed.extend(key);
+            }
+        }
+    }
+
+    /// A call is over.
+    fn leaves(&mut self, app: AppNumber, subscription: usize) {
+        if let Some(in_app) = self.served[subscription].apps.get_mut(&app) {
+            in_app.running = in_app.running.saturating_sub(1);
+        }
+    }
+
+    /// A call ended without an outcome, in an app that is still there.
+    pub(super) fn cancelled(&mut self, app: AppNumber, subscription: usize, numbers: &[Number]) {
+        let what = format!("s{subscription} is cancelled with {numbers:?}");
+        if self.storage.is_on() {
+            self.broken(&what);
+        }
+        self.note(&what);
+        self.leaves(app, subscription);
+        for number in numbers {
+            let track = self.tracks.entry((subscription, *number)).or_default();
+            (track.running, track.open) = (false, false);
+        }
+    }
+
+    /// An app is there no more. What it was doing is given up; of what it had done, that counts which the log has.
+    pub(super) fn gone(&mut self, app: AppNumber) {
+        self.apps.remove(&app);
+        for served in &mut self.served {
+            served.apps.remove(&app);
+        }
+        let of_app = |(key, track): (&(usize, Number), &Track)| {
+            (track.by == app && (track.running || !track.durable)).then_some(*key)
+        };
+        let keys: Vec<_> = self.tracks.iter().filter_map(of_app).collect();
+        for key in keys {
+            let settled = self.settled(key.0, key.1);
+            let Some(track) = self.tracks.get_mut(&key) else { continue };
+            if track.acked && settled != Some(Settled::Acked) {
+                (track.acked, track.emitted) = (false, None);
+                let served = &mut self.served[key.0];
+                for kept in served.kept.values_mut() {
+                    kept.retain(|kept| *kept != (key.1, served.generation));
+                }
+            }
+            track.dead &= matches!(settled, Some(Settled::DeadLettered { .. }));
+            (track.running, track.doubtful) = (false, true);
+            track.open &= track.dead;
+        }
+    }
+}
+
+/// What is done to subscriptions.
+impl Model {
+    /// An app is told to stop serving a subscription. Of those that are joined the ones behind still have their turn.
+    pub(super) fn stops(&mut self, app: AppNumber, which: usize) {
+        let now = self.now();
+        if let Some(in_app) = self.served[which].apps.get_mut(&app).filter(|_| self.program.joined(which).len() == 1) {
+            in_app.stops_since = Some(now);
+        }
+    }
+
+    /// Members are about to be served together; `first` is the topic's first event.
+    pub(super) fn subscribes(&mut self, spec: &SubscriptionSpec, first: u64) {
+        for member in &spec.members {
+            let (which, on_dead_letter) = (subscription_of(&member.id), member.on_dead_letter);
+            let orders = Orders { order: spec.order, ordered: spec.ordered, on_dead_letter };
+            if self.served[which].orders.ordered != orders.ordered {
+                for track in self.of(which) {
+                    // Several of a key may be under way.
+                    (track.open, track.passed_others) = (false, true);
+                }
+            }
+            let served = &mut self.served[which];
+            served.apps.values_mut().for_each(|in_app| in_app.stops_since = None);
+            served.orders = orders;
+            served.attachments += u32::from(served.instances == 0);
+            served.first = first;
+            served.is_new = served.made == Made::No;
+            if served.is_new {
+                (served.made, served.from) = (Made::Perhaps, first);
+            }
+        }
+    }
+
+    /// They are served. `created`: which of them are new.
+    pub(super) fn subscribed(&mut self, members: &[usize], created: &[Option<u64>]) {
+        for (which, created) in members.iter().zip(created) {
+            if created.is_some() {
+                if self.served[*which].made == Made::Yes {
+                    if self.anew != Some((*which, None)) {
+                        self.broken(&format!("s{which} was forgotten"));
+                    }
+                    self.forget(*which, None);
+                }
+                self.served[*which].from = self.served[*which].first;
+            }
+            if created.is_none() && self.served[*which].is_new {
+                self.broken(&format!("s{which} was not forgotten"));
+            }
+            self.served[*which].made = Made::Yes;
+            self.served[*which].instances += 1;
+        }
+    }
+
+    /// An instance of them is gone.
+    pub(super) fn detached(&mut self, members: &[usize]) {
+        for which in members {
+            self.served[*which].instances = self.served[*which].instances.saturating_sub(1);
+        }
+    }
+
+    /// A subscription that nobody serves is about to begin anew from an offset on, or to be forgotten.
+    pub(super) fn begins_anew(&mut self, which: usize, from: Option<u64>) {
+        self.anew = self.storage.is_on().then_some((which, from));
+    }
+
+    /// What came of that.
+    pub(super) fn began_anew(&mut self, done: &Result<(), ControlError>) {
+        let Some((which, from)) = self.anew else { return };
+        match done {
+            Ok(()) => {
+                if self.served[which].instances > 0 {
+                    self.broken(&format!("s{which} begins anew while it is served"));
+                }
+                self.forget(which, from);
+            }
+            Err(ControlError::Served(_) | ControlError::UnknownSubscription(_)) => self.anew = None,
+            // It is seen when the log is opened again. Nobody served it: all that ended is durable.
+            Err(_) => self.of(which).for_each(|track| track.durable = true),
+        }
+    }
+
+    fn of(&mut self, which: usize) -> impl Iterator<Item = &mut Track> {
+        self.tracks.range_mut((which, 0)..(which + 1, 0)).map(|(_, track)| track)
+    }
+
+    /// A subscription knows nothing of what it did; without `from`, there is none any more.
+    fn forget(&mut self, which: usize, from: Option<u64>) {
+        self.note(&format!("s{which} begins anew at {from:?}"));
+        self.anew = None;
+        let emitted: Vec<Number> =
+            self.of(which).filter(|track| track.acked).filter_map(|track| track.emitted).collect();
+        self.emitted.extend(emitted);
+        self.tracks.retain(|(subscription, _), _| *subscription != which);
+        let served = &mut self.served[which];
+        served.generation += 1;
+        match from {
+            Some(from) => served.from = from,
+            None => {
+                served.made = Made::No;
+                served.kept.clear();
+            }
+        }
+    }
+
+    /// A dead letter was resolved.
+    pub(super) fn resolved(&mut self, subscription: usize, number: Number, resolve: Resolve) {
+        let track = self.tracks.entry((subscription, number)).or_default();
+        track.dead = false;
+        track.discarded = resolve == Resolve::Discard;
+        track.edited |= resolve == Resolve::Edit;
+        track.open = false;
+        track.exempt |= !track.holds;
+        (track.attempts, track.durable_attempts) = (0, 0);
+    }
+}
+
+/// What is looked at when nothing moves, and after a crash.
+impl Model {
+    /// Everything that ended is durable, and as it ended.
+    pub(super) fn at_rest(&mut self) {
+        self.epoch += 1;
+        let mut broken = Vec::new();
+        let settled: Vec<_> = self.tracks.keys().map(|key| (*key, self.settled(key.0, key.1))).collect();
+        for ((subscription, number), settled) in settled {
+            let Some(track) = self.tracks.get_mut(&(subscription, number)) else { continue };
+            track.durable = true;
+            if !track.doubtful {
+                track.durable_attempts = track.attempts;
+            }
+            let is_as_known = match &settled {
+                Some(Settled::Acked) => track.acked || track.discarded,
+                Some(Settled::DeadLettered { .. }) => track.dead,
+                Some(Settled::Expired) => !track.acked && !track.dead,
+                Some(Settled::Skipped) => !track.acked && !track.dead,
+                None => !track.acked && !track.dead && !track.discarded,
+            };
+            if !is_as_known {
+                broken.push(format!("s{subscription} and {number}: {settled:?}, and {track:?}"));
+            }
+            if settled == Some(Settled::Expired) {
+                track.open = false;
+            }
+        }
+        for what in broken {
+            self.broken(&what);
+        }
+    }
+
+    /// Everything starts anew: what was durable must be there, and of the rest what is there counts. `in_doubt`: a dead
+    /// letter that may have been resolved.
+    pub(super) fn after_crash(&mut self, in_doubt: Option<(usize, Number)>) {
+        self.look_for_reset();
+        let mut broken = Vec::new();
+        let settled: Vec<_> = self.tracks.keys().map(|key| (*key, self.settled(key.0, key.1))).collect();
+        for (key, settled) in settled {
+            let Some(track) = self.tracks.get_mut(&key) else { continue };
+            let before = track.clone();
+            let doubtful = in_doubt == Some(key);
+            if doubtful && track.dead {
+                (track.attempts, track.durable_attempts) = (0, 0);
+                (track.exempt, track.open) = (track.exempt || !track.holds, false);
+            }
+            track.edit_in_doubt |= doubtful;
+            track.running = false;
+            track.doubtful |= !before.durable;
+            track.acked = settled == Some(Settled::Acked) && (track.acked || !track.discarded && !doubtful);
+            track.discarded = settled == Some(Settled::Acked) && !track.acked;
+            track.dead = matches!(settled, Some(Settled::DeadLettered { .. }));
+            // A failure that is durable keeps its key, others are forgotten.
+            let fails = track.open && before.durable && (!before.running || before.durable_attempts > 0);
+            track.open = if track.dead { track.holds } else { fails && settled.is_none() };
+            let kept = before.acked == track.acked && before.dead == track.dead && before.discarded == track.discarded;
+            if before.durable && !kept && !doubtful {
+                broken.push(format!("{key:?} was {before:?} and is {settled:?}"));
+            }
+        }
+        for what in broken {
+            self.broken(&what);
+        }
+        let tracks = &self.tracks;
+        for (subscription, served) in self.served.iter_mut().enumerate() {
+            let generation = served.generation;
+            for kept in served.kept.values_mut() {
+                let is_acked = |number| tracks.get(&(subscription, number)).is_some_and(|track| track.acked);
+                kept.retain(|(number, of)| *of < generation || is_acked(*number));
+            }
+        }
+    }
+
+    /// A subscription was beginning anew when the power went: whether it did.
+    fn look_for_reset(&mut self) {
+        let Some((which, Some(from))) = self.anew.take() else {
+            return;
+        };
+        let mut began = false;
+        for (number, known) in &self.events {
+            let Some(position) = known.position.filter(|_| self.takes(which, *number)) else { continue };
+            let ended = |track: &Track| track.acked || track.dead || track.discarded;
+            began |= if self.tracks.get(&(which, *number)).is_some_and(ended) {
+                self.settled(which, *number).is_none()
+            } else {
+                let passes = position.offset() < from && !self.is_passed(which, *number);
+                passes && self.is_before_all(which, *number)
+            };
+        }
+        if began {
+            self.forget(which, Some(from));
+            return;
+        }
+        // Perhaps there was nothing that it changed but attempts and edits.
+        for track in self.of(which) {
+            (track.durable_attempts, track.doubtful, track.open, track.edit_in_doubt) = (0, true, false, true);
+        }
+    }
+
+    /// What must have been emitted.
+    pub(super) fn must_be_emitted(&self) -> Vec<Number> {
+        let now = self.tracks.values().filter(|track| track.acked).filter_map(|track| track.emitted);
+        now.chain(self.emitted.iter().copied()).collect()
+    }
+}
