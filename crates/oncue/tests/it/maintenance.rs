@@ -234,6 +234,27 @@ fn a_dump_is_cut_down_by_topic_kind_and_number() {
     assert!(range.iter().all(|line| all.contains(line)));
 }
 
+#[tokio::test]
+async fn a_dump_names_what_was_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = transport(directory.path());
+    let events = (0..3).map(|amount| entry("a", amount)).collect();
+    log.publish(&Publish { topic: "notes".into(), events, source: None }).await.unwrap();
+    let topic = log.log().topics()[0].id;
+    let dropped = log.log().drop_events(topic, 2, 0).unwrap();
+    log.close().await.unwrap();
+    drop(log);
+    let filter = DumpFilter { kinds: vec!["drop".to_owned()], ..DumpFilter::default() };
+    let [line] = &dumped(directory.path(), &filter)[..] else { panic!("one line") };
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(
+        (&line["lsn"], &line["topic"], &line["first_offset"]),
+        (&dropped.lsn.into(), &"notes".into(), &2.into())
+    );
+    let verified = verified(directory.path());
+    assert_eq!((verified.log.damaged, verified.kinds["drop"]), (0, 1));
+}
+
 #[test]
 fn info_tells_what_holds_the_log() {
     let info = maintenance::info(&fixture("backup"), &Clock::system()).unwrap();

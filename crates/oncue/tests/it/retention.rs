@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use oncue::{
-    App, Bus, Clock, Envelope,
+    App, Bus, Clock, Envelope, ManualClock, Timestamp,
     handler::{
         HandlerError,
         extract::{Keyed, State},
     },
     prelude::*,
-    transport::{LogTransport, LogUrl},
+    transport::{LogTransport, LogUrl, Start},
 };
 use oncue_log::{Options, storage::FaultyStorage};
 use serde::{Deserialize, Serialize};
@@ -167,6 +167,29 @@ async fn a_full_log_takes_events_again_when_they_are_settled() {
         assert!(published > 0, "round {round}: it is still full");
         gate.add_permits(usize::try_from(published).unwrap());
         bus.idle().await.unwrap();
+    }
+    bus.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_subscription_begins_at_the_first_event_since_a_time_also_where_the_clock_was_stepped_back() {
+    let second = |seconds: i64| Timestamp::from_micros(1_700_000_000_000_000 + seconds * 1_000_000);
+    let clock = ManualClock::new(second(0));
+    let transport = Arc::new(LogTransport::open(&"memory:?retention=forever".parse().unwrap(), clock.clock()).unwrap());
+    let bus = App::with_transport(transport, clock.clock()).start().await.unwrap();
+    for (number, at) in (0..).zip([100, 300, 200, 400]) {
+        clock.set_wall(second(at));
+        publish(&bus, "key", number..number + 1).await.unwrap();
+    }
+    for (since, first) in [(0, 0), (100, 0), (101, 1), (250, 1), (300, 1), (301, 3), (400, 3), (401, 4)] {
+        let (seen, id) = (Arc::new(std::sync::Mutex::new(Vec::new())), format!("since-{since}"));
+        let numbers = Arc::clone(&seen);
+        let note = move |event: &Envelope| {
+            numbers.lock().unwrap().push(serde_json::from_slice::<Filled>(event.data()).unwrap().number);
+        };
+        bus.subscribe(note.named(&id).types(["filled"]).inline().start(Start::Since(second(since)))).await.unwrap();
+        bus.idle().await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), (first..4).collect::<Vec<u64>>(), "since {since}");
     }
     bus.shutdown().await.unwrap();
 }

@@ -25,6 +25,9 @@ use crate::{
     },
 };
 
+/// Events that are read at once to find the first one since a time.
+const READ_SINCE: usize = 256;
+
 pub(super) fn storage(error: impl std::fmt::Display) -> InspectError {
     InspectError::Storage(error.to_string())
 }
@@ -104,11 +107,6 @@ impl Inner {
         }
     }
 
-    /// When the event at an offset was published.
-    fn published(&self, topic: TopicId, offset: u64) -> Result<Option<Timestamp>, InspectError> {
-        Ok(self.first_event(topic, offset)?.map(|event| event.published()))
-    }
-
     /// The first event from an offset on.
     pub(super) fn first_event(&self, topic: TopicId, offset: u64) -> Result<Option<Envelope>, InspectError> {
         let record = self.first_record(topic, offset)?;
@@ -130,20 +128,25 @@ impl Inner {
             Start::Earliest => first,
             Start::Latest => next,
             Start::At(position) => position.offset().clamp(first, next),
-            Start::Since(time) => {
-                // Bisection, as events are published in the order of time; where the clock was stepped back, the first
-                // event from which on none before `time` was found.
-                let (mut low, mut high) = (first, next);
-                while low < high {
-                    let middle = low + (high - low) / 2;
-                    match self.published(topic, middle)? {
-                        Some(published) if published < time => low = middle + 1,
-                        _ => high = middle,
-                    }
-                }
-                low
-            }
+            Start::Since(time) => self.first_since(topic, time)?,
         })
+    }
+
+    /// The offset of the first event that was published at a time or later; the next one's if there is none. Also where the
+    /// clock was stepped back, and events do not come in the order of time.
+    fn first_since(&self, topic: TopicId, time: Timestamp) -> Result<u64, InspectError> {
+        // The log finds the frame, the events tell the rest.
+        let from = self.log.offset_since(topic, time.as_micros()).map_err(storage)?;
+        let mut cursor = self.log.cursor(topic, from);
+        let mut records = Vec::new();
+        while self.log.read(&mut cursor, READ_SINCE, usize::MAX, &mut records).map_err(storage)? > 0 {
+            for record in records.drain(..) {
+                if Envelope::from_stored(&record.data).map_err(storage)?.published() >= time {
+                    return Ok(record.offset);
+                }
+            }
+        }
+        Ok(cursor.offset())
     }
 
     pub(super) fn topic_of(&self, number: SubscriptionNumber) -> TopicId {

@@ -21,8 +21,9 @@ use crate::{
 };
 
 /// The kinds of lines that a dump has.
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 20] = [
     "topic",
+    "drop",
     "event",
     "settle",
     "retry",
@@ -200,6 +201,12 @@ fn describe(
             add("parts", json!(parts));
             add("bytes", json!(record.data.len()));
             None
+        }
+        Understood::Drop => {
+            let topic = meaning.topic(record.topic.0).map(str::to_owned);
+            add("topic", json!(topic));
+            add("first_offset", json!(record.offset));
+            topic
         }
         Understood::Event(envelope) => {
             let topic = meaning.topic(record.topic.0).map(str::to_owned);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oncue_log::{Found, KIND_CHECKPOINT, KIND_EVENT, KIND_TOPIC, Record};
+use oncue_log::{Found, KIND_CHECKPOINT, KIND_DROP, KIND_EVENT, KIND_TOPIC, Record};
 
 use super::super::{
     records::{Change, SubscriptionNumber, kind},
@@ -22,6 +22,8 @@ pub(super) struct Meaning {
 pub(super) enum Understood {
     Topic,
     Part,
+    /// The events of a topic below an offset are not kept.
+    Drop,
     Event(Envelope),
     Change(Change),
     /// Of a kind that is not ours, and may be passed over.
@@ -41,6 +43,7 @@ impl Meaning {
                 Ok(Understood::Topic)
             }
             KIND_CHECKPOINT => Ok(Understood::Part),
+            KIND_DROP => Ok(Understood::Drop),
             KIND_EVENT => {
                 let envelope = Envelope::from_stored(&record.data).map_err(|error| error.to_string())?;
                 Ok(Understood::Event(envelope))
@@ -110,6 +113,7 @@ pub(super) fn name_of(number: u8) -> &'static str {
     match number {
         KIND_TOPIC => "topic",
         KIND_CHECKPOINT => "checkpoint_part",
+        KIND_DROP => "drop",
         KIND_EVENT => "event",
         kind::SETTLE => "settle",
         kind::RETRY => "retry",
