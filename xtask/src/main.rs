@@ -1,5 +1,6 @@
 //! The repository's task runner: what `cargo xtask` does.
 
+mod brokers;
 mod rules;
 mod soak;
 mod step;
@@ -43,6 +44,9 @@ enum Task {
     },
     /// The examples: each is run and must succeed.
     Examples,
+    /// Real brokers on this machine, for the tests of transports.
+    #[command(subcommand)]
+    Brokers(brokers::Brokers),
     /// What takes minutes: the conformance suite in full sizes again and again, kills, memory under a backlog.
     #[command(subcommand)]
     Soak(soak::Soak),
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Task::Bench { arguments } => tasks::bench(&arguments),
         Task::Counts { arguments } => tasks::counts(&arguments),
         Task::Examples => tasks::examples(),
+        Task::Brokers(brokers) => brokers.run(),
         Task::Soak(soak) => soak.run(),
     };
     match result {

@@ -45,6 +45,23 @@ pub(crate) fn timed<T>(name: &str, work: impl FnOnce() -> Result<T, Failed>) -> 
     result
 }
 
+/// Asks again and again whether something is so, for at most `limit`; whether it came to be.
+pub(crate) fn poll(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    const PAUSE: Duration = Duration::from_millis(50);
+    #[expect(clippy::disallowed_methods, reason = "another program is waited for, which keeps the machine's time")]
+    let deadline = Instant::now() + limit;
+    loop {
+        if is_so() {
+            return true;
+        }
+        #[expect(clippy::disallowed_methods, reason = "another program is waited for, which keeps the machine's time")]
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::park_timeout(PAUSE);
+    }
+}
+
 /// Runs cargo with these arguments, its output shown as it comes.
 pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(), Failed> {
     timed(&shown(arguments, environment), || run(arguments, environment))
