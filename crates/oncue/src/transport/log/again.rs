@@ -1,4 +1,5 @@
-//! Reading events again that were passed by before: what waits is remembered as an offset.
+//! Giving events again that were passed by before: what waits is remembered as an offset, and found among the newest
+//! events or in the log.
 
 use oncue_log::{Cursor, ReadError, Record};
 
@@ -17,10 +18,21 @@ impl Core {
             return Ok(FedEvent { offset, partition: about.partition, envelope, copies });
         }
         let copies = copies.into_iter().map(|(member, again)| (member, again.envelope)).collect();
-        Ok(FedEvent { copies, ..FedEvent::of(&self.read_original(hand, offset)?)? })
+        Ok(FedEvent { copies, ..self.read_original(hand, offset)? })
     }
 
-    fn read_original(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {
+    /// The event itself: as it was published, if it is that new, else from the log.
+    fn read_original(&self, hand: &mut Hand, offset: u64) -> Result<FedEvent, ConsumeError> {
+        let mut handed = Vec::new();
+        let (place, durable) = ((self.topic.id, offset), self.inner.log.durable());
+        self.inner.shared.lock().recent.read(place, durable, (1, usize::MAX), &mut handed);
+        match handed.pop() {
+            Some(event) => Ok(event),
+            None => FedEvent::of(&self.read_record(hand, offset)?),
+        }
+    }
+
+    fn read_record(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {
         const NEAR: u64 = 256;
         let known = hand.again.take();
         let near = known.filter(|cursor| cursor.offset() <= offset && offset - cursor.offset() < NEAR);
