@@ -3,14 +3,15 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use oncue::{
-    Bus, Envelope, Error,
+    Bus, DEFAULT_GRACE, Envelope, Error,
     config::HandlerConfig,
     transport::{ControlError, Start},
 };
 
 use super::{
-    handler::{number_of, registration},
-    laws::{Made, Number, id_of},
+    flaws::Flaw,
+    handler::number_of,
+    known::{Made, Number, id_of},
     program::{From, New, Operation, Orders, Resolve},
     world::{Running, World},
 };
@@ -24,6 +25,9 @@ impl World {
         match operation {
             Operation::Publish(events) => self.publish(bus, events).await?,
             Operation::Advance(seconds) => self.time.advance(Duration::from_secs(*seconds)).await,
+            Operation::Pause(which) | Operation::Unsubscribe(which) if self.flaw == Some(Flaw::Unpaused) => {
+                return self.pretend_to_stop(&app, *which);
+            }
             Operation::Pause(which) if exists(which) && has(bus, *which) => bus.pause(&id_of(*which)).await?,
             Operation::Resume(which) if exists(which) && has(bus, *which) => {
                 let mut others = self.program.joined(*which).filter(|other| other != which);
@@ -46,9 +50,8 @@ impl World {
                 bus.unsubscribe(&id_of(*which)).await?;
             }
             Operation::Subscribe(which) if exists(which) && !has(bus, *which) => {
-                let config = &self.program.subscriptions[*which];
                 self.widen(&app, *which, usize::MAX);
-                bus.subscribe(registration(*which, config, app.number, &self.clock(), &self.model)).await?;
+                bus.subscribe(self.registration(*which, app.number)).await?;
             }
             Operation::Resolve(which, letter, resolve) if exists(which) => {
                 self.resolve(bus, *which, *letter, *resolve).await?;
@@ -61,8 +64,10 @@ impl World {
             Operation::Join => self.join(bus).await,
             Operation::Restart => {
                 let twin = self.twin.take();
-                let twins = async { if let Some(twin) = &twin { twin.bus.shutdown().await } else { Ok(()) } };
-                let (twins, own) = tokio::join!(twins, bus.shutdown());
+                let grace = if self.flaw == Some(Flaw::Abrupt) { Duration::ZERO } else { DEFAULT_GRACE };
+                let twins =
+                    async { if let Some(twin) = &twin { twin.bus.shutdown_within(grace).await } else { Ok(()) } };
+                let (twins, own) = tokio::join!(twins, bus.shutdown_within(grace));
                 twins.and(own)?;
                 drop(app);
                 self.gone().await;
@@ -91,8 +96,16 @@ impl World {
             Operation::Restart => {
                 (0..self.program.subscriptions.len()).for_each(|which| model.stops(app.number, which));
             }
+            Operation::Advance(_) if self.flaw == Some(Flaw::Unstopped) => model.stops(app.number, 0),
             _ => {}
         }
+    }
+
+    fn pretend_to_stop(&self, app: &Running, which: usize) -> oncue::Result<()> {
+        if let Some(served) = self.model.lock().served.get_mut(which) {
+            served.apps.entry(app.number).or_default().serves = false;
+        }
+        Ok(())
     }
 
     fn is_alone(&self, which: usize) -> bool {
@@ -115,7 +128,13 @@ impl World {
         let first = self.next;
         for (number, new) in (first..).zip(events) {
             self.model.lock().publish(number, new);
-            envelopes.push(envelope(number, new));
+            let mut new = new.clone();
+            match self.flaw {
+                Some(Flaw::Hasty) => new.delay = None,
+                Some(Flaw::Everlasting) => new.time_to_live = None,
+                _ => {}
+            }
+            envelopes.push(envelope(number, &new));
             self.next += 1;
         }
         // One alone goes another way.
@@ -172,9 +191,11 @@ impl World {
 
     async fn remove(&self, bus: &Bus, which: usize) -> oncue::Result<()> {
         let id = id_of(which);
+        let is_known = || self.model.lock().served[which].made == Made::Yes;
         if has(bus, which) {
             match bus.remove(&id).await {
                 Err(Error::Control(ControlError::Served(_))) => {}
+                Err(Error::Control(ControlError::UnknownSubscription(_))) if !is_known() => {}
                 // It is paused.
                 Ok(()) if is_paused(bus, which) => return Ok(()),
                 Ok(()) => self.broken(&format!("{id} is removed while it is served")),
@@ -182,10 +203,9 @@ impl World {
             }
             bus.unsubscribe(&id).await?;
         }
-        let is_known = self.model.lock().served[which].made == Made::Yes;
         match bus.remove(&id).await {
             Err(Error::Control(ControlError::Served(_))) if self.twin.is_some() => Ok(()),
-            Err(Error::Control(ControlError::UnknownSubscription(_))) if !is_known => Ok(()),
+            Err(Error::Control(ControlError::UnknownSubscription(_))) if !is_known() => Ok(()),
             done => done,
         }
     }

@@ -1,4 +1,4 @@
-//! What the model learns: how calls end, what is durable when nothing moves, and what is left after a crash.
+//! What the model learns: how calls end, and what is done to subscriptions.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,8 @@ use oncue::{
 };
 
 use super::{
-    laws::{AppNumber, Made, Model, Number, Track, echo, is_echo, subscription_of},
+    flaws::Flaw,
+    known::{AppNumber, Made, Model, Number, Track, echo, is_echo, subscription_of},
     program::{End, Orders, Resolve},
 };
 
@@ -21,7 +22,7 @@ impl Model {
         self.leaves(app, subscription);
         let (strict, config) = (self.is_strict(subscription), self.program.subscriptions[subscription].clone());
         let hold = self.served[subscription].orders.on_dead_letter == OnDeadLetter::Hold;
-        let generation = self.served[subscription].generation;
+        let (generation, volatile) = (self.served[subscription].generation, self.flaw == Some(Flaw::Volatile));
         let mut failed = BTreeSet::new();
         for (number, end) in ended {
             let key = self.events[number].key.clone();
@@ -31,7 +32,7 @@ impl Model {
                 track.open = false;
                 continue;
             }
-            track.durable = false;
+            track.durable = volatile;
             let dies = match end {
                 End::Ack | End::Emit => {
                     (track.acked, track.open) = (true, false);
@@ -188,12 +189,12 @@ impl Model {
         }
     }
 
-    fn of(&mut self, which: usize) -> impl Iterator<Item = &mut Track> {
+    pub(super) fn of(&mut self, which: usize) -> impl Iterator<Item = &mut Track> {
         self.tracks.range_mut((which, 0)..(which + 1, 0)).map(|(_, track)| track)
     }
 
     /// A subscription knows nothing of what it did; without `from`, there is none any more.
-    fn forget(&mut self, which: usize, from: Option<u64>) {
+    pub(super) fn forget(&mut self, which: usize, from: Option<u64>) {
         self.note(&format!("s{which} begins anew at {from:?}"));
         self.anew = None;
         let emitted: Vec<Number> =
@@ -220,111 +221,5 @@ impl Model {
         track.open = false;
         track.exempt |= !track.holds;
         (track.attempts, track.durable_attempts) = (0, 0);
-    }
-}
-
-/// What is looked at when nothing moves, and after a crash.
-impl Model {
-    /// Everything that ended is durable, and as it ended.
-    pub(super) fn at_rest(&mut self) {
-        self.epoch += 1;
-        let mut broken = Vec::new();
-        let settled: Vec<_> = self.tracks.keys().map(|key| (*key, self.settled(key.0, key.1))).collect();
-        for ((subscription, number), settled) in settled {
-            let Some(track) = self.tracks.get_mut(&(subscription, number)) else { continue };
-            track.durable = true;
-            if !track.doubtful {
-                track.durable_attempts = track.attempts;
-            }
-            let is_as_known = match &settled {
-                Some(Settled::Acked) => track.acked || track.discarded,
-                Some(Settled::DeadLettered { .. }) => track.dead,
-                Some(Settled::Expired) => !track.acked && !track.dead,
-                Some(Settled::Skipped) => !track.acked && !track.dead,
-                None => !track.acked && !track.dead && !track.discarded,
-            };
-            if !is_as_known {
-                broken.push(format!("s{subscription} and {number}: {settled:?}, and {track:?}"));
-            }
-            if settled == Some(Settled::Expired) {
-                track.open = false;
-            }
-        }
-        for what in broken {
-            self.broken(&what);
-        }
-    }
-
-    /// Everything starts anew: what was durable must be there, and of the rest what is there counts. `in_doubt`: a dead
-    /// letter that may have been resolved.
-    pub(super) fn after_crash(&mut self, in_doubt: Option<(usize, Number)>) {
-        self.look_for_reset();
-        let mut broken = Vec::new();
-        let settled: Vec<_> = self.tracks.keys().map(|key| (*key, self.settled(key.0, key.1))).collect();
-        for (key, settled) in settled {
-            let Some(track) = self.tracks.get_mut(&key) else { continue };
-            let before = track.clone();
-            let doubtful = in_doubt == Some(key);
-            if doubtful && track.dead {
-                (track.attempts, track.durable_attempts) = (0, 0);
-                (track.exempt, track.open) = (track.exempt || !track.holds, false);
-            }
-            track.edit_in_doubt |= doubtful;
-            track.running = false;
-            track.doubtful |= !before.durable;
-            track.acked = settled == Some(Settled::Acked) && (track.acked || !track.discarded && !doubtful);
-            track.discarded = settled == Some(Settled::Acked) && !track.acked;
-            track.dead = matches!(settled, Some(Settled::DeadLettered { .. }));
-            // A failure that is durable keeps its key, others are forgotten.
-            let fails = track.open && before.durable && (!before.running || before.durable_attempts > 0);
-            track.open = if track.dead { track.holds } else { fails && settled.is_none() };
-            let kept = before.acked == track.acked && before.dead == track.dead && before.discarded == track.discarded;
-            if before.durable && !kept && !doubtful {
-                broken.push(format!("{key:?} was {before:?} and is {settled:?}"));
-            }
-        }
-        for what in broken {
-            self.broken(&what);
-        }
-        let tracks = &self.tracks;
-        for (subscription, served) in self.served.iter_mut().enumerate() {
-            let generation = served.generation;
-            for kept in served.kept.values_mut() {
-                let is_acked = |number| tracks.get(&(subscription, number)).is_some_and(|track| track.acked);
-                kept.retain(|(number, of)| *of < generation || is_acked(*number));
-            }
-        }
-    }
-
-    /// A subscription was beginning anew when the power went: whether it did.
-    fn look_for_reset(&mut self) {
-        let Some((which, Some(from))) = self.anew.take() else {
-            return;
-        };
-        let mut began = false;
-        for (number, known) in &self.events {
-            let Some(position) = known.position.filter(|_| self.takes(which, *number)) else { continue };
-            let ended = |track: &Track| track.acked || track.dead || track.discarded;
-            began |= if self.tracks.get(&(which, *number)).is_some_and(ended) {
-                self.settled(which, *number).is_none()
-            } else {
-                let passes = position.offset() < from && !self.is_passed(which, *number);
-                passes && self.is_before_all(which, *number)
-            };
-        }
-        if began {
-            self.forget(which, Some(from));
-            return;
-        }
-        // Perhaps there was nothing that it changed but attempts and edits.
-        for track in self.of(which) {
-            (track.durable_attempts, track.doubtful, track.open, track.edit_in_doubt) = (0, true, false, true);
-        }
-    }
-
-    /// What must have been emitted.
-    pub(super) fn must_be_emitted(&self) -> Vec<Number> {
-        let now = self.tracks.values().filter(|track| track.acked).filter_map(|track| track.emitted);
-        now.chain(self.emitted.iter().copied()).collect()
     }
 }

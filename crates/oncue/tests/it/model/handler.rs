@@ -12,7 +12,8 @@ use oncue::{
 use parking_lot::Mutex;
 
 use super::{
-    laws::{AppNumber, Model, Number, echo, id_of, is_echo},
+    flaws::Flaw,
+    known::{AppNumber, Model, Number, echo, id_of, is_echo},
     program::{Act, End, Subscription, TIMEOUT, Way},
 };
 
@@ -32,7 +33,7 @@ pub(super) fn registration(
     clock: &Clock,
     model: &Arc<Mutex<Model>>,
 ) -> Registration {
-    let keyed = config.is_keyed();
+    let (keyed, flaw) = (config.is_keyed(), model.lock().flaw);
     let scripted = Scripted { subscription: which, keyed, app, clock: clock.clone(), model: Arc::clone(model) };
     let mut registration = Registration::new(id_of(which), Arc::new(scripted), Location::caller())
         .types(if config.echoes { vec!["step", "echo"] } else { vec!["step"] })
@@ -43,12 +44,13 @@ pub(super) fn registration(
         .concurrency(config.concurrency);
     registration.keyed = keyed;
     if let Some(batch) = config.batch {
+        let batch = batch + usize::from(flaw == Some(Flaw::Crammed));
         registration = registration.batch(batch).batch_wait(Duration::from_millis(500));
     }
     if config.timeout {
         registration = registration.timeout(TIMEOUT);
     }
-    if config.after { registration.after_id(id_of(which - 1)) } else { registration }
+    if config.after && flaw != Some(Flaw::Unlinked) { registration.after_id(id_of(which - 1)) } else { registration }
 }
 
 pub(super) fn number_of(envelope: &Envelope) -> Number {

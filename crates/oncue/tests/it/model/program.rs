@@ -47,7 +47,7 @@ pub(super) struct Subscription {
     pub(super) after: bool,
     /// Whether it keeps a state for each key; not if it handles batches.
     #[serde(default)]
-    keyed: bool,
+    pub(super) keyed: bool,
 }
 
 /// What is done.

@@ -17,7 +17,10 @@ use oncue::{
 };
 use parking_lot::Mutex;
 
-use super::laws::{Model, subscription_of};
+use super::{
+    flaws::Flaw,
+    known::{Model, subscription_of},
+};
 
 /// What one app has of a log that others may share.
 pub(super) struct Watched {
@@ -27,6 +30,7 @@ pub(super) struct Watched {
     pub(super) open: Arc<AtomicUsize>,
     /// Whether keyed states come late.
     pub(super) slow_states: bool,
+    pub(super) flaw: Option<Flaw>,
 }
 
 /// One of the instances that share a subscription.
@@ -35,6 +39,7 @@ struct Instance {
     model: Arc<Mutex<Model>>,
     members: Vec<usize>,
     slow_states: bool,
+    flaw: Option<Flaw>,
 }
 
 impl Watched {
@@ -77,20 +82,22 @@ impl Transport for Watched {
         self.log.publish_now(topic, event)
     }
 
-    fn subscribe(&self, spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>> {
+    fn subscribe(&self, mut spec: SubscriptionSpec) -> BoxFuture<'_, Result<Subscribed, SubscribeError>> {
         async move {
             let members: Vec<usize> = spec.members.iter().map(|member| subscription_of(&member.id)).collect();
             let first = self.bounds().0;
             self.model.lock().subscribes(&spec, first);
-            let Subscribed { consumer, created } = self.log.subscribe(spec).await?;
+            self.flaw.inspect(|flaw| flaw.in_spec(&mut spec));
+            let Subscribed { consumer, mut created } = self.log.subscribe(spec).await?;
+            self.flaw.inspect(|flaw| flaw.in_created(&mut created));
             self.model.lock().subscribed(&members, &created);
-            let (model, slow_states) = (Arc::clone(&self.model), self.slow_states);
-            Ok(Subscribed { consumer: Box::new(Instance { consumer, model, members, slow_states }), created })
+            let (model, slow_states, flaw) = (Arc::clone(&self.model), self.slow_states, self.flaw);
+            Ok(Subscribed { consumer: Box::new(Instance { consumer, model, members, slow_states, flaw }), created })
         }
         .boxed()
     }
 
-    fn control(&self, subscription: &str, control: Control) -> BoxFuture<'_, Result<(), ControlError>> {
+    fn control(&self, subscription: &str, mut control: Control) -> BoxFuture<'_, Result<(), ControlError>> {
         let (id, which) = (subscription.to_owned(), subscription_of(subscription));
         async move {
             let anew = match &control {
@@ -101,7 +108,9 @@ impl Transport for Watched {
             if let Some(from) = anew {
                 self.model.lock().begins_anew(which, from);
             }
-            let done = self.log.control(&id, control).await;
+            self.flaw.inspect(|flaw| flaw.in_control(&mut control));
+            let mut done = self.log.control(&id, control).await;
+            self.flaw.inspect(|flaw| flaw.in_controlled(&mut done));
             if anew.is_some() {
                 self.model.lock().began_anew(&done);
             }
@@ -136,10 +145,21 @@ impl Transport for Watched {
 
 impl Consumer for Instance {
     fn next<'a>(&'a mut self, limit: Limit, out: &'a mut Vec<Delivered>) -> BoxFuture<'a, Result<(), ConsumeError>> {
-        self.consumer.next(limit, out)
+        let Some(flaw) = self.flaw else { return self.consumer.next(limit, out) };
+        async move {
+            let before = out.len();
+            while out.len() == before {
+                self.consumer.next(limit, out).await?;
+                let acked = flaw.in_delivered(before, out);
+                drop(self.consumer.settle(acked));
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
-    fn settle(&self, batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>> {
+    fn settle(&self, mut batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>> {
+        self.flaw.inspect(|flaw| flaw.in_settled(&mut batch));
         self.consumer.settle(batch)
     }
 

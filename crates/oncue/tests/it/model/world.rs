@@ -11,15 +11,17 @@ use std::{
 
 use oncue::{
     App, Bus, Clock, PausedClock, Timestamp,
-    transport::{DeadLetter, LogTransport, LogUrl, Settled},
+    handler::Registration,
+    transport::{DeadLetter, LogTransport, LogUrl},
 };
 use oncue_log::{Options, Writer, storage::FaultyStorage};
 use parking_lot::Mutex;
 
 use super::{
+    flaws::Flaw,
     handler::{number_of, registration},
-    laws::{AppNumber, Model, Number, id_of},
-    program::{Operation, Program, Resolve},
+    known::{AppNumber, Model, Number, id_of},
+    program::{Operation, Program},
     watched::Watched,
 };
 
@@ -35,6 +37,7 @@ pub(super) struct Running {
 
 pub(super) struct World {
     pub(super) program: Program,
+    pub(super) flaw: Option<Flaw>,
     pub(super) time: PausedClock,
     pub(super) storage: FaultyStorage,
     pub(super) model: Arc<Mutex<Model>>,
@@ -52,12 +55,13 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(program: Program) -> Self {
+    pub(super) fn new(program: Program, flaw: Option<Flaw>, told: bool) -> Self {
         let time = PausedClock::new(Timestamp::from_micros(1_000_000_000_000)).unwrap();
         let storage = FaultyStorage::new(program.seed);
-        let model = Arc::new(Mutex::new(Model::new(program.clone(), time.clock(), storage.clone())));
+        let model = Arc::new(Mutex::new(Model::new(program.clone(), (flaw, told), time.clock(), storage.clone())));
         Self {
             program,
+            flaw,
             time,
             storage,
             model,
@@ -69,6 +73,11 @@ impl World {
             in_doubt: None,
             hurry: None,
         }
+    }
+
+    /// A subscription's handler in an app.
+    pub(super) fn registration(&self, which: usize, app: AppNumber) -> Registration {
+        registration(which, &self.program.subscriptions[which], app, &self.clock(), &self.model)
     }
 
     pub(super) fn clock(&self) -> Clock {
@@ -122,6 +131,9 @@ impl World {
     pub(super) async fn start(&mut self) -> Result<Running, String> {
         self.next_app += 1;
         let number = self.next_app;
+        if self.flaw == Some(Flaw::Closed) && number > 1 {
+            return Err("it is flawed".to_owned());
+        }
         let log = {
             let mut model = self.model.lock();
             model.apps.insert(number);
@@ -134,10 +146,10 @@ impl World {
         };
         self.open.fetch_add(1, Ordering::SeqCst);
         let (model, open) = (Arc::clone(&self.model), Arc::clone(&self.open));
-        let transport = Watched { log, model, open, slow_states: self.program.slow_states };
+        let transport = Watched { log, model, open, slow_states: self.program.slow_states, flaw: self.flaw };
         let mut app = App::with_transport(Arc::new(transport), self.clock());
-        for (which, config) in self.program.subscriptions.iter().enumerate() {
-            app = app.on(registration(which, config, number, &self.clock(), &self.model));
+        for which in 0..self.program.subscriptions.len() {
+            app = app.on(self.registration(which, number));
         }
         let bus = app.start().await.map_err(|error| error.to_string())?;
         let running = Running { bus, number };
@@ -158,6 +170,9 @@ impl World {
             in_app.stops_since = None;
             in_app.serves = options.is_some() && !self.program.joined(which).any(is_paused);
             in_app.concurrency = options.map_or(0, |options| options.concurrency);
+            if self.flaw == Some(Flaw::Crowded) {
+                in_app.concurrency = in_app.concurrency.saturating_sub(1);
+            }
         }
     }
 
@@ -259,78 +274,6 @@ impl World {
         }
         if !self.storage.is_on() {
             self.crash().await;
-        }
-    }
-
-    /// All is resumed and redriven: in the end everything is settled.
-    pub(super) async fn finish(&mut self) {
-        self.storage.power_off_at(u64::MAX / 2);
-        for which in 0..self.program.subscriptions.len() {
-            self.operate(&Operation::Subscribe(which)).await;
-            self.operate(&Operation::Resume(which)).await;
-        }
-        for _ in 0..20 {
-            self.operate(&Operation::Idle).await;
-            let mut dead = false;
-            for which in 0..self.program.subscriptions.len() {
-                while !self.dead(which).is_empty() {
-                    dead = true;
-                    self.operate(&Operation::Resolve(which, 0, Resolve::Redrive)).await;
-                    self.operate(&Operation::Idle).await;
-                    if self.model.lock().verdict().is_err() {
-                        return;
-                    }
-                }
-            }
-            if !dead {
-                self.all_is_settled();
-                return;
-            }
-        }
-        self.broken("dead letters without end");
-    }
-
-    fn all_is_settled(&self) {
-        let mut model = self.model.lock();
-        let mut broken = Vec::new();
-        for (number, known) in model.events.iter().filter(|(_, known)| known.certain) {
-            for which in (0..self.program.subscriptions.len()).filter(|which| model.takes(*which, *number)) {
-                let track = model.tracks.get(&(which, *number)).cloned().unwrap_or_default();
-                let gave_up = |before: usize| model.gave_up.contains(&(before, *number));
-                let ended = match model.settled(which, *number) {
-                    _ if model.is_passed(which, *number) => true,
-                    Some(Settled::Acked) => track.acked || track.discarded,
-                    Some(Settled::Expired) => known.expires.is_some(),
-                    Some(Settled::Skipped) => (self.program.joined(which).start..which).any(gave_up),
-                    _ => false,
-                };
-                if !ended {
-                    broken.push(format!("s{which} and {number}: {:?} {track:?}", model.settled(which, *number)));
-                }
-            }
-        }
-        for what in broken {
-            model.broken(&what);
-        }
-        drop(model);
-        self.each_emitted_once();
-    }
-
-    fn each_emitted_once(&self) {
-        let Some(app) = self.app.as_ref().filter(|_| self.program.forever) else { return };
-        let events = app.bus.inspect().browse("events", 0, usize::MAX).unwrap_or_default();
-        let mut emitted: Vec<Number> = events.iter().map(|(_, event)| number_of(event)).collect();
-        let count = emitted.len();
-        emitted.sort_unstable();
-        emitted.dedup();
-        if emitted.len() != count {
-            self.broken("an event was emitted twice");
-        }
-        let must_be = self.model.lock().must_be_emitted();
-        for number in must_be {
-            if emitted.binary_search(&number).is_err() {
-                self.broken(&format!("{number} was emitted, and is lost"));
-            }
         }
     }
 }
