@@ -64,9 +64,6 @@ impl Bus {
     /// stays. Remembered with the subscription. Completes when the handler is served with the new options, after what
     /// runs is finished or cancelled, as in [`pause`](Self::pause).
     ///
-    /// An order that becomes strict is kept by what is handled for the first time from then on: an event that was tried
-    /// before may still come before those that it had passed.
-    ///
     /// # Errors
     /// There is no such handler, the options cannot be served (then nothing has changed), or they could not be recorded.
     pub async fn configure(&self, handler: &str, options: HandlerConfig) -> Result<()> {

@@ -16,7 +16,7 @@ use oncue::{
     },
     policy,
     prelude::*,
-    transport::{LogTransport, LogUrl},
+    transport::{LogTransport, LogUrl, Start},
 };
 use parking_lot::Mutex;
 
@@ -121,6 +121,47 @@ async fn a_redriven_event_waits_for_another_that_holds_its_key_before_it() {
         bus.dead_letters("held").redrive(dead[0].position).await.unwrap();
         bus.idle().await.unwrap();
         assert_eq!(seen.take(), ["held delayed", "held second", "held third"]);
+    }
+}
+
+/// What fails once, by handler and name of the event.
+#[derive(Clone, Default)]
+struct Fails(Arc<Mutex<Vec<&'static str>>>);
+
+async fn once(event: Envelope, context: Context, State(seen): State<Seen>, State(fails): State<Fails>) -> Outcome {
+    let handled = format!("{} {}", context.subscription(), String::from_utf8_lossy(event.data()));
+    let mut fails = fails.0.lock();
+    let works = fails.iter().position(|fails| *fails == handled).map(|index| fails.remove(index)).is_none();
+    seen.handled.lock().push(handled);
+    if works { Outcome::Ack } else { Outcome::Fail { class: policy::ErrorClass::Transient, error: "once".to_owned() } }
+}
+
+/// Two handlers are served as one, and the second begins anew: the first has yet to try an event again that stands behind
+/// those, one of which fails now. Be its time there or not, they come first.
+#[tokio::test]
+async fn what_failed_before_does_not_pass_what_stands_before_it_in_its_key() {
+    for is_due in [false, true] {
+        let (clock, seen, fails) = (clock(), Seen::default(), Fails::default());
+        let transport = LogTransport::open(&LogUrl::memory(), clock.clock()).unwrap();
+        let first = once.named("first").types(["step"]).retry(policy::fixed(SECOND));
+        let second = once.named("second").types(["step"]).retry(policy::fixed(Duration::ZERO)).after_id("first");
+        let app = App::with_transport(Arc::new(transport), clock.clock()).state(seen.clone()).state(fails.clone());
+        let bus = app.on(first).on(second).start().await.unwrap();
+        fails.0.lock().push("first c");
+        for name in ["a", "b", "c"] {
+            bus.publish(event(name).key("k").build().unwrap()).await.unwrap();
+        }
+        go_on().await;
+        assert_eq!(seen.take().len(), 5, "and c is to be tried again by the first");
+        bus.pause("first").await.unwrap();
+        fails.0.lock().push("second a");
+        clock.advance(if is_due { SECOND } else { Duration::ZERO });
+        bus.reset("second", Start::Earliest).await.unwrap();
+        bus.resume("first").await.unwrap();
+        go_on().await;
+        clock.advance(SECOND);
+        bus.idle().await.unwrap();
+        assert_eq!(seen.take(), ["second a", "second a", "second b", "first c", "second c"], "is due: {is_due}");
     }
 }
 

@@ -265,8 +265,10 @@ impl Core {
                 hand.rank(key, place);
             } else {
                 hand.again_unread.remove(&offset);
-                hand.park(key, offset);
-                hand.make_ready(place);
+                if hand.may_pass(key, place, true) {
+                    hand.park(key, offset);
+                    hand.make_ready(place);
+                }
             }
             return None;
         }
@@ -297,7 +299,9 @@ impl Core {
             hand.rank(key, place);
             return None;
         }
-        if !hand.may_pass(key, place) {
+        // One that was tried or given up before is not to hold its key while those under way may come to wait: they stand
+        // before it.
+        if !hand.may_pass(key, place, waits || !standing.attempts.is_empty()) {
             return None;
         }
         if waits {

@@ -323,9 +323,11 @@ impl Hand {
         self.due.first().map(|(due, _)| *due).into_iter().chain(self.schedule.next()).min()
     }
 
-    /// Whether an event may be handed out; if not, it waits for its key.
-    pub(super) fn may_pass(&mut self, key: Option<KeyHash>, place: Place) -> bool {
-        let (at_once, order) = (self.per_key(), self.order);
+    /// Whether an event may be handed out; if not, it waits for its key. `alone`: where order is strict, only when nothing
+    /// of its key is under way.
+    pub(super) fn may_pass(&mut self, key: Option<KeyHash>, place: Place, alone: bool) -> bool {
+        let at_once = if alone && self.ordered == Ordered::Strict { 1 } else { self.per_key() };
+        let order = self.order;
         let Some(key) = key else { return true };
         let state = self.keys.entry(key).or_default();
         if state.lets_pass(place, at_once, order) {
@@ -341,7 +343,7 @@ impl Hand {
 
     /// A new event takes its place among those that are ready, or waits for its key.
     pub(super) fn rank(&mut self, key: Option<KeyHash>, place: Place) {
-        if self.may_pass(key, place) {
+        if self.may_pass(key, place, false) {
             self.reserve(key, place);
             self.make_ready(place);
         }
