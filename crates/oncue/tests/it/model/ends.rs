@@ -91,17 +91,19 @@ impl Model {
             (track.by == app && (track.running || !track.durable)).then_some(*key)
         };
         let keys: Vec<_> = self.tracks.iter().filter_map(of_app).collect();
+        // Without power nobody can tell what is settled: it is seen when the log is opened again.
+        let is_on = self.storage.is_on();
         for key in keys {
             let settled = self.settled(key.0, key.1);
             let Some(track) = self.tracks.get_mut(&key) else { continue };
-            if track.acked && settled != Some(Settled::Acked) {
+            if is_on && track.acked && settled != Some(Settled::Acked) {
                 (track.acked, track.emitted) = (false, None);
                 let served = &mut self.served[key.0];
                 for kept in served.kept.values_mut() {
                     kept.retain(|kept| *kept != (key.1, served.generation));
                 }
             }
-            track.dead &= matches!(settled, Some(Settled::DeadLettered { .. }));
+            track.dead &= !is_on || matches!(settled, Some(Settled::DeadLettered { .. }));
             (track.running, track.doubtful) = (false, true);
             track.open &= track.dead;
         }
@@ -124,10 +126,8 @@ impl Model {
             let (which, on_dead_letter) = (subscription_of(&member.id), member.on_dead_letter);
             let orders = Orders { order: spec.order, ordered: spec.ordered, on_dead_letter };
             if self.served[which].orders.ordered != orders.ordered {
-                for track in self.of(which) {
-                    // Several of a key may be under way.
-                    (track.open, track.passed_others) = (false, true);
-                }
+                // Several of a key may be under way where order was relaxed; the first of them goes first now.
+                self.of(which).for_each(|track| track.open = false);
             }
             let served = &mut self.served[which];
             served.apps.values_mut().for_each(|in_app| in_app.stops_since = None);

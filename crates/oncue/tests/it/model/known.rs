@@ -85,8 +85,6 @@ pub(super) struct Track {
     pub(super) discarded: bool,
     /// It was redriven and need not come first in its key.
     pub(super) exempt: bool,
-    /// It was started when its key was in no order, and may still come before what it passed then.
-    pub(super) passed_others: bool,
     /// It was edited, which nobody else sees; or the power went meanwhile.
     pub(super) edited: bool,
     pub(super) edit_in_doubt: bool,

@@ -123,14 +123,7 @@ impl Model {
             }
             let is_earlier = event.position.is_some_and(|position| Some(position) < known.position);
             // Once the power is off, nobody can tell any more what is settled.
-            if strict
-                && is_earlier
-                && !own.passed_others
-                && event.due.is_none()
-                && !track.exempt
-                && !expired
-                && self.storage.is_on()
-            {
+            if strict && is_earlier && event.due.is_none() && !track.exempt && !expired && self.storage.is_on() {
                 match self.settled(subscription, *other) {
                     None => return Some(format!("handles {number} before {other}, of one key: {track:?}")),
                     Some(Settled::DeadLettered { .. }) if track.holds => {
@@ -145,7 +138,7 @@ impl Model {
             let event = &self.events[other];
             event.key == known.key && event.position > known.position && event.due.is_none()
         };
-        (strict && known.due.is_none() && !own.exempt && !own.passed_others && batch[..at].iter().any(earlier))
+        (strict && known.due.is_none() && !own.exempt && batch[..at].iter().any(earlier))
             .then(|| format!("has {batch:?} in a wrong order"))
     }
 
