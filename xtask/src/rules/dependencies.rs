@@ -15,6 +15,8 @@ struct Crate {
 /// What brings tokio, futures or serialisation with it.
 const ASYNC_AND_SERDE: &[&str] =
     &["tokio*", "async-*", "futures*", "smol", "serde*", "bincode", "postcard", "tracing*"];
+/// What a crate that does nothing but compute has no use for.
+const COMPUTES_ALONE: &[&str] = &["tokio*", "async-*", "futures*", "smol", "tracing*", "reqwest", "ureq"];
 /// Clients of brokers and anything that opens a socket.
 const NETWORK: &[&str] = &[
     "rdkafka*",
@@ -47,6 +49,7 @@ const NETWORK: &[&str] = &[
 /// Every crate of the workspace, from the bottom to the top.
 const CRATES: &[Crate] = &[
     Crate { name: "oncue-log", manifest: "crates/oncue-log/Cargo.toml", may_use: &[], never: ASYNC_AND_SERDE },
+    Crate { name: "oncue-mdp", manifest: "crates/oncue-mdp/Cargo.toml", may_use: &[], never: COMPUTES_ALONE },
     Crate { name: "oncue-macros", manifest: "crates/oncue-macros/Cargo.toml", may_use: &[], never: NETWORK },
     Crate {
         name: "oncue",
@@ -64,19 +67,19 @@ const CRATES: &[Crate] = &[
     Crate {
         name: "oncue-server",
         manifest: "crates/oncue-server/Cargo.toml",
-        may_use: &["oncue", "oncue-conformance", "oncue-transports"],
+        may_use: &["oncue", "oncue-conformance", "oncue-mdp", "oncue-transports"],
         never: &[],
     },
     Crate {
         name: "oncue-examples",
         manifest: "examples/Cargo.toml",
-        may_use: &["oncue", "oncue-transports"],
+        may_use: &["oncue", "oncue-mdp", "oncue-transports"],
         never: &[],
     },
     Crate {
         name: "oncue-benches",
         manifest: "benches/Cargo.toml",
-        may_use: &["oncue", "oncue-log", "oncue-transports"],
+        may_use: &["oncue", "oncue-log", "oncue-mdp", "oncue-transports"],
         never: &[],
     },
     Crate { name: "oncue-fuzz", manifest: "fuzz/Cargo.toml", may_use: &["oncue", "oncue-log"], never: &[] },
