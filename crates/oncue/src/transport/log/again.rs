@@ -3,13 +3,13 @@
 
 use oncue_log::{Cursor, ReadError, Record};
 
-use super::{consumer::Core, feed::FedEvent, hand::Hand, records::Redrive};
+use super::{consumer::Core, feed::FedEvent, reading::LogHand, records::Redrive};
 use crate::transport::ConsumeError;
 
 impl Core {
     /// Reads one event that was passed by before. Events that waited behind one another are near each other: one cursor
     /// goes from the one to the next.
-    pub(super) fn read_again(&self, hand: &mut Hand, offset: u64) -> Result<FedEvent, ConsumeError> {
+    pub(super) fn read_again(&self, hand: &mut LogHand, offset: u64) -> Result<FedEvent, ConsumeError> {
         let (mut copies, others) = self.read_copies(offset)?;
         if !others && !copies.is_empty() {
             // The topic may have dropped the event itself.
@@ -22,7 +22,7 @@ impl Core {
     }
 
     /// The event itself: as it was published, if it is that new, else from the log.
-    fn read_original(&self, hand: &mut Hand, offset: u64) -> Result<FedEvent, ConsumeError> {
+    fn read_original(&self, hand: &mut LogHand, offset: u64) -> Result<FedEvent, ConsumeError> {
         let mut handed = Vec::new();
         let (place, durable) = ((self.topic.id, offset), self.inner.log.durable());
         self.inner.shared.lock().recent.read(place, durable, (1, usize::MAX), &mut handed);
@@ -32,9 +32,9 @@ impl Core {
         }
     }
 
-    fn read_record(&self, hand: &mut Hand, offset: u64) -> Result<Record, ConsumeError> {
+    fn read_record(&self, hand: &mut LogHand, offset: u64) -> Result<Record, ConsumeError> {
         const NEAR: u64 = 256;
-        let known = hand.again.take();
+        let known = hand.reading.again.take();
         let near = known.filter(|cursor| cursor.offset() <= offset && offset - cursor.offset() < NEAR);
         // What lies between may have been dropped since: then the event itself is looked for.
         let read = match near.map(|cursor| self.read_from(cursor, offset)) {
@@ -42,7 +42,7 @@ impl Core {
             Some(Err(_)) | None => self.read_from(self.inner.log.cursor(self.topic.id, offset), offset),
         };
         let (cursor, record) = read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
-        hand.again = Some(cursor);
+        hand.reading.again = Some(cursor);
         record.filter(|record| record.offset == offset).ok_or_else(|| {
             ConsumeError::Storage(format!(
                 "topic `{}`: event {offset} is gone although it is not settled",

@@ -17,19 +17,18 @@ use parking_lot::Mutex;
 use super::{
     Inner, Shared,
     feed::FedEvent,
-    hand::{ConsumerId, Hand, InFlight, Place},
+    hand::{ConsumerId, Hand, Place},
     reading::READ_RECORDS,
+    reading::{LogHand, LogReading},
     records::SubscriptionNumber,
     schedule::Schedule,
-    standing::When,
+    standing::{MembersOf, consider},
     topics::Topic,
 };
 use crate::{
     clock::{Sleep, Timestamp},
     event::Envelope,
-    transport::{
-        BoxFuture, ConsumeError, Consumer, Delivered, Limit, Position, SettleError, Settlement, SubscriptionSpec,
-    },
+    transport::{BoxFuture, ConsumeError, Consumer, Delivered, Limit, SettleError, Settlement, SubscriptionSpec},
 };
 
 /// One of the instances that share a subscription.
@@ -45,7 +44,7 @@ pub(super) struct Core {
     pub(super) spec: SubscriptionSpec,
     /// The members' subscriptions.
     pub(super) numbers: Vec<SubscriptionNumber>,
-    pub(super) hand: Mutex<Hand>,
+    pub(super) hand: Mutex<LogHand>,
 }
 
 impl Core {
@@ -63,7 +62,7 @@ impl Core {
             (low, again)
         };
         let schedule = Schedule::new(inner.url.delayed_held);
-        let mut hand = Hand::new(inner.log.cursor(topic.id, low), &spec, schedule);
+        let mut hand = Hand::new(LogReading::new(inner.log.cursor(topic.id, low)), &spec, schedule);
         for (offset, lsn) in redriven {
             if hand.is_ranked() {
                 // Their rank is in them; one that cannot be read says so when it is handed out.
@@ -110,7 +109,7 @@ impl Giving<'_> {
 
 impl Core {
     /// Hands out what can be handed out now; true if new events may be left in the log.
-    fn hand_out(&self, hand: &mut Hand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
+    fn hand_out(&self, hand: &mut LogHand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
         hand.take_due(giving.now);
         if hand.is_full() {
             // They would not be read.
@@ -123,7 +122,7 @@ impl Core {
         Ok(more || searches)
     }
 
-    fn hand_out_due(&self, hand: &mut Hand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
+    fn hand_out_due(&self, hand: &mut LogHand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
         if hand.is_ranked() {
             // What is next is known when all of it is.
             let room = std::mem::replace(&mut giving.room, Limit { events: usize::MAX, bytes: usize::MAX });
@@ -141,7 +140,7 @@ impl Core {
     }
 
     /// Hands out what waited and need not wait any more.
-    fn hand_out_ready(&self, hand: &mut Hand, giving: &mut Giving<'_>) -> Result<(), ConsumeError> {
+    fn hand_out_ready(&self, hand: &mut LogHand, giving: &mut Giving<'_>) -> Result<(), ConsumeError> {
         // Read first, decide then: nobody waits for the disk behind the lock that deciding takes.
         let (mut events, mut ranks) = (Vec::new(), Vec::new());
         while giving.has_room() && hand.has_ready() {
@@ -193,8 +192,8 @@ impl Core {
         }
         hand.wait(consumer, cx);
         // Where so much waits that nothing new may come, nobody is to be woken for it.
-        let fed = hand.is_full() || hand.seat.as_ref().is_some_and(|seat| seat.0.wait(cx));
-        let alone = hand.seat.is_none() || !hand.settling.is_empty();
+        let fed = hand.is_full() || hand.reading.seat.as_ref().is_some_and(|seat| seat.0.wait(cx));
+        let alone = hand.reading.seat.is_none() || !hand.settling.is_empty();
         if !(fed || alone) {
             // Something came meanwhile.
             cx.waker().wake_by_ref();
@@ -223,107 +222,20 @@ impl Core {
         }
     }
 
-    /// Whether a member handles the event again: then it is among those that wait, from the start on.
-    fn is_redriven(&self, shared: &Shared, offset: u64) -> bool {
-        self.numbers.iter().any(|number| shared.state.subscriptions[*number as usize].redriven.contains_key(&offset))
-    }
-
     /// Gives one event, if it may be handed out. `again`: it waited before.
     pub(super) fn give(
         &self,
-        hand: &mut Hand,
+        hand: &mut LogHand,
         shared: &mut Shared,
         giving: &mut Giving<'_>,
         event: FedEvent,
         again: bool,
     ) {
-        if let Some(delivered) = self.consider(giving.to, hand, shared, event, giving.now, again) {
+        let mut states = MembersOf { shared, numbers: &self.numbers };
+        if let Some(delivered) = consider(&self.spec, hand, &mut states, event, giving.to, (giving.now, again)) {
             giving.room.take(&delivered);
             giving.out.push(delivered);
         }
-    }
-
-    /// Hands one event out, or lets it wait, or passes it by.
-    fn consider(
-        &self,
-        consumer: ConsumerId,
-        hand: &mut Hand,
-        shared: &mut Shared,
-        FedEvent { offset, partition, envelope, copies }: FedEvent,
-        now: Timestamp,
-        again: bool,
-    ) -> Option<Delivered> {
-        if hand.in_flight.contains_key(&offset) {
-            return None;
-        }
-        if !again && self.is_redriven(shared, offset) {
-            // It is looked at when its copy is read; here it takes its place in its key.
-            let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));
-            if hand.is_settling(offset) {
-                hand.park(key, offset);
-            } else if hand.is_ranked() {
-                hand.rank(key, place);
-            } else {
-                hand.again_unread.remove(&offset);
-                if hand.may_pass(key, place, true) {
-                    hand.park(key, offset);
-                    hand.make_ready(place);
-                }
-            }
-            return None;
-        }
-        let standing = self.standing(shared, (offset, &envelope, &copies), When::Now(now));
-        let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));
-        if !standing.done.is_empty() && hand.is_settling(offset) {
-            // A dead letter that is being resolved, and was not read before: its key waits until that is durable.
-            hand.park(key, offset);
-            return None;
-        }
-        let scheduled = standing.retry_at.is_some() && standing.attempts.is_empty() && standing.dead.is_empty();
-        if scheduled && standing.due.is_empty() {
-            // Not an event of its key yet: it takes its place when its time comes.
-            match standing.retry_at {
-                // Its time is that of its copy, and not found in the topic.
-                Some(at) if again && self.is_redriven(shared, offset) => drop(hand.due.insert((at, place))),
-                Some(at) => hand.schedule.add(at, place),
-                None => {}
-            }
-            return None;
-        }
-        let waits = standing.retry_at.is_some() || standing.held;
-        if standing.due.is_empty() && !waits {
-            hand.unpark(key, offset);
-            return None;
-        }
-        if hand.is_ranked() && !again && !waits {
-            hand.rank(key, place);
-            return None;
-        }
-        // One that was tried or given up before is not to hold its key while those under way may come to wait: they stand
-        // before it.
-        if !hand.may_pass(key, place, waits || !standing.attempts.is_empty()) {
-            return None;
-        }
-        if waits {
-            // Also while other members handle it: for one of them it is not over.
-            hand.park(key, offset);
-        }
-        if standing.due.is_empty() {
-            hand.due.extend(standing.retry_at.map(|at| (at, place)));
-            return None;
-        }
-        let (open, holder) = (standing.due, consumer);
-        let event = InFlight { envelope: envelope.clone(), copies: copies.clone(), partition, open, holder };
-        hand.hand_out(offset, event);
-        Some(Delivered {
-            envelope,
-            position: Position::new(partition, offset, 0),
-            due: standing.due,
-            done: standing.done,
-            dead: standing.dead,
-            attempts: standing.attempts,
-            copies,
-        })
     }
 }
 

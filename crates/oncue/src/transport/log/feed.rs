@@ -73,12 +73,12 @@ struct Fed {
 
 /// An event that was read, or handed over.
 #[derive(Clone)]
-pub(super) struct FedEvent {
-    pub(super) offset: u64,
-    pub(super) partition: u16,
-    pub(super) envelope: Envelope,
+pub(in crate::transport) struct FedEvent {
+    pub(in crate::transport) offset: u64,
+    pub(in crate::transport) partition: u16,
+    pub(in crate::transport) envelope: Envelope,
     /// Copies that single members handle instead; none where it was read for the first time.
-    pub(super) copies: Vec<(u8, Envelope)>,
+    pub(in crate::transport) copies: Vec<(u8, Envelope)>,
 }
 
 impl FedEvent {

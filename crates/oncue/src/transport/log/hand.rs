@@ -5,13 +5,9 @@ use std::{
     task::{Context, Waker},
 };
 
-use oncue_log::{Cursor, Lsn};
+use oncue_log::Lsn;
 
-use super::{
-    feed::{FedEvent, Seat},
-    records::SubscriptionNumber,
-    schedule::{Beyond, Schedule},
-};
+use super::{records::SubscriptionNumber, schedule::Schedule};
 use crate::{
     clock::Timestamp,
     event::{Envelope, MAX_PRIORITY},
@@ -27,70 +23,69 @@ const MAX_WAITING: usize = 1_000_000;
 const MAX_PER_KEY: usize = 32;
 
 /// Which of the instances that share a subscription.
-pub(super) type ConsumerId = u64;
+pub(in crate::transport) type ConsumerId = u64;
 
 /// See `Envelope::key_hash`.
-pub(super) type KeyHash = u64;
+pub(in crate::transport) type KeyHash = u64;
 
 /// Where an event that waits stands: its offset, and its rank among those that are ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(in crate::transport) struct Place {
     /// Of priorities the highest is 0, where it comes before the order within the key; else 0.
     before: u8,
-    pub(super) offset: u64,
+    pub(in crate::transport) offset: u64,
     /// Of priorities the highest is 0; else 0.
     class: u8,
 }
 
 impl Place {
     /// Of an event in a subscription without priorities.
-    pub(super) fn unranked(offset: u64) -> Self {
+    pub(in crate::transport) fn unranked(offset: u64) -> Self {
         Self { before: 0, offset, class: 0 }
     }
 }
 
 /// What happens once a settle batch is durable.
 #[derive(Default)]
-pub(super) struct Afterwards {
-    pub(super) end: Lsn,
+pub(in crate::transport) struct Afterwards {
+    pub(in crate::transport) end: Lsn,
     /// Events that every member is through with: their keys go on.
-    pub(super) through: Vec<(Option<KeyHash>, u64)>,
+    pub(in crate::transport) through: Vec<(Option<KeyHash>, u64)>,
     /// Dead letters that were discarded: what they held goes on.
-    pub(super) discarded: Vec<(Option<KeyHash>, u64)>,
+    pub(in crate::transport) discarded: Vec<(Option<KeyHash>, u64)>,
     /// Events to be handed out again, with their keys.
-    pub(super) retries: Vec<(Option<KeyHash>, Timestamp, Place)>,
+    pub(in crate::transport) retries: Vec<(Option<KeyHash>, Timestamp, Place)>,
     /// Whose outcome is known then.
-    pub(super) outcomes: Vec<(SubscriptionNumber, u64)>,
+    pub(in crate::transport) outcomes: Vec<(SubscriptionNumber, u64)>,
 }
 
 /// Which of the events that are ready is next: the class of its [`Place`], and its place in the subscription's order.
-pub(super) type Rank = (u8, u64);
+pub(in crate::transport) type Rank = (u8, u64);
+
+/// Where a subscription's events come from, as far as what waits depends on it.
+pub(in crate::transport) trait Reading {
+    /// Everything below was considered.
+    fn read_to(&self) -> u64;
+
+    /// Whether events that are not due yet are being looked for.
+    fn is_searching(&self) -> bool;
+}
 
 /// What is handed out, and what waits. Locked before `Inner::shared`, never after.
-pub(super) struct Hand {
-    /// Where new events are read, as long as no feed reads them.
-    pub(super) cursor: Cursor,
-    /// What the topic's feed reads for this subscription.
-    pub(super) seat: Option<Seat>,
-    /// Everything below was considered, where a feed reads.
-    pub(super) fed_to: u64,
+pub(in crate::transport) struct Hand<R> {
+    /// Where its events come from.
+    pub(in crate::transport) reading: R,
     /// Events that are handled again and were not read yet: they are in their turn, behind what holds their key.
-    pub(super) again_unread: BTreeSet<u64>,
-    /// Where events that waited are read again.
-    pub(super) again: Option<Cursor>,
-    /// Memory for what is read.
-    pub(super) events: Vec<FedEvent>,
-    pub(super) in_flight: NumberMap<InFlight>,
+    pub(in crate::transport) again_unread: BTreeSet<u64>,
+    pub(in crate::transport) in_flight: NumberMap<InFlight>,
     /// Events to be handed out now.
     ready: BTreeSet<Rank>,
     /// Events to be handed out again at a time.
-    pub(super) due: BTreeSet<(Timestamp, Place)>,
+    pub(in crate::transport) due: BTreeSet<(Timestamp, Place)>,
     /// Events whose own time is yet to come.
-    pub(super) schedule: Schedule,
-    /// Where more of those are being looked for, up to an offset: those due at a time or later.
-    pub(super) search: Option<(Cursor, Beyond)>,
+    pub(in crate::transport) schedule: Schedule,
     /// Settle batches that are being written.
-    pub(super) settling: VecDeque<Afterwards>,
+    pub(in crate::transport) settling: VecDeque<Afterwards>,
     order: Order,
     ordered: Ordered,
     /// Keys in flight or waiting.
@@ -141,43 +136,38 @@ impl Key {
 }
 
 /// An event that is being handled.
-pub(super) struct InFlight {
-    pub(super) envelope: Envelope,
+pub(in crate::transport) struct InFlight {
+    pub(in crate::transport) envelope: Envelope,
     /// What single members were given instead.
-    pub(super) copies: Vec<(u8, Envelope)>,
-    pub(super) partition: u16,
+    pub(in crate::transport) copies: Vec<(u8, Envelope)>,
+    pub(in crate::transport) partition: u16,
     /// Members whose settlement is yet to come.
-    pub(super) open: Members,
+    pub(in crate::transport) open: Members,
     /// Who was given it.
-    pub(super) holder: ConsumerId,
+    pub(in crate::transport) holder: ConsumerId,
 }
 
 impl InFlight {
     /// Whether a settlement counts: of whom the event was given to, for a member that has not settled it.
-    pub(super) fn awaits(&self, consumer: ConsumerId, settlement: &Settlement) -> bool {
+    pub(in crate::transport) fn awaits(&self, consumer: ConsumerId, settlement: &Settlement) -> bool {
         self.holder == consumer && self.open.contains(usize::from(settlement.member))
     }
 
     /// The event as a member was given it.
-    pub(super) fn envelope_of(&self, member: usize) -> &Envelope {
+    pub(in crate::transport) fn envelope_of(&self, member: usize) -> &Envelope {
         copy_of(&self.copies, member).unwrap_or(&self.envelope)
     }
 }
 
-impl Hand {
-    pub(super) fn new(cursor: Cursor, spec: &SubscriptionSpec, schedule: Schedule) -> Self {
+impl<R: Reading> Hand<R> {
+    pub(in crate::transport) fn new(reading: R, spec: &SubscriptionSpec, schedule: Schedule) -> Self {
         Self {
-            cursor,
-            seat: None,
-            fed_to: 0,
+            reading,
             again_unread: BTreeSet::new(),
-            again: None,
-            events: Vec::new(),
             in_flight: NumberMap::default(),
             ready: BTreeSet::new(),
             due: BTreeSet::new(),
             schedule,
-            search: None,
             settling: VecDeque::new(),
             order: spec.order,
             ordered: spec.ordered,
@@ -190,7 +180,7 @@ impl Hand {
     }
 
     /// Another instance shares the subscription; nothing if the last one has gone.
-    pub(super) fn join(&mut self, first: bool) -> Option<ConsumerId> {
+    pub(in crate::transport) fn join(&mut self, first: bool) -> Option<ConsumerId> {
         if self.consumers.is_empty() && !first {
             return None;
         }
@@ -200,7 +190,7 @@ impl Hand {
     }
 
     /// An instance goes, and leaves what it was given to the others; whether it was the last.
-    pub(super) fn leave(&mut self, consumer: ConsumerId) -> bool {
+    pub(in crate::transport) fn leave(&mut self, consumer: ConsumerId) -> bool {
         self.consumers.retain(|(known, _)| *known != consumer);
         let left: Vec<u64> =
             self.in_flight.iter().filter(|(_, event)| event.holder == consumer).map(|(offset, _)| *offset).collect();
@@ -219,7 +209,7 @@ impl Hand {
     }
 
     /// Whether events are handed out in another order than they came.
-    pub(super) fn is_ranked(&self) -> bool {
+    pub(in crate::transport) fn is_ranked(&self) -> bool {
         self.order != Order::Fifo
     }
 
@@ -230,35 +220,30 @@ impl Hand {
     }
 
     /// Whether all that is left below `next` waits behind dead letters that hold their keys.
-    pub(super) fn only_holds(&self, next: u64) -> bool {
+    pub(in crate::transport) fn only_holds(&self, next: u64) -> bool {
         let rests = self.in_flight.is_empty()
             && self.settling.is_empty()
             && self.ready.is_empty()
             && self.due.is_empty()
             && self.schedule.is_empty()
-            && self.search.is_none();
-        rests && self.read_to() >= next
-    }
-
-    /// Everything below was considered.
-    fn read_to(&self) -> u64 {
-        if self.seat.is_some() { self.fed_to } else { self.cursor.offset() }
+            && !self.reading.is_searching();
+        rests && self.reading.read_to() >= next
     }
 
     /// Whether so much waits that nothing new may be read.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::transport) fn is_full(&self) -> bool {
         self.parked_keys >= MAX_PARKED_KEYS || self.waiting + self.ready.len() + self.due.len() >= MAX_WAITING
     }
 
     /// Keys whose later events wait for one of theirs.
-    pub(super) fn parked_keys(&self) -> usize {
+    pub(in crate::transport) fn parked_keys(&self) -> usize {
         self.parked_keys
     }
 
     /// The oldest event of those that `counts` lets count which could be handled now: it is handed out, ready, or not
     /// read yet (`next` is the topic's end). What waits for a retry is known elsewhere, and what waits behind another
     /// event of its key is younger than that one.
-    pub(super) fn oldest(&self, now: Timestamp, next: u64, counts: impl Fn(&u64) -> bool) -> Option<u64> {
+    pub(in crate::transport) fn oldest(&self, now: Timestamp, next: u64, counts: impl Fn(&u64) -> bool) -> Option<u64> {
         let handed_out = self.in_flight.keys().copied().filter(&counts).min();
         let of_class = |class: u8| {
             let mut ready = self.ready.range((class, 0)..=(class, u64::MAX)).map(|(_, rank)| *rank);
@@ -270,45 +255,45 @@ impl Hand {
         let ready = (0..=MAX_PRIORITY).filter_map(of_class).min();
         let due = self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, place)| place.offset);
         let due = due.chain(self.schedule.due_by(now)).filter(&counts).min();
-        let unread = Some(self.read_to()).filter(|offset| *offset < next);
+        let unread = Some(self.reading.read_to()).filter(|offset| *offset < next);
         [handed_out, ready, due, unread].into_iter().flatten().min()
     }
 
     /// Where an event stands, of those that wait.
-    pub(super) fn place(&self, offset: u64, envelope: &Envelope) -> Place {
+    pub(in crate::transport) fn place(&self, offset: u64, envelope: &Envelope) -> Place {
         let class = if self.order == Order::Priority { MAX_PRIORITY - envelope.priority() } else { 0 };
         let before = if self.ordered == Ordered::Relaxed { class } else { 0 };
         Place { before, offset, class }
     }
 
     /// An event is to be handed out now.
-    pub(super) fn make_ready(&mut self, place: Place) {
+    pub(in crate::transport) fn make_ready(&mut self, place: Place) {
         let rank = if self.order == Order::Lifo { !place.offset } else { place.offset };
         self.ready.insert((place.class, rank));
     }
 
     /// The next event that is to be handed out again: its rank, and its offset.
-    pub(super) fn pop_ready(&mut self) -> Option<(Rank, u64)> {
+    pub(in crate::transport) fn pop_ready(&mut self) -> Option<(Rank, u64)> {
         let rank = self.ready.pop_first()?;
         Some((rank, if self.order == Order::Lifo { !rank.1 } else { rank.1 }))
     }
 
     /// Whether something is ready that is to be handed out before what was taken from there with this rank.
-    pub(super) fn is_overtaken(&self, rank: Rank) -> bool {
+    pub(in crate::transport) fn is_overtaken(&self, rank: Rank) -> bool {
         self.ready.first().is_some_and(|first| *first < rank)
     }
 
     /// What was taken to be handed out is not.
-    pub(super) fn put_back(&mut self, ranks: &[Rank]) {
+    pub(in crate::transport) fn put_back(&mut self, ranks: &[Rank]) {
         self.ready.extend(ranks);
     }
 
-    pub(super) fn has_ready(&self) -> bool {
+    pub(in crate::transport) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// Takes over what has become due.
-    pub(super) fn take_due(&mut self, now: Timestamp) {
+    pub(in crate::transport) fn take_due(&mut self, now: Timestamp) {
         while let Some((due, place)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&(due, place));
             self.make_ready(place);
@@ -319,13 +304,13 @@ impl Hand {
     }
 
     /// When something is to be handed out that is not to be now.
-    pub(super) fn next_due(&self) -> Option<Timestamp> {
+    pub(in crate::transport) fn next_due(&self) -> Option<Timestamp> {
         self.due.first().map(|(due, _)| *due).into_iter().chain(self.schedule.next()).min()
     }
 
     /// Whether an event may be handed out; if not, it waits for its key. `alone`: where order is strict, only when nothing
     /// of its key is under way.
-    pub(super) fn may_pass(&mut self, key: Option<KeyHash>, place: Place, alone: bool) -> bool {
+    pub(in crate::transport) fn may_pass(&mut self, key: Option<KeyHash>, place: Place, alone: bool) -> bool {
         let at_once = if alone && self.ordered == Ordered::Strict { 1 } else { self.per_key() };
         let order = self.order;
         let Some(key) = key else { return true };
@@ -342,7 +327,7 @@ impl Hand {
     }
 
     /// A new event takes its place among those that are ready, or waits for its key.
-    pub(super) fn rank(&mut self, key: Option<KeyHash>, place: Place) {
+    pub(in crate::transport) fn rank(&mut self, key: Option<KeyHash>, place: Place) {
         if self.may_pass(key, place, false) {
             self.reserve(key, place);
             self.make_ready(place);
@@ -360,7 +345,7 @@ impl Hand {
     }
 
     /// An event is handed out.
-    pub(super) fn hand_out(&mut self, offset: u64, event: InFlight) {
+    pub(in crate::transport) fn hand_out(&mut self, offset: u64, event: InFlight) {
         if let Some(state) = event.envelope.key_hash().and_then(|key| self.keys.get_mut(&key)) {
             state.in_flight += 1;
             state.next = None;
@@ -369,7 +354,7 @@ impl Hand {
     }
 
     /// Later events of the key wait for the one at `offset`, where order is strict.
-    pub(super) fn park(&mut self, key: Option<KeyHash>, offset: u64) {
+    pub(in crate::transport) fn park(&mut self, key: Option<KeyHash>, offset: u64) {
         let Some(key) = key.filter(|_| self.ordered == Ordered::Strict) else { return };
         let state = self.keys.entry(key).or_default();
         self.parked_keys += usize::from(state.heads.is_empty());
@@ -377,7 +362,7 @@ impl Hand {
     }
 
     /// The event at `offset` is through: if its key waited for it, the key goes on.
-    pub(super) fn unpark(&mut self, key: Option<KeyHash>, offset: u64) {
+    pub(in crate::transport) fn unpark(&mut self, key: Option<KeyHash>, offset: u64) {
         if let Some(state) = key.and_then(|key| self.keys.get_mut(&key)) {
             if state.heads.remove(&offset) && state.heads.is_empty() {
                 self.parked_keys -= 1;
@@ -389,14 +374,14 @@ impl Hand {
     }
 
     /// An event of the key is no longer in flight.
-    pub(super) fn landed(&mut self, key: Option<KeyHash>) {
+    pub(in crate::transport) fn landed(&mut self, key: Option<KeyHash>) {
         if let Some(state) = key.and_then(|key| self.keys.get_mut(&key)) {
             state.in_flight = state.in_flight.saturating_sub(1);
         }
     }
 
     /// Makes ready what waits in a key and need not wait any more; forgets a key with nothing left.
-    pub(super) fn let_go_on(&mut self, key: Option<KeyHash>) {
+    pub(in crate::transport) fn let_go_on(&mut self, key: Option<KeyHash>) {
         let Some(key) = key else { return };
         let at_once = self.per_key();
         let Some(state) = self.keys.get_mut(&key) else { return };
@@ -431,7 +416,7 @@ impl Hand {
     }
 
     /// An event was given back unhandled.
-    pub(super) fn give_back(&mut self, key: Option<KeyHash>, place: Place) {
+    pub(in crate::transport) fn give_back(&mut self, key: Option<KeyHash>, place: Place) {
         match key.and_then(|key| self.keys.get_mut(&key)) {
             Some(state) if state.heads.first().is_some_and(|head| *head != place.offset) => {
                 self.waiting += usize::from(state.waiting.insert(place));
@@ -447,14 +432,28 @@ impl Hand {
     }
 
     /// An event is to be handed out again at a time. Where order is not strict, its key goes on meanwhile.
-    pub(super) fn retry_at(&mut self, key: Option<KeyHash>, at: Timestamp, place: Place) {
+    pub(in crate::transport) fn retry_at(&mut self, key: Option<KeyHash>, at: Timestamp, place: Place) {
         self.due.insert((at, place));
         self.let_go_on(key);
         self.wake();
     }
 
+    /// What was settled is durable: events go on, or their keys do.
+    pub(in crate::transport) fn go_on(&mut self, settled: &Afterwards) {
+        for (key, offset) in &settled.through {
+            self.landed(*key);
+            self.unpark(*key, *offset);
+        }
+        for (key, offset) in &settled.discarded {
+            self.unpark(*key, *offset);
+        }
+        for (key, at, place) in &settled.retries {
+            self.retry_at(*key, *at, *place);
+        }
+    }
+
     /// Whether what was said of the event is not durable yet: then it goes on, or its key does.
-    pub(super) fn is_settling(&self, offset: u64) -> bool {
+    pub(in crate::transport) fn is_settling(&self, offset: u64) -> bool {
         let is_of = |settled: &Afterwards| {
             settled.discarded.iter().any(|(_, known)| *known == offset)
                 || settled.retries.iter().any(|(.., place)| place.offset == offset)
@@ -463,13 +462,13 @@ impl Hand {
     }
 
     /// Who is to be woken when there is something to hand out.
-    pub(super) fn wait(&mut self, consumer: ConsumerId, cx: &Context<'_>) {
+    pub(in crate::transport) fn wait(&mut self, consumer: ConsumerId, cx: &Context<'_>) {
         if let Some((_, waker)) = self.consumers.iter_mut().find(|(known, _)| *known == consumer) {
             *waker = Some(cx.waker().clone());
         }
     }
 
-    pub(super) fn wake(&mut self) {
+    pub(in crate::transport) fn wake(&mut self) {
         for waker in self.consumers.iter_mut().filter_map(|(_, waker)| waker.take()) {
             waker.wake();
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::hand::Place;
 use crate::clock::Timestamp;
 
-pub(super) struct Schedule {
+pub(in crate::transport) struct Schedule {
     /// Most that are held.
     limit: usize,
     held: BTreeSet<(Timestamp, Place)>,
@@ -18,19 +18,19 @@ pub(super) struct Schedule {
 
 /// The events that are not held: all those of these offsets that are due at a time or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Beyond {
-    pub(super) due: Timestamp,
-    pub(super) from: u64,
-    pub(super) to: u64,
+pub(in crate::transport) struct Beyond {
+    pub(in crate::transport) due: Timestamp,
+    pub(in crate::transport) from: u64,
+    pub(in crate::transport) to: u64,
 }
 
 impl Schedule {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(in crate::transport) fn new(limit: usize) -> Self {
         Self { limit: limit.max(1), held: BTreeSet::new(), beyond: None }
     }
 
     /// An event is due at a time that is yet to come.
-    pub(super) fn add(&mut self, due: Timestamp, place: Place) {
+    pub(in crate::transport) fn add(&mut self, due: Timestamp, place: Place) {
         if self.beyond.is_some_and(|beyond| beyond.due <= due) {
             self.leave_out(due, place);
             return;
@@ -50,27 +50,27 @@ impl Schedule {
     }
 
     /// The next event whose time has come.
-    pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<Place> {
+    pub(in crate::transport) fn pop_due(&mut self, now: Timestamp) -> Option<Place> {
         let (due, _) = self.held.first()?;
         if *due > now { None } else { self.held.pop_first().map(|(_, place)| place) }
     }
 
     /// Where to look for more, if there is room for many.
-    pub(super) fn look_beyond(&mut self) -> Option<Beyond> {
+    pub(in crate::transport) fn look_beyond(&mut self) -> Option<Beyond> {
         if self.held.len() > self.limit / 2 { None } else { self.beyond.take() }
     }
 
     /// When the next event is due.
-    pub(super) fn next(&self) -> Option<Timestamp> {
+    pub(in crate::transport) fn next(&self) -> Option<Timestamp> {
         self.held.first().map(|(due, _)| *due).or(self.beyond.map(|beyond| beyond.due))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::transport) fn is_empty(&self) -> bool {
         self.held.is_empty() && self.beyond.is_none()
     }
 
     /// The offsets of those held whose time has come.
-    pub(super) fn due_by(&self, now: Timestamp) -> impl Iterator<Item = u64> {
+    pub(in crate::transport) fn due_by(&self, now: Timestamp) -> impl Iterator<Item = u64> {
         self.held.iter().take_while(move |(due, _)| *due <= now).map(|(_, place)| place.offset)
     }
 }

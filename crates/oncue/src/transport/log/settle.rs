@@ -1,9 +1,6 @@
 //! Settling deliveries of the log: one frame for all that follows from a batch of outcomes.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::FutureExt as _;
 use oncue_log::{AppendError, Lsn, ReadError};
@@ -11,12 +8,13 @@ use oncue_log::{AppendError, Lsn, ReadError};
 use super::{
     Shared,
     consumer::Core,
-    hand::{Afterwards, ConsumerId, Hand, InFlight},
+    hand::{Afterwards, ConsumerId, InFlight},
+    reading::LogHand,
     records::{
-        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, OTHER_TYPES, Retry, Settle, Times, TypeNumber,
-        failed_attempt,
+        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, OTHER_TYPES, Retry, Settle, SubscriptionNumber, Times,
+        TypeNumber, failed_attempt,
     },
-    standing::When,
+    standing::{MembersOf, close},
     state::Types,
 };
 use crate::{
@@ -95,7 +93,12 @@ impl Core {
             }
         }
         for settlement in batch {
-            self.close(&mut hand, shared, (consumer, settlement), &mut afterwards);
+            let mut states = MembersOf { shared, numbers: &self.numbers };
+            let closed = close(&self.spec, &mut hand, &mut states, (consumer, settlement), &mut afterwards);
+            if closed && !shared.waiting.is_empty() {
+                let number = self.numbers[usize::from(settlement.member)];
+                afterwards.outcomes.push((number, settlement.position.offset()));
+            }
         }
         self.inner.checkpoint_if_due(shared);
         let end = afterwards.end;
@@ -106,7 +109,7 @@ impl Core {
     /// What is to be written. Emitted events go into the batch at once.
     fn changes(
         &self,
-        hand: &Hand,
+        hand: &LogHand,
         shared: &mut Shared,
         (consumer, batch): (ConsumerId, &[Settlement]),
         mut histories: HashMap<(u64, u8), Vec<FailedAttempt>>,
@@ -143,10 +146,15 @@ impl Core {
                 }
                 Action::Skip => ack(End::Skipped, 0),
                 Action::Expire => ack(End::Expired, 0),
-                Action::Retry(due) => changes.push(self.retry(shared, settlement, due, (event_type, times))),
+                Action::Retry(due) => {
+                    let known = shared.state.subscriptions[self.numbers[member] as usize].failing.get(&offset);
+                    let previous = known.map(|known| known.lsn);
+                    changes.push(retry(self.numbers[member], settlement, (due, previous), (event_type, times)));
+                }
                 Action::DeadLetter => {
                     let history = histories.remove(&(offset, settlement.member)).unwrap_or_default();
-                    changes.push(self.dead_letter(event, settlement, (event_type, times), history));
+                    let (number, hold) = (self.numbers[member], self.spec.members[member].on_dead_letter);
+                    changes.push(dead_letter((number, hold), event, settlement, (event_type, times), history));
                 }
             }
         }
@@ -171,126 +179,13 @@ impl Core {
         Ok(())
     }
 
-    fn retry(
-        &self,
-        shared: &Shared,
-        settlement: &Settlement,
-        due: Timestamp,
-        (event_type, times): (TypeNumber, Times),
-    ) -> Change {
-        let (subscription, offset) = (self.numbers[usize::from(settlement.member)], settlement.position.offset());
-        let attempt = settlement.attempt;
-        let known = shared.state.subscriptions[subscription as usize].failing.get(&offset);
-        Change::Retry(Retry {
-            subscription,
-            offset,
-            event_type,
-            attempts: attempt.number,
-            due,
-            times,
-            failed: attempt.class.map(|class| failed_attempt(&attempt, class, settlement.error.as_deref())),
-            previous: known.map(|known| known.lsn),
-        })
-    }
-
-    fn dead_letter(
-        &self,
-        event: &InFlight,
-        settlement: &Settlement,
-        (event_type, times): (TypeNumber, Times),
-        mut history: Vec<FailedAttempt>,
-    ) -> Change {
-        let (attempt, member) = (settlement.attempt, usize::from(settlement.member));
-        let class = attempt.class.unwrap_or(ErrorClass::Permanent);
-        history.push(failed_attempt(&attempt, class, settlement.error.as_deref()));
-        if history.len() > MAX_HISTORY {
-            // The first attempts and the last ones tell most.
-            history.drain(MAX_HISTORY / 2..history.len() - MAX_HISTORY / 2);
-        }
-        let about = DeadAbout {
-            subscription: self.numbers[member],
-            partition: event.partition,
-            offset: settlement.position.offset(),
-            hold: self.spec.members[member].on_dead_letter == OnDeadLetter::Hold,
-            copy: false,
-            event_type,
-            times,
-            history,
-        };
-        Change::DeadLetter(Dead { about, envelope: event.envelope_of(member).clone() })
-    }
-
-    /// Notes one settlement; the event's last one decides what becomes of it and of its key.
-    fn close(
-        &self,
-        hand: &mut Hand,
-        shared: &mut Shared,
-        (consumer, settlement): (ConsumerId, &Settlement),
-        afterwards: &mut Afterwards,
-    ) {
-        let offset = settlement.position.offset();
-        let member = usize::from(settlement.member);
-        let mut event = match hand.in_flight.entry(offset) {
-            Entry::Occupied(event) if event.get().awaits(consumer, settlement) => event,
-            _ => {
-                if settlement.action != Action::Release {
-                    tracing::debug!(position = %settlement.position, "a late or repeated settlement is ignored");
-                }
-                return;
-            }
-        };
-        let over = matches!(settlement.action, Action::Ack | Action::Skip | Action::Expire | Action::DeadLetter);
-        if over && !shared.waiting.is_empty() {
-            afterwards.outcomes.push((self.numbers[member], offset));
-        }
-        event.get_mut().open.remove(member);
-        if !event.get().open.is_empty() {
-            return;
-        }
-        let event = event.remove();
-        let (key, place) = (event.envelope.key_hash(), hand.place(offset, &event.envelope));
-        if self.numbers.len() == 1 && matches!(settlement.action, Action::Ack | Action::Skip | Action::Expire) {
-            // The common case: the only handler is through with it.
-            afterwards.through.push((key, offset));
-            return;
-        }
-        let standing = self.standing(shared, (offset, &event.envelope, &event.copies), When::Settled);
-        if standing.retry_at.is_some() || standing.held || !standing.due.is_empty() {
-            hand.landed(key);
-        }
-        match standing.retry_at {
-            Some(at) => {
-                hand.park(key, offset);
-                afterwards.retries.push((key, at, place));
-            }
-            None if standing.held => {
-                hand.park(key, offset);
-                // Another that holds the key, and comes first, may have waited for this one.
-                hand.let_go_on(key);
-            }
-            None if standing.due.is_empty() => {
-                afterwards.through.push((key, offset));
-            }
-            None => hand.give_back(key, place),
-        }
-    }
-
     /// Goes on after all that is durable by now: whoever comes first does it, so that nothing hangs on one instance.
-    pub(super) fn go_on(&self, hand: &mut Hand) {
+    pub(super) fn go_on(&self, hand: &mut LogHand) {
         let durable = self.inner.log.durable();
         let mut went_on = false;
         while let Some(settled) = hand.settling.pop_front_if(|settled| settled.end <= durable) {
             went_on = true;
-            for (key, offset) in &settled.through {
-                hand.landed(*key);
-                hand.unpark(*key, *offset);
-            }
-            for (key, offset) in &settled.discarded {
-                hand.unpark(*key, *offset);
-            }
-            for (key, at, place) in &settled.retries {
-                hand.retry_at(*key, *at, *place);
-            }
+            hand.go_on(&settled);
             if !settled.outcomes.is_empty() {
                 let mut shared = self.inner.shared.lock();
                 settled.outcomes.iter().for_each(|outcome| shared.tell(*outcome));
@@ -337,16 +232,65 @@ impl Core {
     }
 }
 
+/// A failed attempt that is followed by another: when that is due, and the record of the attempt before.
+pub(in crate::transport) fn retry(
+    subscription: SubscriptionNumber,
+    settlement: &Settlement,
+    (due, previous): (Timestamp, Option<Lsn>),
+    (event_type, times): (TypeNumber, Times),
+) -> Change {
+    let attempt = settlement.attempt;
+    Change::Retry(Retry {
+        subscription,
+        offset: settlement.position.offset(),
+        event_type,
+        attempts: attempt.number,
+        due,
+        times,
+        failed: attempt.class.map(|class| failed_attempt(&attempt, class, settlement.error.as_deref())),
+        previous,
+    })
+}
+
+/// The last attempt failed, too: the event with its history.
+pub(in crate::transport) fn dead_letter(
+    (subscription, rule): (SubscriptionNumber, OnDeadLetter),
+    event: &InFlight,
+    settlement: &Settlement,
+    (event_type, times): (TypeNumber, Times),
+    mut history: Vec<FailedAttempt>,
+) -> Change {
+    let attempt = settlement.attempt;
+    let class = attempt.class.unwrap_or(ErrorClass::Permanent);
+    history.push(failed_attempt(&attempt, class, settlement.error.as_deref()));
+    if history.len() > MAX_HISTORY {
+        // The first attempts and the last ones tell most.
+        history.drain(MAX_HISTORY / 2..history.len() - MAX_HISTORY / 2);
+    }
+    let about = DeadAbout {
+        subscription,
+        partition: event.partition,
+        offset: settlement.position.offset(),
+        hold: rule == OnDeadLetter::Hold,
+        copy: false,
+        event_type,
+        times,
+        history,
+    };
+    Change::DeadLetter(Dead { about, envelope: event.envelope_of(usize::from(settlement.member)).clone() })
+}
+
 /// The numbers of a batch's event types, with those types that it is the first to settle.
 #[derive(Default)]
-struct TypeNumbers {
+pub(in crate::transport) struct TypeNumbers {
     /// Events of a type come together.
     last: Option<TypeNumber>,
-    new: Vec<EventType>,
+    pub(in crate::transport) new: Vec<EventType>,
 }
 
 impl TypeNumbers {
-    fn number(&mut self, known: &Types, name: &str) -> TypeNumber {
+    /// The number of a type, a new one if it has none.
+    pub(in crate::transport) fn number(&mut self, known: &Types, name: &str) -> TypeNumber {
         if let Some(last) = self.last.filter(|last| known.name(*last) == name) {
             return last;
         }
