@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use crate::{
+    brokers::{self, Broker},
     rules::{self, Repository},
     soak::Kill,
     step::{Failed, built, cargo, program, quiet_cargo, root, timed},
@@ -27,11 +28,14 @@ pub(crate) fn ci() -> Result<(), Failed> {
     Ok(())
 }
 
-/// All tests.
+/// All tests, with the brokers that transports are tested against.
 pub(crate) fn test(arguments: &[String]) -> Result<(), Failed> {
     let mut command = vec!["test", "--workspace", "--locked"];
     command.extend(arguments.iter().map(String::as_str));
-    cargo(&command, &[])
+    let started = brokers::for_tests(&[Broker::Nats])?;
+    let tested = cargo(&command, &[]);
+    started.into_iter().try_for_each(Broker::down)?;
+    tested
 }
 
 /// The hand-over between the log's threads, in many orders: its own code, on locks that choose who goes on.

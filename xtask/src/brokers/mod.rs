@@ -81,7 +81,6 @@ impl Brokers {
 
 /// Starts brokers for a run of tests; one that cannot be had is left out with the reason printed, or is a failure where
 /// `CI=true`. Gives those that were started here, to be stopped again.
-#[expect(dead_code, reason = "`cargo xtask test` asks once a transport has tests that need a broker")]
 pub(crate) fn for_tests(wanted: &[Broker]) -> Result<Vec<Broker>, Failed> {
     let mut started = Vec::new();
     for broker in wanted.iter().filter(|broker| !broker.is_up()) {
@@ -172,7 +171,7 @@ impl Broker {
         Ok(url)
     }
 
-    fn down(self) -> Result<(), Failed> {
+    pub(crate) fn down(self) -> Result<(), Failed> {
         for process in Running::read(&self.pids()).iter().rev() {
             process.stop()?;
         }

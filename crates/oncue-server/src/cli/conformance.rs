@@ -13,9 +13,12 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use oncue::transport::{LogUrl, OpenError};
+use oncue::{
+    Clock,
+    transport::{LogUrl, OpenError},
+};
 use oncue_conformance::{
-    CATALOGUE, CATALOGUE_LEN, Entry, Failure, Filter, Report, Reports, Suite, Urls, Verdict,
+    CATALOGUE, CATALOGUE_LEN, Entry, Failure, Filter, Opened, Report, Reports, Suite, Urls, Verdict,
     worker::{self, Task},
 };
 use tempfile::TempDir;
@@ -46,7 +49,8 @@ const BAR_EVERY: Duration = Duration::from_millis(100);
                         unknown, or the directory cannot be used.")]
 pub(super) struct Conformance {
     /// Transports: `memory:`, `file:` (a temporary directory), `file:DIR` (subdirectories of DIR, removed afterwards unless
-    /// a case failed). Options go behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
+    /// a case failed), `nats://HOST:PORT` (streams whose names begin with `conformance-`, which stay there). Options go
+    /// behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
     #[arg(value_name = "URL")]
     urls: Vec<String>,
 
@@ -88,7 +92,12 @@ pub(super) const WORKER: &str = "conformance-worker";
 impl Worker {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let runtime = tokio::runtime::Runtime::new().map_err(CommandError::Runtime)?;
-        let ended = runtime.block_on(worker::main(&self.url, self.task));
+        let (url, clock) = (self.url, Clock::system());
+        let opening = clock.clone();
+        let ended = runtime.block_on(async {
+            let opened = tokio::task::spawn_blocking(move || oncue_transports::open(&url, opening)).await??;
+            worker::run(opened, clock, self.task).await
+        });
         ended.map_err(|failure| ConformanceError::Worker(failure).into())
     }
 }
@@ -220,12 +229,18 @@ fn quiet_panics() {
 enum Place {
     /// In memory, with the options of the URL.
     Memory(String),
+    /// On a broker, under this beginning of names, which differs from run to run.
+    Broker { url: String, prefix: String },
     /// In a directory of its own, removed with this; with the options of the URL.
     Directory { directory: TempDir, options: String, is_callers: bool },
 }
 
 impl Place {
     fn of(url: &str) -> Result<Self, ConformanceError> {
+        if oncue_transports::is_broker(url) {
+            let prefix = format!("conformance-{}", Clock::system().now().as_micros());
+            return Ok(Self::Broker { url: url.to_owned(), prefix });
+        }
         let (path, options) = url.split_at(url.find('?').unwrap_or(url.len()));
         let parent = match path.strip_prefix("file:") {
             Some("") => None,
@@ -247,24 +262,36 @@ impl Place {
 
     /// Tests this, with instances that share subscriptions; in a directory also with other processes.
     fn suite(&self, name: &str) -> Result<Suite, ConformanceError> {
-        let suite = Suite::new(name, self.urls()).instances(true);
-        if matches!(self, Self::Memory(_)) {
-            return Ok(suite);
-        }
-        let program = env::current_exe().map_err(ConformanceError::Program)?;
-        let url = self.urls();
-        Ok(suite.worker(move |place| {
-            let mut command = process::Command::new(&program);
-            command.arg(WORKER).arg(url.of(place));
-            command
-        }))
+        let url_of = match self {
+            Self::Memory(options) => return Ok(Suite::new(name, Urls::memory().options(options)).instances(true)),
+            Self::Directory { directory, options, .. } => {
+                let urls = Urls::file(directory.path()).options(options);
+                return Self::with_worker(Suite::new(name, urls.clone()), move |place| urls.of(place));
+            }
+            Self::Broker { url, prefix } => {
+                let (url, prefix) = (url.clone(), prefix.clone());
+                let separator = if url.contains('?') { '&' } else { '?' };
+                move |place: &str| format!("{url}{separator}prefix={prefix}-{place}")
+            }
+        };
+        let opening = url_of.clone();
+        let open = move |place: String, clock| {
+            let url = opening(&place);
+            async move { broker(url, clock).await }
+        };
+        Self::with_worker(Suite::new(oncue_transports::without_secrets(name), open), url_of)
     }
 
-    fn urls(&self) -> Urls {
-        match self {
-            Self::Memory(options) => Urls::memory().options(options),
-            Self::Directory { directory, options, .. } => Urls::file(directory.path()).options(options),
-        }
+    fn with_worker(
+        suite: Suite,
+        url_of: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> Result<Suite, ConformanceError> {
+        let program = env::current_exe().map_err(ConformanceError::Program)?;
+        Ok(suite.instances(true).worker(move |place| {
+            let mut command = process::Command::new(&program);
+            command.arg(WORKER).arg(url_of(place));
+            command
+        }))
     }
 
     /// Removes what was written, or says where it is: what a failed case left in the caller's directory is worth a look.
@@ -276,6 +303,11 @@ impl Place {
             _ => String::new(),
         }
     }
+}
+
+/// Connecting waits for answers: off the runtime's threads.
+async fn broker(url: String, clock: Clock) -> Opened {
+    Ok(tokio::task::spawn_blocking(move || oncue_transports::open(&url, clock)).await??)
 }
 
 /// Tells how far a suite is: the table on stdout, a bar on stderr if that is a terminal.
@@ -348,7 +380,7 @@ mod tests {
     #[test]
     fn urls_are_checked_before_anything_runs() {
         let refused = |url: &str| Place::of(url).err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(refused("kafka://broker").contains("no transport `kafka`"), "{}", refused("kafka://broker"));
+        assert!(refused("carrier://pigeon").contains("no transport `carrier`"), "{}", refused("carrier://pigeon"));
         assert!(refused("file:?colour=red").contains("unknown option `colour`"));
         assert!(refused("nonsense").contains("no scheme"));
         assert!(matches!(Place::of("memory:"), Ok(Place::Memory(_))));

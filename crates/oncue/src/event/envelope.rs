@@ -299,8 +299,9 @@ impl Envelope {
         self.extensions().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
-    /// The same event as accepted at `published`.
-    pub(crate) fn published_at(mut self, published: Timestamp) -> Self {
+    /// The same event as accepted at `published`: for transports.
+    #[must_use]
+    pub fn published_at(mut self, published: Timestamp) -> Self {
         self.published = published;
         self
     }

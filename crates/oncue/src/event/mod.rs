@@ -20,6 +20,7 @@ pub use envelope::{
     MAX_DATA_BYTES, MAX_HOPS, MAX_PRIORITY, REPLY_TOPIC,
 };
 pub use id::derived as derived_id;
+pub(crate) use id::fresh as fresh_id;
 pub use key::{murmur2, partition_of};
 
 /// The topic of events that name none.

@@ -21,6 +21,24 @@ pub enum OpenError {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// The URL's scheme is known, and was left out of this build.
+    #[error("`{url}`: this build has no `{scheme}`: build it with `--features {feature}`")]
+    NotBuilt {
+        /// The URL, without secrets.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+        /// The cargo feature that brings it.
+        feature: &'static str,
+    },
+    /// The broker cannot be reached, or lets nobody in.
+    #[error("`{url}`: {reason}")]
+    Broker {
+        /// The URL, without secrets.
+        url: String,
+        /// What it answered, or that it did not.
+        reason: String,
+    },
     /// The directory cannot be used: busy, foreign or unreadable.
     #[error(transparent)]
     Directory(#[from] oncue_log::storage::LockError),

@@ -1,5 +1,6 @@
 //! What carries a topic: the two traits that a transport implements, and the embedded log that is the default.
 
+pub mod broker;
 mod error;
 mod inspect;
 mod log;

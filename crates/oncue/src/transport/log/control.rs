@@ -145,7 +145,7 @@ impl Inner {
 }
 
 /// The edited event, if it is still the same one; it says which edition it is.
-fn edit(original: &Envelope, edited: &Envelope) -> Result<Envelope, ControlError> {
+pub(in crate::transport) fn edit(original: &Envelope, edited: &Envelope) -> Result<Envelope, ControlError> {
     for (what, expected, found) in [
         ("id", original.id(), edited.id()),
         ("source", original.source(), edited.source()),

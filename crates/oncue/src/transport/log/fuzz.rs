@@ -37,6 +37,7 @@ fn sample() -> Vec<Change> {
         number: 0,
         id: "one".to_owned(),
         topic: 1,
+        topic_name: None,
         types: vec!["a".to_owned()],
         filter: None,
         emits: Vec::new(),

@@ -189,6 +189,11 @@ impl<R: Reading> Hand<R> {
         Some(self.next_consumer)
     }
 
+    /// An instance that is known elsewhere shares the subscription.
+    pub(in crate::transport) fn enter(&mut self, consumer: ConsumerId) {
+        self.consumers.push((consumer, None));
+    }
+
     /// An instance goes, and leaves what it was given to the others; whether it was the last.
     pub(in crate::transport) fn leave(&mut self, consumer: ConsumerId) -> bool {
         self.consumers.retain(|(known, _)| *known != consumer);

@@ -6,28 +6,28 @@
 
 mod again;
 mod consumer;
-mod control;
+pub(in crate::transport) mod control;
 mod dedup;
-mod feed;
+pub(in crate::transport) mod feed;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod hand;
+pub(in crate::transport) mod hand;
 mod handling;
 mod inspect;
-mod keyed;
+pub(in crate::transport) mod keyed;
 pub mod maintenance;
-mod offsets;
+pub(in crate::transport) mod offsets;
 mod publish;
 mod reading;
 mod recent;
-mod records;
+pub(in crate::transport) mod records;
 mod replay;
 mod retain;
-mod schedule;
-mod settle;
+pub(in crate::transport) mod schedule;
+pub(in crate::transport) mod settle;
 mod snapshot;
-mod standing;
-mod state;
+pub(in crate::transport) mod standing;
+pub(in crate::transport) mod state;
 mod tail;
 mod topics;
 mod url;

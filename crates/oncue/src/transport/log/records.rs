@@ -227,6 +227,9 @@ pub(crate) struct Subscription {
     pub(crate) number: SubscriptionNumber,
     pub(crate) id: String,
     pub(crate) topic: u32,
+    /// The topic where topics have no numbers: on a broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) topic_name: Option<String>,
     pub(crate) types: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) filter: Option<Filter>,
@@ -245,6 +248,7 @@ impl Subscription {
             number: 0,
             id: member.id.clone(),
             topic: topic.0,
+            topic_name: None,
             types: member.types.clone(),
             filter: member.filter.clone(),
             emits: member.emits.clone(),

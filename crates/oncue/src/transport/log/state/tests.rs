@@ -15,6 +15,7 @@ fn subscription(number: u32, id: &str) -> Change {
         number,
         id: id.to_owned(),
         topic: 1,
+        topic_name: None,
         types,
         filter: None,
         emits: Vec::new(),

@@ -1,0 +1,186 @@
+//! What is asked of a server: streams made and described, messages appended, and read by sequence.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::{
+    Client, HeaderMap, Message, Request,
+    jetstream::{
+        self,
+        context::{PublishAckFuture, PublishErrorKind},
+        message::PublishMessage,
+    },
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use oncue::{clock::Timestamp, transport::broker::BrokerError};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// Longest time that a server may take for one answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How often what may be repeated is, where nobody answered: a server that starts again is back by then.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(250);
+/// Bytes that are read at once.
+const READ_BYTES: usize = 4 << 20;
+/// `wrong last sequence`, of any subject or of the stream.
+const WRONG_SEQUENCE: u64 = 10_071;
+/// The code of a stream that is not there.
+const NO_STREAM: u64 = 10_059;
+
+/// A confirmation.
+#[derive(Debug, Deserialize)]
+pub(super) struct Confirmed {
+    pub(super) seq: u64,
+    #[serde(default)]
+    pub(super) duplicate: bool,
+}
+
+/// What a stream is.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamInfo {
+    pub(super) config: StreamConfig,
+    pub(super) state: StreamState,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamConfig {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) metadata: HashMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamState {
+    #[serde(default)]
+    pub(super) subjects: HashMap<String, u64>,
+}
+
+/// A message that a stream holds.
+pub(super) struct Stored {
+    pub(super) subject: String,
+    pub(super) sequence: u64,
+    pub(super) time: Timestamp,
+    pub(super) headers: HeaderMap,
+    pub(super) data: Bytes,
+}
+
+pub(super) fn failed(error: impl std::fmt::Display) -> BrokerError {
+    BrokerError::Failed(error.to_string())
+}
+
+/// Asks until somebody answers. Only what changes nothing when it is asked twice.
+async fn ask(client: &Client, subject: &str, headers: Option<HeaderMap>, data: Bytes) -> Result<Message, BrokerError> {
+    let mut tries = 0;
+    loop {
+        let mut request = Request::new().payload(data.clone()).timeout(Some(ANSWER_WITHIN));
+        if let Some(headers) = &headers {
+            request = request.headers(headers.clone());
+        }
+        match client.send_request(subject.to_owned(), request).await {
+            Ok(message) => return Ok(message),
+            Err(error) if tries == TRIES => return Err(failed(error)),
+            Err(error) => {
+                tries += 1;
+                tracing::debug!(%error, subject, "no answer: asked again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn answer<T: DeserializeOwned>(message: &Message) -> Result<T, BrokerError> {
+    let value: Value = serde_json::from_slice(&message.payload).map_err(failed)?;
+    match value.get("error") {
+        None => serde_json::from_value(value).map_err(failed),
+        Some(error) if error["err_code"].as_u64() == Some(WRONG_SEQUENCE) => Err(BrokerError::Moved),
+        Some(error) => Err(failed(error["description"].as_str().unwrap_or("refused without a reason"))),
+    }
+}
+
+pub(super) async fn request<T: DeserializeOwned>(client: &Client, what: &str, body: &Value) -> Result<T, BrokerError> {
+    let data = serde_json::to_vec(body).map_err(failed)?;
+    answer(&ask(client, &format!("$JS.API.{what}"), None, data.into()).await?)
+}
+
+/// Sends a message to be appended, and waits for nothing; nothing is given where there is no connection to send by.
+pub(super) async fn send(client: &Client, subject: &str, headers: HeaderMap, data: Bytes) -> Option<PublishAckFuture> {
+    let message = PublishMessage::build().headers(headers).payload(data);
+    jetstream::new(client.clone()).send_publish(subject.to_owned(), message).await.ok()
+}
+
+/// Waits until the server has what was sent; nothing is given if it does not answer in time.
+pub(super) async fn confirmed(sending: PublishAckFuture) -> Result<Option<Confirmed>, BrokerError> {
+    match sending.await {
+        Ok(ack) => Ok(Some(Confirmed { seq: ack.sequence, duplicate: ack.duplicate })),
+        Err(error) => match error.kind() {
+            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Ok(None),
+            _ => Err(failed(error)),
+        },
+    }
+}
+
+/// Appends a message, and waits until the server has it. The headers hold what it recognises a repetition by.
+pub(super) async fn append(
+    client: &Client,
+    subject: &str,
+    headers: HeaderMap,
+    data: Bytes,
+) -> Result<Confirmed, BrokerError> {
+    answer(&ask(client, subject, Some(headers), data).await?)
+}
+
+/// A stream, if it is there, with how many messages the subjects have that fit a pattern.
+pub(super) async fn stream(client: &Client, name: &str, subjects: &str) -> Result<Option<StreamInfo>, BrokerError> {
+    let body = serde_json::to_vec(&json!({ "subjects_filter": subjects })).map_err(failed)?;
+    let message = ask(client, &format!("$JS.API.STREAM.INFO.{name}"), None, body.into()).await?;
+    let value: Value = serde_json::from_slice(&message.payload).map_err(failed)?;
+    if value["error"]["err_code"].as_u64() == Some(NO_STREAM) {
+        return Ok(None);
+    }
+    answer(&message).map(Some)
+}
+
+/// Reads messages of a stream, as `query` asks for them (ADR-31).
+pub(super) async fn read(client: &Client, stream: &str, query: &Value) -> Result<Vec<Stored>, BrokerError> {
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.map_err(failed)?;
+    let mut query = query.clone();
+    if query.get("batch").is_some() {
+        query["max_bytes"] = READ_BYTES.into();
+    }
+    let is_batch = query.get("batch").is_some();
+    let body = serde_json::to_vec(&query).map_err(failed)?;
+    let asked = client.publish_with_reply(format!("$JS.API.DIRECT.GET.{stream}"), inbox, body.into()).await;
+    asked.map_err(failed)?;
+    let mut messages = Vec::new();
+    loop {
+        let answer = tokio::time::timeout(ANSWER_WITHIN, answers.next()).await;
+        let message = answer.map_err(|_| failed("no answer"))?.ok_or(BrokerError::Closed)?;
+        match message.status.map(|status| status.as_u16()) {
+            None => {}
+            // Nothing there, or nothing more.
+            Some(204 | 404) => return Ok(messages),
+            Some(503) => return Err(failed("nobody answers for the stream")),
+            Some(code) => {
+                return Err(failed(format!("{code} {}", message.description.as_deref().unwrap_or_default())));
+            }
+        }
+        messages.push(stored(message)?);
+        if !is_batch {
+            return Ok(messages);
+        }
+    }
+}
+
+fn stored(message: Message) -> Result<Stored, BrokerError> {
+    let headers = message.headers.unwrap_or_default();
+    let text = |name: &str| headers.get(name).map(ToString::to_string);
+    let (subject, sequence, time) = (text("Nats-Subject"), text("Nats-Sequence"), text("Nats-Time-Stamp"));
+    let sequence = sequence.and_then(|sequence| sequence.parse().ok());
+    let time = time.and_then(|time| Timestamp::parse_rfc3339(&time).ok());
+    let (Some(subject), Some(sequence), Some(time)) = (subject, sequence, time) else {
+        return Err(failed("a message without subject, sequence or time"));
+    };
+    Ok(Stored { subject, sequence, time, headers, data: message.payload })
+}

@@ -1,0 +1,53 @@
+//! Transports against real brokers: those of `cargo xtask brokers up`.
+
+use std::{fs, path::Path, time::Duration};
+
+use oncue::Clock;
+use oncue_conformance::{Filter, Suite, Tier, Verdict};
+
+/// Cases that are run with each test: the thin path. All of them are run by `oncue conformance URL`.
+const CASES: [u8; 14] = [1, 2, 3, 6, 7, 9, 10, 13, 15, 16, 36, 39, 43, 46];
+/// A machine that does other things too is no failure.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The URL of a broker that runs; without one, the reason is printed, and where `CI=true` that is a failure.
+fn broker(name: &str) -> Option<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/brokers/urls.json");
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let urls: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let url = urls[name].as_str().map(str::to_owned);
+    if url.is_none() {
+        let reason = format!("no {name} in {}: cargo xtask brokers up {name}", path.display());
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{reason}");
+        println!("skipped: {reason}");
+    }
+    url
+}
+
+#[cfg(feature = "nats")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_keeps_the_thin_path_of_the_contract() {
+    let Some(url) = broker("nats") else { return };
+    let run = Clock::system().now().as_micros();
+    let open = move |place: String, clock| {
+        let url = format!("{url}?prefix=test-{run}-{place}");
+        async move { Ok(tokio::task::spawn_blocking(move || oncue_transports::open(&url, clock)).await??) }
+    };
+    let suite = Suite::new("nats:", open).instances(true).deadline(DEADLINE);
+    let report = suite.run(&Filter::only(CASES), Tier::Fast).await;
+    println!("{report}");
+    let asked = report.entries.iter().filter(|entry| CASES.contains(&entry.case.number));
+    let missed: Vec<_> = asked.filter(|entry| entry.verdict != Verdict::Passed).collect();
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_named_without_its_secrets() {
+    let refused = |url: &str| oncue_transports::open(url, Clock::system()).err().map(|error| error.to_string());
+    let error = refused("nats://me:secret@127.0.0.1:1").unwrap_or_default();
+    #[cfg(feature = "nats")]
+    assert!(error.starts_with("`nats://127.0.0.1:1`: ") && error.contains("is a server there"), "{error}");
+    #[cfg(not(feature = "nats"))]
+    assert!(error.contains("build it with `--features nats`"), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+}

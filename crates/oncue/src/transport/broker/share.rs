@@ -1,0 +1,334 @@
+//! One partition of a subscription, as who holds its lease serves it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::ledger::{Foreign, Known, Ledger};
+use crate::{
+    clock::Timestamp,
+    event::Envelope,
+    transport::{
+        Delivered, Limit, SubscriptionSpec,
+        log::{
+            feed::FedEvent,
+            hand::{ConsumerId, Hand, Place, Reading},
+            records::Change,
+            schedule::Schedule,
+            standing::{MemberStates, consider},
+            state::SubscriptionState,
+        },
+    },
+};
+
+/// Events that were read lately and are kept, to be handed out when what they wait for is over.
+const KEPT_EVENTS: usize = 4096;
+/// Events that waited and are read again at once.
+const AGAIN_EVENTS: usize = 256;
+
+/// A partition of a subscription.
+pub(super) struct Share {
+    pub(super) partition: u16,
+    /// Of each member.
+    pub(super) ledgers: Vec<Arc<Ledger>>,
+    pub(super) serving: Mutex<Serving>,
+}
+
+/// Whether the partition is ours to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lease {
+    /// It may be tried at this time.
+    Free(Timestamp),
+    /// It is being tried.
+    Trying,
+    Held,
+    /// Given up, and not to be taken again.
+    Released,
+}
+
+/// What is handed out, what waits, and what was read.
+pub(super) struct Serving {
+    pub(super) lease: Lease,
+    /// Which lease it is: what was asked for under another one is of no use.
+    pub(super) term: u64,
+    pub(super) hand: Hand<ReadTo>,
+    /// New events that were read and not looked at.
+    pub(super) inbox: VecDeque<(u64, Envelope)>,
+    /// Where new events are read next.
+    pub(super) fetched_to: u64,
+    /// Something is being read.
+    pub(super) fetching: bool,
+    kept: BTreeMap<u64, Envelope>,
+    again: BTreeMap<u64, Envelope>,
+}
+
+/// Everything below was considered.
+pub(super) struct ReadTo(pub(super) u64);
+
+impl Reading for ReadTo {
+    fn read_to(&self) -> u64 {
+        self.0
+    }
+
+    fn is_searching(&self) -> bool {
+        false
+    }
+}
+
+/// What is to be read before more can be handed out.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// New events.
+    New { from: u64 },
+    /// Events that waited.
+    Again(Vec<u64>),
+}
+
+/// An instance is given events.
+pub(super) struct Giving<'a> {
+    pub(super) to: ConsumerId,
+    pub(super) now: Timestamp,
+    pub(super) room: Limit,
+    pub(super) out: &'a mut Vec<Delivered>,
+}
+
+impl Giving<'_> {
+    pub(super) fn has_room(&self) -> bool {
+        self.room.events > 0 && self.room.bytes > 0
+    }
+}
+
+/// The members' states, locked.
+pub(super) struct States<'a>(pub(super) Vec<MutexGuard<'a, Known>>);
+
+impl MemberStates for States<'_> {
+    fn state(&self, member: usize) -> &SubscriptionState {
+        &self.0[member].state.subscriptions[0]
+    }
+
+    fn state_mut(&mut self, member: usize) -> &mut SubscriptionState {
+        &mut self.0[member].state.subscriptions[0]
+    }
+
+    /// Whoever waits looks at each progress.
+    fn tell(&mut self, _: usize, _: u64) {}
+}
+
+fn hand(spec: &SubscriptionSpec, from: u64) -> Hand<ReadTo> {
+    Hand::new(ReadTo(from), spec, Schedule::new(usize::MAX))
+}
+
+impl Serving {
+    pub(super) fn new(spec: &SubscriptionSpec) -> Self {
+        Self {
+            lease: Lease::Free(Timestamp::default()),
+            term: 0,
+            hand: hand(spec, 0),
+            inbox: VecDeque::new(),
+            fetched_to: 0,
+            fetching: false,
+            kept: BTreeMap::new(),
+            again: BTreeMap::new(),
+        }
+    }
+
+    /// Begins to serve under a lease, from what the ledgers say.
+    pub(super) fn begin(&mut self, spec: &SubscriptionSpec, states: &States<'_>, instances: &[ConsumerId]) {
+        let members = 0..spec.members.len();
+        let low = members.clone().map(|member| states.state(member).settled.low()).min().unwrap_or(0);
+        let mut begun = Self { lease: Lease::Held, term: self.term + 1, hand: hand(spec, low), ..Self::new(spec) };
+        instances.iter().for_each(|instance| begun.hand.enter(*instance));
+        begun.fetched_to = low;
+        for member in members {
+            for (offset, copy) in &states.0[member].copies {
+                if begun.hand.is_ranked() {
+                    let place = begun.hand.place(*offset, &copy.envelope);
+                    begun.hand.make_ready(place);
+                } else if *offset < low {
+                    begun.hand.make_ready(Place::unranked(*offset));
+                } else {
+                    begun.hand.again_unread.insert(*offset);
+                }
+            }
+        }
+        *self = begun;
+    }
+
+    /// The lease is gone: what was handed out is not ours any more.
+    pub(super) fn end(&mut self, spec: &SubscriptionSpec, lease: Lease) {
+        *self = Self { lease, term: self.term + 1, ..Self::new(spec) };
+    }
+
+    /// Takes notice of what others wrote to a member's ledger.
+    pub(super) fn notice(&mut self, spec: &SubscriptionSpec, states: &States<'_>, foreign: &Foreign) {
+        for change in foreign {
+            let (offset, key) = match change {
+                Change::Redrive(redrive) => (redrive.about.offset, redrive.envelope.key_hash()),
+                Change::Discard(discard) => {
+                    let key = states.0.iter().find_map(|known| known.dead_keys.get(&discard.offset).copied());
+                    (discard.offset, key.flatten())
+                }
+                _ => continue,
+            };
+            let envelope = match change {
+                Change::Redrive(redrive) => redrive.envelope.clone(),
+                _ => Envelope::blank(),
+            };
+            let waited_for = (0..spec.members.len()).any(|member| !states.state(member).settled.contains(offset));
+            if matches!(change, Change::Redrive(_)) || waited_for {
+                let place = self.hand.place(offset, &envelope);
+                self.hand.retry_at(key, Timestamp::default(), place);
+            } else {
+                self.hand.unpark(key, offset);
+            }
+        }
+    }
+
+    /// Hands out what can be handed out now, and tells what is to be read for more; `heard`: the topic reaches so far.
+    pub(super) fn hand_out(
+        &mut self,
+        share: &Share,
+        spec: &SubscriptionSpec,
+        giving: &mut Giving<'_>,
+        heard: u64,
+    ) -> Option<Wanted> {
+        let mut states = share.states();
+        self.hand.take_due(giving.now);
+        if self.hand.is_full() {
+            let unread = std::mem::take(&mut self.hand.again_unread);
+            unread.into_iter().for_each(|offset| self.hand.make_ready(Place::unranked(offset)));
+        }
+        if self.hand.is_ranked() {
+            // What is next is known when all of it is.
+            let room = std::mem::replace(&mut giving.room, Limit { events: usize::MAX, bytes: usize::MAX });
+            self.look_at_new(share, spec, &mut states, giving);
+            giving.room = room;
+            if heard > self.fetched_to && !self.hand.is_full() {
+                return Some(Wanted::New { from: self.fetched_to });
+            }
+        }
+        if let Some(wanted) = self.hand_out_ready(share, spec, &mut states, giving) {
+            return Some(wanted);
+        }
+        if !self.hand.is_ranked() {
+            self.look_at_new(share, spec, &mut states, giving);
+        }
+        let wants_new = self.inbox.is_empty() && heard > self.fetched_to && !self.hand.is_full();
+        wants_new.then_some(Wanted::New { from: self.fetched_to })
+    }
+
+    /// Hands out new events, or lets them wait, or passes them by.
+    fn look_at_new(
+        &mut self,
+        share: &Share,
+        spec: &SubscriptionSpec,
+        states: &mut States<'_>,
+        giving: &mut Giving<'_>,
+    ) {
+        while giving.has_room()
+            && !self.hand.is_full()
+            && let Some((offset, envelope)) = self.inbox.pop_front()
+        {
+            for member in 0..spec.members.len() {
+                // Between two events of a partition may be others'.
+                states.state_mut(member).settled.insert_range(self.hand.reading.0, offset);
+            }
+            self.hand.reading.0 = offset + 1;
+            self.kept.insert(offset, envelope.clone());
+            if self.kept.len() > KEPT_EVENTS {
+                self.kept.pop_first();
+            }
+            let event = FedEvent { offset, partition: share.partition, envelope, copies: Vec::new() };
+            self.give(spec, states, giving, event, false);
+        }
+    }
+
+    /// Hands out what waited and need not wait any more.
+    fn hand_out_ready(
+        &mut self,
+        share: &Share,
+        spec: &SubscriptionSpec,
+        states: &mut States<'_>,
+        giving: &mut Giving<'_>,
+    ) -> Option<Wanted> {
+        while giving.has_room()
+            && let Some((rank, offset)) = self.hand.pop_ready()
+        {
+            if let Some(event) = self.event(share, states, offset) {
+                self.again.remove(&offset);
+                self.give(spec, states, giving, event, true);
+                continue;
+            }
+            let mut missing = vec![(rank, offset)];
+            while missing.len() < AGAIN_EVENTS
+                && let Some(more) = self.hand.pop_ready()
+            {
+                missing.push(more);
+            }
+            let ranks: Vec<_> = missing.iter().map(|(rank, _)| *rank).collect();
+            self.hand.put_back(&ranks);
+            let mut offsets: Vec<u64> = missing.into_iter().map(|(_, offset)| offset).collect();
+            offsets.retain(|offset| !self.kept.contains_key(offset) && !self.again.contains_key(offset));
+            return Some(Wanted::Again(offsets));
+        }
+        None
+    }
+
+    /// An event that waited, with the copies that members handle instead, if it is at hand.
+    fn event(&self, share: &Share, states: &States<'_>, offset: u64) -> Option<FedEvent> {
+        let (mut copies, mut others) = (Vec::new(), false);
+        for (member, known) in (0..).zip(&states.0) {
+            match known.copies.get(&offset) {
+                Some(copy) => copies.push((member, copy.envelope.clone())),
+                None => {
+                    let state = &known.state.subscriptions[0];
+                    others |= !state.settled.contains(offset) && !state.dead.contains_key(&offset);
+                }
+            }
+        }
+        let partition = share.partition;
+        if !others && !copies.is_empty() {
+            // The topic may have dropped the event itself.
+            let envelope = copies.remove(0).1;
+            return Some(FedEvent { offset, partition, envelope, copies });
+        }
+        let envelope = self.kept.get(&offset).or_else(|| self.again.get(&offset))?.clone();
+        Some(FedEvent { offset, partition, envelope, copies })
+    }
+
+    fn give(
+        &mut self,
+        spec: &SubscriptionSpec,
+        states: &mut States<'_>,
+        giving: &mut Giving<'_>,
+        event: FedEvent,
+        again: bool,
+    ) {
+        if let Some(delivered) = consider(spec, &mut self.hand, states, event, giving.to, (giving.now, again)) {
+            giving.room.events -= 1;
+            giving.room.bytes = giving.room.bytes.saturating_sub(delivered.envelope.encoded_bytes());
+            giving.out.push(delivered);
+        }
+    }
+
+    /// What was asked for is there.
+    pub(super) fn read(&mut self, wanted: &Wanted, events: Vec<(u64, Envelope)>) {
+        match wanted {
+            Wanted::New { from } if *from == self.fetched_to => {
+                self.fetched_to = events.last().map_or(self.fetched_to, |(offset, _)| offset + 1);
+                self.inbox.extend(events);
+            }
+            Wanted::New { .. } => {}
+            Wanted::Again(_) => self.again.extend(events),
+        }
+    }
+}
+
+impl Share {
+    pub(super) fn states(&self) -> States<'_> {
+        States(self.ledgers.iter().map(|ledger| ledger.known()).collect())
+    }
+}

@@ -1,0 +1,143 @@
+//! Attaching to a subscription, making it if it is new.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{BrokerError, Inner, SOURCES, consumer::Group, ledger::Ledger};
+use crate::transport::{
+    MemberSpec, PublishError, Published, SourceMark, Start, SubscribeError, Subscribed, SubscriptionSpec,
+    log::records::{Change, Source, Subscription},
+};
+
+impl Inner {
+    pub(super) async fn subscribe(self: Arc<Self>, spec: SubscriptionSpec) -> Result<Subscribed, SubscribeError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(PublishError::Closed.into());
+        }
+        let partitions = self.partitions(&spec.topic).await?;
+        loop {
+            if let Some(group) = self.served_as(&spec)? {
+                // Another instance serves it: they share. If that one goes at this moment, this one serves it anew.
+                let Some(consumer) = group.join() else { continue };
+                return Ok(Subscribed { consumer: Box::new(consumer), created: vec![None; spec.members.len()] });
+            }
+            let mut created = Vec::with_capacity(spec.members.len());
+            for member in &spec.members {
+                let made = self.subscribe_member(&spec.topic, member, partitions).await?;
+                created.push(made);
+            }
+            let group = Arc::new(Group::new(Arc::clone(&self), spec.clone(), partitions));
+            let Some(consumer) = self.serve(&group) else { continue };
+            group.keep_up();
+            return Ok(Subscribed { consumer: Box::new(consumer), created });
+        }
+    }
+
+    /// Who serves these handlers here already, as one and with the same options.
+    fn served_as(&self, spec: &SubscriptionSpec) -> Result<Option<Arc<Group>>, SubscribeError> {
+        let served = self.served.lock();
+        let known = |member: &MemberSpec| Some((member.id.clone(), served.get(&member.id)?.upgrade()?));
+        match spec.members.iter().find_map(known) {
+            Some((_, group)) if group.spec == *spec => Ok(Some(group)),
+            Some((id, _)) => Err(SubscribeError::Busy(id)),
+            None => Ok(None),
+        }
+    }
+
+    /// Serves its members by this group, unless somebody here came first.
+    fn serve(&self, group: &Arc<Group>) -> Option<super::consumer::BrokerConsumer> {
+        let mut served = self.served.lock();
+        let is_taken = |member: &MemberSpec| served.get(&member.id).is_some_and(|known| known.strong_count() > 0);
+        if group.spec.members.iter().any(is_taken) {
+            return None;
+        }
+        for member in &group.spec.members {
+            served.insert(member.id.clone(), Arc::downgrade(group));
+        }
+        drop(served);
+        group.join()
+    }
+
+    /// Gives how many earlier events will be delivered, if it is new.
+    async fn subscribe_member(
+        self: &Arc<Self>,
+        topic: &str,
+        member: &MemberSpec,
+        partitions: u16,
+    ) -> Result<Option<u64>, SubscribeError> {
+        let mut created = None;
+        for partition in 0..partitions {
+            let ledger = self.ledger(&member.id, partition);
+            let writing = ledger.write().await;
+            loop {
+                ledger.catch_up(&*self.broker, &writing).await.map_err(PublishError::from)?;
+                let known =
+                    ledger.known().state.subscriptions.first().map(|state| (state.about.clone(), state.removed));
+                let wanted = Subscription { topic_name: Some(topic.to_owned()), ..Subscription::of(member, EVENTS) };
+                let (about, earlier) = match known {
+                    Some((known, false)) if known.topic_name.as_deref() != Some(topic) => {
+                        let existing = known.topic_name.unwrap_or_default();
+                        let (id, wanted) = (member.id.clone(), topic.to_owned());
+                        return Err(SubscribeError::OtherTopic { id, existing, wanted });
+                    }
+                    Some((known, false)) => {
+                        let about = Subscription { from: known.from, ..wanted };
+                        if about == known {
+                            break;
+                        }
+                        (about, None)
+                    }
+                    Some((_, true)) | None => {
+                        let (from, earlier) = self.start(topic, partition, member.start).await?;
+                        (Subscription { from, ..wanted }, Some(earlier))
+                    }
+                };
+                match ledger.append(&*self.broker, &[Change::Subscription(about)], &writing).await {
+                    Ok(()) => {
+                        created = earlier.map(|earlier| created.unwrap_or(0) + earlier).or(created);
+                        break;
+                    }
+                    Err(BrokerError::Moved) => {}
+                    Err(error) => return Err(PublishError::from(error).into()),
+                }
+            }
+        }
+        Ok(created)
+    }
+
+    /// The offset where a new subscription begins in a partition, and how many events there are from there on.
+    pub(super) async fn start(&self, topic: &str, partition: u16, start: Start) -> Result<(u64, u64), PublishError> {
+        let extent = self.broker.extent(topic, partition).await?;
+        let from = match start {
+            Start::Earliest => return Ok((extent.first, extent.events)),
+            Start::Latest => return Ok((extent.next, 0)),
+            Start::At(position) => position.offset().clamp(extent.first, extent.next),
+            Start::Since(time) => self.broker.since(topic, partition, time).await?.unwrap_or(extent.next),
+        };
+        let events = self.broker.events(topic, Some(partition), from, usize::MAX).await?;
+        Ok((from, events.len() as u64))
+    }
+
+    /// Writes how far a source has come.
+    pub(super) async fn mark(self: &Arc<Self>, mark: &SourceMark, published: &[Published]) -> Result<(), PublishError> {
+        let ledger = self.ledger(SOURCES, 0);
+        let duplicates = published.iter().filter(|one| one.duplicate).count() as u64;
+        let accepted = published.len() as u64 - duplicates;
+        let change = Change::Source(Source { id: mark.id.clone(), place: mark.place.clone(), accepted, duplicates });
+        self.append(&ledger, &[change]).await.map_err(PublishError::from)
+    }
+
+    /// Appends changes that hold whatever else was written meanwhile.
+    pub(super) async fn append(&self, ledger: &Ledger, changes: &[Change]) -> Result<(), BrokerError> {
+        let writing = ledger.write().await;
+        loop {
+            ledger.catch_up(&*self.broker, &writing).await?;
+            match ledger.append(&*self.broker, changes, &writing).await {
+                Err(BrokerError::Moved) => {}
+                appended => return appended,
+            }
+        }
+    }
+}
+
+/// Topics have names on a broker, and no numbers.
+const EVENTS: oncue_log::TopicId = oncue_log::TopicId(0);
