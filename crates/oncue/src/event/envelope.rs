@@ -301,6 +301,7 @@ impl Envelope {
 
     /// The same event as accepted at `published`: for transports.
     #[must_use]
+    #[inline]
     pub fn published_at(mut self, published: Timestamp) -> Self {
         self.published = published;
         self
