@@ -193,8 +193,9 @@ impl Conformance {
         let mut reports = Vec::new();
         let mut kept = String::new();
         for (url, place) in urls.iter().zip(places) {
-            let teller = Teller { filter: filter.clone(), bar: bar(url), table: !self.json };
-            teller.say(url);
+            let teller =
+                Teller { filter: filter.clone(), bar: bar(&oncue_transports::without_secrets(url)), table: !self.json };
+            teller.say(&oncue_transports::without_secrets(url));
             let observer = teller.clone();
             let mut suite = place.suite(url)?.observe(move |entry| observer.ended(entry));
             if let Some(seed) = self.seed {
