@@ -100,6 +100,9 @@ enum CommandError {
     /// There is no policy to explain.
     #[error(transparent)]
     Explain(#[from] policy::ExplainError),
+    /// A model was not solved.
+    #[error(transparent)]
+    Solve(#[from] policy::ModelFileError),
     /// A configuration file is not right.
     #[error(transparent)]
     Check(#[from] config::CheckError),
@@ -119,6 +122,7 @@ impl CommandError {
             Self::View(error) => error.is_callers(),
             Self::Log(error) => error.is_callers(),
             Self::Resolve(error) => error.is_callers(),
+            Self::Solve(error) => error.is_callers(),
             Self::Edit(_) | Self::Explain(_) | Self::Check(_) => true,
             Self::Graph(_) | Self::Runtime(_) | Self::Output(_) => false,
         };

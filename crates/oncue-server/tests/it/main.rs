@@ -15,3 +15,4 @@ mod logs;
 mod looking;
 mod numbers;
 mod program;
+mod solving;

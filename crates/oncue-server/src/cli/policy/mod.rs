@@ -1,14 +1,16 @@
-//! `oncue policy`: retry policies.
+//! `oncue policy`: retry policies, and policies that are computed.
 
 mod explain;
+mod solve;
 
 use clap::{Args, Subcommand};
 
 use super::CommandError;
 
 pub(super) use explain::ExplainError;
+pub(super) use solve::ModelFileError;
 
-/// Understand retry policies before they are needed
+/// Understand policies before they are needed, and compute them
 #[derive(Debug, Args)]
 pub(super) struct Policy {
     #[command(subcommand)]
@@ -18,12 +20,14 @@ pub(super) struct Policy {
 #[derive(Debug, Subcommand)]
 enum What {
     Explain(explain::Explain),
+    Solve(solve::Solve),
 }
 
 impl Policy {
     pub(super) fn run(self) -> Result<(), CommandError> {
         match self.what {
             What::Explain(explain) => explain.run(),
+            What::Solve(solve) => solve.run(),
         }
     }
 }
