@@ -52,6 +52,8 @@ impl Dispatcher {
             self.work();
             self.flush();
         }
+        // It may wait for plain functions too, and stands before whoever does after it: nobody asks it any more.
+        drop(over);
         if matches!(phase, Phase::Change(_)) {
             // A call that waited for its keyed state may have come to its plain function just as it was cancelled.
             tokio::select! {
