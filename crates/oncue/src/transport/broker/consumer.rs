@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::{
     BrokerError, Inner,
     ledger::Writing,
-    share::{Giving, Lease, Serving, Share, Wanted},
+    share::{Lease, Serving, Share, Wanted},
 };
 use crate::{
     clock::Timestamp,
@@ -22,6 +22,7 @@ use crate::{
         Action, BoxFuture, ConsumeError, Consumer, Delivered, Limit, SettleError, Settlement, StateChange,
         SubscriptionSpec,
         log::{
+            giving::Giving,
             hand::{Afterwards, ConsumerId},
             keyed::Stored,
             records::{Ack, Change, End, Keyed, Settle, Times},

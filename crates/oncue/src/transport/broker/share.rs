@@ -12,9 +12,10 @@ use crate::{
     clock::Timestamp,
     event::Envelope,
     transport::{
-        Delivered, Limit, SubscriptionSpec,
+        Limit, SubscriptionSpec,
         log::{
             feed::FedEvent,
+            giving::Giving,
             hand::{ConsumerId, Hand, Place, Reading},
             records::Change,
             schedule::Schedule,
@@ -85,20 +86,6 @@ pub(super) enum Wanted {
     New { from: u64 },
     /// Events that waited.
     Again(Vec<u64>),
-}
-
-/// An instance is given events.
-pub(super) struct Giving<'a> {
-    pub(super) to: ConsumerId,
-    pub(super) now: Timestamp,
-    pub(super) room: Limit,
-    pub(super) out: &'a mut Vec<Delivered>,
-}
-
-impl Giving<'_> {
-    pub(super) fn has_room(&self) -> bool {
-        self.room.events > 0 && self.room.bytes > 0
-    }
 }
 
 /// The members' states, locked.
@@ -197,10 +184,6 @@ impl Serving {
     ) -> Option<Wanted> {
         let mut states = share.states();
         self.hand.take_due(giving.now);
-        if self.hand.is_full() {
-            let unread = std::mem::take(&mut self.hand.again_unread);
-            unread.into_iter().for_each(|offset| self.hand.make_ready(Place::unranked(offset)));
-        }
         if self.hand.is_ranked() {
             // What is next is known when all of it is.
             let room = std::mem::replace(&mut giving.room, Limit { events: usize::MAX, bytes: usize::MAX });
@@ -308,9 +291,7 @@ impl Serving {
         again: bool,
     ) {
         if let Some(delivered) = consider(spec, &mut self.hand, states, event, giving.to, (giving.now, again)) {
-            giving.room.events -= 1;
-            giving.room.bytes = giving.room.bytes.saturating_sub(delivered.envelope.encoded_bytes());
-            giving.out.push(delivered);
+            giving.give(delivered);
         }
     }
 

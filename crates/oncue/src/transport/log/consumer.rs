@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use super::{
     Inner, Shared,
     feed::FedEvent,
+    giving::Giving,
     hand::{ConsumerId, Hand, Place},
-    reading::READ_RECORDS,
-    reading::{LogHand, LogReading},
+    reading::{LogHand, LogReading, READ_RECORDS},
     records::SubscriptionNumber,
     schedule::Schedule,
     standing::{MembersOf, consider},
@@ -93,30 +93,10 @@ impl Drop for LogConsumer {
     }
 }
 
-/// An instance is given events: at what time, how much more there is room for, and what it has so far.
-pub(super) struct Giving<'a> {
-    pub(super) to: ConsumerId,
-    pub(super) now: Timestamp,
-    pub(super) room: Limit,
-    pub(super) out: &'a mut Vec<Delivered>,
-}
-
-impl Giving<'_> {
-    pub(super) fn has_room(&self) -> bool {
-        self.room.events > 0 && self.room.bytes > 0
-    }
-}
-
 impl Core {
     /// Hands out what can be handed out now; true if new events may be left in the log.
     fn hand_out(&self, hand: &mut LogHand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
         hand.take_due(giving.now);
-        if hand.is_full() {
-            // They would not be read.
-            std::mem::take(&mut hand.again_unread)
-                .into_iter()
-                .for_each(|offset| hand.make_ready(Place::unranked(offset)));
-        }
         let searches = self.look_for_delayed(hand, giving.now)?;
         let more = self.hand_out_due(hand, giving)?;
         Ok(more || searches)
@@ -233,16 +213,8 @@ impl Core {
     ) {
         let mut states = MembersOf { shared, numbers: &self.numbers };
         if let Some(delivered) = consider(&self.spec, hand, &mut states, event, giving.to, (giving.now, again)) {
-            giving.room.take(&delivered);
-            giving.out.push(delivered);
+            giving.give(delivered);
         }
-    }
-}
-
-impl Limit {
-    fn take(&mut self, delivered: &Delivered) {
-        self.events -= 1;
-        self.bytes = self.bytes.saturating_sub(delivered.envelope.encoded_bytes());
     }
 }
 

@@ -297,7 +297,7 @@ impl<R: Reading> Hand<R> {
         !self.ready.is_empty()
     }
 
-    /// Takes over what has become due.
+    /// Takes over what has become due; and if nothing new is read any more, what was to be found among that.
     pub(in crate::transport) fn take_due(&mut self, now: Timestamp) {
         while let Some((due, place)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&(due, place));
@@ -305,6 +305,10 @@ impl<R: Reading> Hand<R> {
         }
         while let Some(place) = self.schedule.pop_due(now) {
             self.make_ready(place);
+        }
+        if self.is_full() {
+            let unread = std::mem::take(&mut self.again_unread);
+            unread.into_iter().for_each(|offset| self.make_ready(Place::unranked(offset)));
         }
     }
 

@@ -11,6 +11,7 @@ mod dedup;
 pub(in crate::transport) mod feed;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub(in crate::transport) mod giving;
 pub(in crate::transport) mod hand;
 mod handling;
 mod inspect;

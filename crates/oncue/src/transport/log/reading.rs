@@ -4,8 +4,9 @@ use oncue_log::Cursor;
 
 use super::{
     Shared,
-    consumer::{Core, Giving},
+    consumer::Core,
     feed::{FedEvent, Seat},
+    giving::Giving,
     hand::{Hand, Reading},
     records::SubscriptionNumber,
     schedule::Beyond,
