@@ -85,8 +85,10 @@ async fn write(directory: &Path) {
     let batch = Publish { topic: "events".into(), events: entries, source };
     log.publish(&batch).await.unwrap();
     loop {
-        let known = &bus.inspect().subscriptions()[0];
-        if (known.stats.acked, known.dead, known.retrying) == (57, 2, 1) {
+        let (topic, known) = (&bus.inspect().topics()[0], &bus.inspect().subscriptions()[0]);
+        // What was emitted last is there, is also read, and is found to be for nobody.
+        let all_read = (topic.next_offset, known.lag) == (117, 1);
+        if all_read && (known.stats.acked, known.dead, known.retrying) == (57, 2, 1) {
             break;
         }
         tokio::task::yield_now().await;
