@@ -157,6 +157,32 @@ async fn what_failed_before_does_not_pass_what_stands_before_it_in_its_key() {
     }
 }
 
+/// All is read anew while the delayed event has come to stand before the dead letter: whatever of the key is read behind
+/// them, the key stays held.
+#[tokio::test]
+async fn a_key_stays_held_when_it_is_read_anew_behind_an_event_whose_time_has_come() {
+    let (clock, seen, fails) = (clock(), Seen::default(), Fails::default());
+    let transport = LogTransport::open(&LogUrl::memory(), clock.clock()).unwrap();
+    let held = once.named("held").types(["step"]).retry(policy::never()).on_dead_letter(OnDeadLetter::Hold);
+    let app = App::with_transport(Arc::new(transport), clock.clock()).state(seen.clone()).state(fails.clone());
+    let bus = app.on(held).start().await.unwrap();
+    fails.0.lock().push("held second");
+    bus.publish(event("delayed").key("k").delay(SECOND).build().unwrap()).await.unwrap();
+    bus.publish(event("second").key("k").build().unwrap()).await.unwrap();
+    go_on().await;
+    bus.pause("held").await.unwrap();
+    bus.publish(Envelope::builder("other").key("k").build().unwrap()).await.unwrap();
+    bus.publish(event("third").key("k").build().unwrap()).await.unwrap();
+    clock.advance(SECOND);
+    bus.resume("held").await.unwrap();
+    go_on().await;
+    assert_eq!(seen.take(), ["held second", "held delayed"], "and the third waits");
+    let position = bus.dead_letters("held").list().unwrap()[0].position;
+    bus.dead_letters("held").redrive(position).await.unwrap();
+    bus.idle().await.unwrap();
+    assert_eq!(seen.take(), ["held second", "held third"]);
+}
+
 #[tokio::test]
 async fn an_edited_dead_letter_is_seen_edited_by_the_handler_that_gave_up_and_by_none_after_it() {
     let (clock, seen) = (clock(), Seen::default());

@@ -108,6 +108,8 @@ struct Key {
     heads: BTreeSet<u64>,
     /// Later events, by place only.
     waiting: BTreeSet<Place>,
+    /// The first of these that is handed out only when nothing of the key is under way.
+    alone: Option<u64>,
 }
 
 impl Key {
@@ -123,6 +125,26 @@ impl Key {
         }
         let oldest = order == Order::Lifo || self.waiting.first().is_none_or(|waiting| place < *waiting);
         self.in_flight < at_once && oldest
+    }
+
+    /// Takes those that wait and may be handed out beside what is under way.
+    fn take_next(&mut self, at_once: usize, order: Order) -> Vec<Place> {
+        let mut more = Vec::new();
+        while self.in_flight + more.len() < at_once {
+            let next = if order == Order::Lifo { self.waiting.last() } else { self.waiting.first() };
+            let Some(next) = next.copied() else { break };
+            let alone = self.alone.is_some_and(|alone| alone <= next.offset);
+            if alone && self.in_flight + more.len() > 0 {
+                break;
+            }
+            self.waiting.remove(&next);
+            more.push(next);
+            if alone {
+                self.alone = None;
+                break;
+            }
+        }
+        more
     }
 
     /// Takes the first of its heads from those that wait, if it does and nothing of the key is under way.
@@ -320,14 +342,17 @@ impl<R: Reading> Hand<R> {
     /// Whether an event may be handed out; if not, it waits for its key. `alone`: where order is strict, only when nothing
     /// of its key is under way.
     pub(in crate::transport) fn may_pass(&mut self, key: Option<KeyHash>, place: Place, alone: bool) -> bool {
-        let at_once = if alone && self.ordered == Ordered::Strict { 1 } else { self.per_key() };
-        let order = self.order;
+        let (alone, order) = (alone && self.ordered == Ordered::Strict, self.order);
+        let at_once = if alone { 1 } else { self.per_key() };
         let Some(key) = key else { return true };
         let state = self.keys.entry(key).or_default();
         if state.lets_pass(place, at_once, order) {
             return true;
         }
         self.waiting += usize::from(state.waiting.insert(place));
+        if alone {
+            state.alone = Some(state.alone.map_or(place.offset, |known| known.min(place.offset)));
+        }
         if state.in_flight == 0 {
             // An older one waits, and nothing of the key is under way that would let it go on.
             self.let_go_on(Some(key));
@@ -413,9 +438,7 @@ impl<R: Reading> Hand<R> {
         if state.waiting.is_empty() || state.in_flight > at_once / 2 {
             return;
         }
-        let newest_first = self.order == Order::Lifo;
-        let next = |waiting: &mut BTreeSet<Place>| if newest_first { waiting.pop_last() } else { waiting.pop_first() };
-        let more: Vec<Place> = (state.in_flight..at_once).map_while(|_| next(&mut state.waiting)).collect();
+        let more = state.take_next(at_once, self.order);
         self.waiting -= more.len();
         for place in more {
             self.reserve(Some(key), place);

@@ -160,6 +160,10 @@ pub(in crate::transport) fn consider<R: Reading>(
             Some(at) => hand.schedule.add(at, place),
             None => {}
         }
+        if again {
+            // Nothing of its key waits for it meanwhile.
+            hand.let_go_on(key);
+        }
         return None;
     }
     let waits = standing.retry_at.is_some() || standing.held;

@@ -44,12 +44,11 @@ impl World {
         for (number, known) in model.events.iter().filter(|(_, known)| known.certain) {
             for which in (0..self.program.subscriptions.len()).filter(|which| model.takes(*which, *number)) {
                 let track = model.tracks.get(&(which, *number)).cloned().unwrap_or_default();
-                let gave_up = |before: usize| model.gave_up.contains(&(before, *number));
                 let ended = match model.settled(which, *number) {
                     _ if model.is_passed(which, *number) => true,
                     Some(Settled::Acked) => track.acked || track.discarded,
                     Some(Settled::Expired) => known.expires.is_some(),
-                    Some(Settled::Skipped) => (self.program.joined(which).start..which).any(gave_up),
+                    Some(Settled::Skipped) => model.may_be_skipped(which, *number),
                     _ => false,
                 };
                 if !ended {

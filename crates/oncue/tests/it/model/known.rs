@@ -242,6 +242,11 @@ impl Model {
         position.is_some_and(|position| position.offset() < self.served[subscription].from)
     }
 
+    /// Whether a handler that comes before gave the event up: then this one may skip it.
+    pub(super) fn may_be_skipped(&self, subscription: usize, number: Number) -> bool {
+        (self.program.joined(subscription).start..subscription).any(|before| self.gave_up.contains(&(before, number)))
+    }
+
     /// Strict order of one is strict order of all those that are served as one.
     pub(super) fn is_strict(&self, subscription: usize) -> bool {
         self.served[self.program.joined(subscription)].iter().any(|served| served.orders.ordered == Ordered::Strict)

@@ -118,7 +118,13 @@ impl Model {
                 return Some(format!("handles {number} beside {other}, of one key"));
             }
             let expired = event.expires.is_some_and(|expires| expires <= self.clock.now());
-            if strict && track.open && !lenient && !expired {
+            if strict
+                && track.open
+                && !track.running
+                && !lenient
+                && !expired
+                && !self.may_be_skipped(subscription, *other)
+            {
                 return Some(format!("handles {number} while {other} is not settled, of one key: {track:?}"));
             }
             let is_earlier = event.position.is_some_and(|position| Some(position) < known.position);
