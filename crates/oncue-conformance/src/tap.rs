@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use oncue::transport::{
     Capabilities, ConsumeError, Consumer, Control, ControlError, Delivered, EventRef, Inspect, InspectError, Limit,
     Publish, PublishError, Published, SettleError, Settled, Settlement, SubscribeError, Subscribed, SubscriptionSpec,
-    Tail, Transport,
+    Tail, TopicControl, Transport,
 };
 
 /// What stands between a transport and the bus. Each method lets everything pass unless it is implemented.
@@ -126,6 +126,14 @@ impl Transport for Tapped {
             Some(control) => self.inner.control(subscription, control),
             None => std::future::ready(Ok(())).boxed(),
         }
+    }
+
+    fn topics(&self, control: TopicControl) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.inner.topics(control)
+    }
+
+    fn upkeep(&self) -> BoxFuture<'_, ()> {
+        self.inner.upkeep()
     }
 
     fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>> {

@@ -267,6 +267,16 @@ impl Log {
         self.core().offset_since(topic, time)
     }
 
+    /// An offset such that the durable events of the topic from it on take about so many bytes, and at most that as far as
+    /// the indexes tell: within a segment, all events of a topic count as equally large. With the headers of their records.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn offset_within(&self, topic: TopicId, bytes: u64) -> Result<u64, ReadError> {
+        self.core().catch_up();
+        self.core().offset_within(topic, bytes)
+    }
+
     /// Every durable record from an lsn on, of all kinds and topics, in order.
     pub fn scan(&self, from: Lsn) -> Scan {
         Scan::new(Arc::clone(self.core()), from)

@@ -444,6 +444,44 @@ impl Core {
         }
     }
 
+    /// An offset such that the durable events of the topic from it on take at most so many bytes.
+    pub(crate) fn offset_within(&self, topic: TopicId, bytes: u64) -> Result<u64, ReadError> {
+        loop {
+            let (segments, active, offsets) = {
+                let view = self.view.read();
+                (view.segments.iter().cloned().collect::<Vec<_>>(), view.index.clone(), view.offsets(topic.0))
+            };
+            match self.first_within(&segments, &active, topic, bytes) {
+                Err(ReadError::Trimmed { .. }) => {}
+                found => return Ok(found?.unwrap_or(offsets.first).clamp(offsets.first, offsets.next)),
+            }
+        }
+    }
+
+    fn first_within(
+        &self,
+        segments: &[Arc<Segment>],
+        active: &Index,
+        topic: TopicId,
+        bytes: u64,
+    ) -> Result<Option<u64>, ReadError> {
+        let mut left = bytes;
+        for segment in segments.iter().rev() {
+            let reader = if segment.index_at().is_some() { Some(self.reader(segment)?) } else { None };
+            let index = match &reader {
+                Some(reader) => reader.index(segment.index_at().unwrap_or(0))?,
+                None => active,
+            };
+            let Some(seen) = index.topic(topic.0) else { continue };
+            if seen.bytes > left {
+                let fit = u128::from(seen.events) * u128::from(left) / u128::from(seen.bytes);
+                return Ok(Some(seen.next_offset.saturating_sub(u64::try_from(fit).unwrap_or(u64::MAX))));
+            }
+            left -= seen.bytes;
+        }
+        Ok(None)
+    }
+
     fn first_since(
         &self,
         segments: &[Arc<Segment>],

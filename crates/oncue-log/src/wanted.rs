@@ -16,6 +16,9 @@ pub struct Wanted {
     /// The lsns of the state records that are wanted, ascending. What the newest checkpoint restates is not, unless it says
     /// where to find it.
     pub states: Vec<Lsn>,
+    /// State records from this lsn on are all wanted: they came after this was put together. The default, 0, wants all of
+    /// them.
+    pub upto: Lsn,
 }
 
 impl Wanted {
@@ -30,8 +33,9 @@ impl Wanted {
 
     /// How many state records in a range are wanted.
     pub(crate) fn states(&self, range: Range<Lsn>) -> u64 {
-        let below = |lsn: Lsn| self.states.partition_point(|known| *known < lsn);
-        (below(range.end) - below(range.start)) as u64
+        let below = |lsn: Lsn| self.states.partition_point(|known| *known < lsn) as u64;
+        let (start, end) = (range.start.min(self.upto), range.end.min(self.upto));
+        below(end) - below(start) + range.end.saturating_sub(range.start.max(self.upto))
     }
 
     /// Whether a record is wanted; `first` is its topic's first offset.
@@ -39,7 +43,7 @@ impl Wanted {
         let offset = step.header.offset;
         match step.header.kind {
             KIND_EVENT => offset >= first && self.count(step.header.topic, offset..offset + 1) > 0,
-            KIND_STATE.. => self.states.binary_search(&step.lsn).is_ok(),
+            KIND_STATE.. => step.lsn >= self.upto || self.states.binary_search(&step.lsn).is_ok(),
             _ => false,
         }
     }
@@ -52,9 +56,9 @@ mod tests {
     #[test]
     fn counts_what_is_wanted_in_a_range() {
         let events = HashMap::from([(TopicId(1), vec![2..4, 6..7, 10..20]), (TopicId(2), Vec::new())]);
-        let wanted = Wanted { events, states: vec![3, 5, 9] };
+        let wanted = Wanted { events, states: vec![3, 5, 9], upto: 12 };
         assert_eq!([0..2, 0..3, 3..7, 5..6, 19..30, 0..30].map(|range| wanted.count(1, range)), [0, 1, 2, 0, 1, 13]);
         assert_eq!((wanted.count(2, 0..9), wanted.count(3, 4..9)), (0, 5));
-        assert_eq!([0..3, 3..4, 4..10].map(|range| wanted.states(range)), [0, 1, 2]);
+        assert_eq!([0..3, 3..4, 4..10, 9..15, 20..22].map(|range| wanted.states(range)), [0, 1, 2, 4, 2]);
     }
 }

@@ -1,7 +1,7 @@
 //! Putting an app together: a transport, values, handlers.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,7 +16,7 @@ use crate::{
     handler::{IntoRegistration, Layer, Registration, StateMap},
     policy::{Policy, exponential},
     source::{self, Source},
-    transport::{self, Transport},
+    transport::{self, Retention, Transport},
 };
 
 mod group;
@@ -58,6 +58,7 @@ pub struct App {
     layers: Vec<Arc<dyn Layer>>,
     config: Option<PathBuf>,
     alerts: Option<Alerts>,
+    topics: BTreeMap<String, Retention>,
     sources: Vec<Box<dyn Source>>,
     policies: HashMap<String, Arc<dyn Policy>>,
     default_policy: Arc<dyn Policy>,
@@ -92,6 +93,7 @@ impl App {
             layers: Vec::new(),
             config: None,
             alerts: None,
+            topics: BTreeMap::new(),
             sources: Vec::new(),
             policies: HashMap::new(),
             default_policy: Arc::new(exponential()),
@@ -138,6 +140,26 @@ impl App {
         self
     }
 
+    /// What a topic keeps of its events. The configuration file wins over it, and
+    /// [`Bus::set_retention`](crate::Bus::set_retention) over both; of a topic that nothing is said of, the URL counts.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use oncue::{prelude::*, transport::Retention};
+    /// # #[tokio::main]
+    /// # async fn main() -> oncue::Result<()> {
+    /// let week = Retention::forever().age(Duration::from_secs(7 * 86_400));
+    /// let app = App::open("memory:").await?.retention("events", week).start().await?;
+    /// # app.publish_to("events", Envelope::builder("a").build().unwrap()).await?;
+    /// assert_eq!(app.inspect().topics()[0].retention, week);
+    /// # app.shutdown().await
+    /// # }
+    /// ```
+    pub fn retention(mut self, topic: impl Into<String>, retention: Retention) -> Self {
+        self.topics.insert(topic.into(), retention);
+        self
+    }
+
     /// Adds a source: it is started after every handler, and stopped before them.
     pub fn source(mut self, source: impl Source) -> Self {
         self.sources.push(Box::new(source));
@@ -168,8 +190,8 @@ impl App {
     /// A handler cannot be served: every problem at once, each with its handler, its place and the fix.
     pub async fn start(self) -> Result<Bus> {
         let known = self.known();
-        let Self { transport, clock, states, mut handlers, sources, layers, config, alerts, policies, default_policy } =
-            self;
+        let Self { transport, clock, states, mut handlers, sources, layers, config, alerts, topics, .. } = self;
+        let (policies, default_policy) = (self.policies, self.default_policy);
         let problems = source::problems(&sources);
         if !problems.is_empty() {
             return Err(StartError::Handlers { problems }.into());
@@ -181,7 +203,7 @@ impl App {
             Some(file) => Some(usable(read(file.clone()).await?, &known).map_err(StartError::Config)?),
             None => None,
         };
-        let provided = Provided { transport, clock, states: Arc::new(states), policies, default_policy };
+        let provided = Provided { transport, clock, states: Arc::new(states), policies, default_policy, topics };
         let serving = Arc::new(Serving::new(provided));
         let mut handlers: Vec<Handler> = handlers.into_iter().map(Handler::new).collect();
         handlers.iter_mut().for_each(|handler| handler.recall(&serving));

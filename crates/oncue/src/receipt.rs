@@ -26,6 +26,8 @@ pub enum EventOutcome {
     Skipped,
     /// Not handled: the event's time to live was over.
     Expired,
+    /// Not handled: its topic dropped the event before.
+    Missed,
     /// Given up on, for this reason; it is kept as a dead letter.
     DeadLettered {
         /// The last error.
@@ -41,6 +43,7 @@ impl From<Settled> for EventOutcome {
             Settled::Acked => Self::Acked,
             Settled::Skipped => Self::Skipped,
             Settled::Expired => Self::Expired,
+            Settled::Missed => Self::Missed,
             Settled::DeadLettered { error } => Self::DeadLettered { error },
         }
     }

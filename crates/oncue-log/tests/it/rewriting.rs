@@ -44,7 +44,7 @@ fn fill(log: Log, random: &mut Random, keep: [u64; 4], batches: u64) -> Filled {
         batch.event(topics[0], 0, &[&[1; 400]]);
         log.append(&batch, batches as i64).unwrap();
     }
-    let mut wanted = Wanted::default();
+    let mut wanted = Wanted { upto: u64::MAX, ..Wanted::default() };
     let mut offsets = HashMap::from([(topics[0], Vec::new()), (topics[2], Vec::new())]);
     let all: BTreeMap<_, _> = log.scan(0).map(|record| record.unwrap()).map(|record| (record.lsn, record)).collect();
     for record in all.values() {
@@ -200,7 +200,7 @@ fn one_topic_that_is_kept_does_not_hold_the_others() {
         log.append(&batch, 1).unwrap();
     }
     log.drop_events(other, u64::MAX, 1).unwrap();
-    let wanted = Wanted::default();
+    let wanted = Wanted { upto: u64::MAX, ..Wanted::default() };
     rewrite_all(&log, &wanted);
     log.checkpoint(b"", 1).unwrap();
     let newest = 2 * (64 << 10) + 400 * (480 + 124); // what is not below the checkpoint, or written since

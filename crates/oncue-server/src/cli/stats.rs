@@ -45,12 +45,13 @@ const TIMES: [Column; 12] = [
 ];
 
 /// As narrow as a terminal: how they stand is a table of its own.
-const STANDING: [Column; 6] = [
+const STANDING: [Column; 7] = [
     Column::Text("SUBSCRIPTION"),
     Column::Number("LAG"),
     Column::Number("IN FLIGHT"),
     Column::Number("RETRYING"),
     Column::Number("DEAD"),
+    Column::Number("MISSED"),
     Column::Number("OLDEST"),
 ];
 
@@ -59,7 +60,7 @@ n: events acked or dead. ART = ΣTᵢ / n, Tᵢ from generation (the event's `ti
 Waiting and handling make up the average time since publishing; the percentiles are of that time.
 Expired: not handled, as their time to live was over; they count nowhere else. Lag: events not looked at or not settled.
 In flight: handed out and not settled, which only the process knows that serves the subscription (–: another one, or none).
-Retrying: waiting for another attempt. Dead: dead letters.
+Retrying: waiting for another attempt. Dead: dead letters. Missed: dropped by retention before they were settled.
 Oldest: how long the oldest event has waited that could be settled: since it was published, or since its time came.
 ";
 
@@ -155,6 +156,7 @@ impl Looked {
                 "in_flight": known.attached.then_some(known.in_flight),
                 "retrying": known.retrying,
                 "dead": known.dead,
+                "missed": known.missed,
                 "oldest": known.oldest.map(Timestamp::to_rfc3339),
                 "oldest_age_s": self.age(known.oldest).map(|age| age.as_secs_f64()),
                 "stats": known.stats,
@@ -195,7 +197,8 @@ impl Looked {
         let in_flight = if attached.is_empty() { "–".to_owned() } else { grouped(attached.into_iter().sum()) };
         let oldest = self.age(known.iter().filter_map(|known| known.oldest).min());
         let [lag, retrying, dead] = [sum(|known| known.lag), sum(|known| known.retrying), sum(|known| known.dead)];
-        vec![name.to_owned(), lag, in_flight, retrying, dead, or_dash(oldest)]
+        let missed = sum(|known| known.missed);
+        vec![name.to_owned(), lag, in_flight, retrying, dead, missed, or_dash(oldest)]
     }
 }
 
@@ -259,6 +262,7 @@ mod tests {
             parked_keys: 0,
             full: false,
             oldest: None,
+            missed: 0,
             in_flight: 0,
             stats,
             by_type,
@@ -271,7 +275,7 @@ mod tests {
         let (a, b, all) = (words(&table, 1), words(&table, 2), words(&table, 4));
         assert_eq!(a, "a 2 0.030 s 15.0 ms 6.00 ms 9.00 ms 10.0 ms 20.0 ms 20.0 ms 20.0 ms 100.0/s 0");
         assert_eq!(b, "b 0 0.000 s – – – – – – – – 0");
-        assert_eq!((words(&table, 7), words(&table, 10)), ("a 3 – 2 1 –".to_owned(), "all 9 – 6 3 –".to_owned()));
+        assert_eq!((words(&table, 7), words(&table, 10)), ("a 3 – 2 1 0 –".to_owned(), "all 9 – 6 3 0 –".to_owned()));
         // A percentile is the middle of its bucket.
         let numbers = "3 0.060 s 20.0 ms 8.00 ms 12.0 ms 20.1 ms 30.0 ms 30.0 ms 30.0 ms 100.0/s";
         assert_eq!(all, format!("all {numbers} 0"));

@@ -51,7 +51,11 @@ pub(super) struct Holding {
 
 /// What is remembered from look to look.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory(BTreeMap<String, Measured>);
+pub(super) struct Memory {
+    subscriptions: BTreeMap<String, Measured>,
+    /// How many missed events of a subscription were told of before the app started.
+    missed: BTreeMap<String, u64>,
+}
 
 /// What is remembered of one subscription.
 #[derive(Clone, Debug)]
@@ -60,14 +64,28 @@ struct Measured {
     /// Since when its waiting counts.
     watched: Timestamp,
     oldest: Option<Timestamp>,
+    /// Events that it had missed, and when they became more last.
+    missed: u64,
+    overtaken: Option<Timestamp>,
     attempts: Attempts,
+}
+
+impl Measured {
+    fn since(watched: Timestamp) -> Self {
+        let attempts = Attempts::default();
+        Self { served: None, watched, oldest: None, missed: 0, overtaken: None, attempts }
+    }
 }
 
 impl Memory {
     /// The waiting of a subscription counts from `since` on: it was stuck before the app started again.
     pub(super) fn was_stuck(&mut self, subscription: &str, since: Timestamp) {
-        let measured = Measured { served: None, watched: since, oldest: None, attempts: Attempts::default() };
-        self.0.insert(subscription.to_owned(), measured);
+        self.subscriptions.insert(subscription.to_owned(), Measured::since(since));
+    }
+
+    /// So many missed events of a subscription were told of before the app started again.
+    pub(super) fn had_missed(&mut self, subscription: &str, missed: u64) {
+        self.missed.insert(subscription.to_owned(), missed);
     }
 
     /// The conditions that hold, and when time alone may make one hold or end.
@@ -78,10 +96,10 @@ impl Memory {
         settings: &Alerts,
     ) -> (Vec<Holding>, Option<Timestamp>) {
         let mut found = Found { settings, now, holding: Vec::new(), next: None };
-        self.0.retain(|id, _| seen.subscriptions.iter().any(|(info, _)| info.id == *id));
+        self.subscriptions.retain(|id, _| seen.subscriptions.iter().any(|(info, _)| info.id == *id));
         for (info, served) in &seen.subscriptions {
-            let fresh = || Measured { served: None, watched: now, oldest: None, attempts: Attempts::default() };
-            let measured = self.0.entry(info.id.clone()).or_insert_with(fresh);
+            let measured = self.subscriptions.entry(info.id.clone()).or_insert_with(|| Measured::since(now));
+            measured.missed = self.missed.remove(&info.id).unwrap_or(measured.missed);
             found.of_subscription(info, *served, measured);
         }
         found.of_storage(&seen.storage, &seen.url);
@@ -128,6 +146,7 @@ impl Found<'_> {
         let (id, settings) = (&info.id, self.settings);
         let quiet = info.topic == settings.topic;
         self.waiting(info, served, measured);
+        self.missed(info, quiet, measured);
         if settings.dead_letters && info.dead > 0 {
             let held =
                 if info.holding > 0 { format!(", {} of them hold their keys", info.holding) } else { String::new() };
@@ -190,6 +209,27 @@ impl Found<'_> {
         if let Some(added) = self.holding.last_mut() {
             added.since = since;
         }
+    }
+
+    /// Whether it has missed events lately that were not told of.
+    fn missed(&mut self, info: &SubscriptionInfo, quiet: bool, measured: &mut Measured) {
+        if info.missed > measured.missed {
+            measured.overtaken = Some(self.now);
+        }
+        measured.missed = info.missed;
+        let until = measured.overtaken.map(|at| at.min(self.now).after(self.settings.every));
+        let Some(until) = until.filter(|until| *until > self.now) else {
+            measured.overtaken = None;
+            return;
+        };
+        // It ends by itself, when no more are missed.
+        self.wake_at(until);
+        let (id, events) = (&info.id, counted(info.missed, "event"));
+        let text = format!(
+            "`{id}` has missed {events} so far: the retention of `{}` dropped them before it was through",
+            info.topic
+        );
+        self.add(quiet, info.missed, (AlertKind::Missed, id), (info.missed, 1), text);
     }
 
     fn storm(&mut self, info: &SubscriptionInfo, quiet: bool, storm: RetryStorm, (all, failed): (u64, u64)) {

@@ -28,6 +28,9 @@ impl State {
     pub(crate) fn restored(told: impl IntoIterator<Item = (Timestamp, Alert)>) -> Self {
         let mut state = Self::default();
         for (at, alert) in told {
+            if alert.kind == AlertKind::Missed {
+                state.memory.had_missed(&alert.subject, alert.value);
+            }
             state.notices.restore(at, alert);
         }
         for alert in state.notices.active() {

@@ -33,7 +33,7 @@
 //!
 //! **Once.** What an alert is about (its kind and subject) is [raised](AlertStatus::Raised) once, stays active while the
 //! condition holds, and is followed by one [recovery](AlertStatus::Recovered) when the condition has been gone for a
-//! while. More dead letters are told by a [renewal](AlertStatus::Renewed), seldom. What is active is found in the topic
+//! while. More dead letters, or missed events, are told by a [renewal](AlertStatus::Renewed), seldom. What is active is found in the topic
 //! after a restart, and ids are derived from what an alert says and when, so that the deduplication of the transport
 //! drops what a second instance says again.
 //!
@@ -89,13 +89,15 @@ pub enum AlertKind {
     Parked,
     /// Events wait for a subscription that no handler of the app serves. In events; the threshold is 1.
     Detached,
+    /// Retention dropped events before a subscription was through with them. In events so far; the threshold is 1.
+    Missed,
     /// A handler stopped: its events cannot be read, or its outcomes not be written. 1, of 1. Only a new start helps.
     HandlerStopped,
 }
 
 impl AlertKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DeadLetter,
         Self::RetryStorm,
         Self::Stuck,
@@ -104,6 +106,7 @@ impl AlertKind {
         Self::Disk,
         Self::Parked,
         Self::Detached,
+        Self::Missed,
         Self::HandlerStopped,
     ];
 
@@ -119,6 +122,7 @@ impl AlertKind {
             Self::Disk => "oncue.alert.disk",
             Self::Parked => "oncue.alert.parked",
             Self::Detached => "oncue.alert.detached",
+            Self::Missed => "oncue.alert.missed",
             Self::HandlerStopped => "oncue.alert.handler_stopped",
         }
     }
@@ -136,7 +140,7 @@ impl fmt::Display for AlertKind {
 pub enum AlertStatus {
     /// It holds now.
     Raised,
-    /// It still holds, and there is more of it: dead letters.
+    /// It still holds, and there is more of it: dead letters, or missed events.
     Renewed,
     /// It holds no more.
     Recovered,

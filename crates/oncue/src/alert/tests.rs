@@ -36,6 +36,7 @@ fn subscription(id: &str) -> SubscriptionInfo {
         parked_keys: 0,
         full: false,
         oldest: None,
+        missed: 0,
         in_flight: 0,
         stats: HandlerStats::default(),
         by_type: Vec::new(),

@@ -12,7 +12,7 @@ use crate::{
     config::{Config, HandlerConfig},
     error::{Error, Result, StartError},
     handler::IntoRegistration,
-    transport::{Control, ControlError, Start, SubscriptionInfo},
+    transport::{Control, ControlError, Retention, Start, SubscriptionInfo, TopicControl},
 };
 
 impl Bus {
@@ -110,6 +110,24 @@ impl Bus {
     /// There is no such subscription, it is served, or it could not be recorded.
     pub async fn remove(&self, subscription: &str) -> Result<()> {
         Ok(self.transport().control(subscription, Control::Remove).await?)
+    }
+
+    /// What a topic keeps from now on, whatever the configuration file and the code say. Remembered with the topic; nothing:
+    /// they count again. The topic is made if it does not exist.
+    ///
+    /// # Errors
+    /// The name is no topic's, or it could not be recorded.
+    pub async fn set_retention(&self, topic: &str, retention: impl Into<Option<Retention>> + Send) -> Result<()> {
+        let control = TopicControl::Set(topic.to_owned(), retention.into());
+        Ok(self.transport().topics(control).await?)
+    }
+
+    /// Drops now what topics need not keep, and frees its space; by itself that happens after a while.
+    ///
+    /// # Errors
+    /// The log cannot be read or written.
+    pub async fn retain(&self) -> Result<()> {
+        Ok(self.transport().topics(TopicControl::Retain).await?)
     }
 
     /// Subscriptions that no handler of this app serves.

@@ -66,6 +66,8 @@ impl Bus {
             takers: Arc::new(move |topic, event| takers.takers(topic, event)),
         };
         let sources = Sources::start(sources, &outlet);
+        let transport = Arc::clone(&serving.provided.transport);
+        serving.owns(tokio::spawn(async move { transport.upkeep().await }));
         let failed = serving.failed();
         let (alerting, requests) = (OnceLock::new(), request::Requests::default());
         Self(Arc::new(Inner { serving, sources, failed, alerting, requests }))

@@ -134,6 +134,7 @@ async fn given_up(receipt: &Receipt) -> RequestError {
             // It has replied, or may.
             Ok(Settled::Acked) | Err(_) => return std::future::pending().await,
             Ok(Settled::DeadLettered { error }) => error,
+            Ok(Settled::Missed) => "its topic dropped it before it was handled".to_owned(),
             Ok(Settled::Expired) => "its time to live was over".to_owned(),
             // The one that it comes after tells why.
             Ok(Settled::Skipped) => continue,

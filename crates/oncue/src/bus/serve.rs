@@ -3,7 +3,7 @@
 //! Every change (a handler more or less, another option, a pause) goes this one way: [`Serving::change`].
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -30,7 +30,7 @@ use crate::{
     graph::Graph,
     handler::{BreakerHandle, Registration, Retry, StateMap},
     policy::Policy,
-    transport::{SubscriptionInfo, Transport},
+    transport::{Retention, RetentionFrom, SubscriptionInfo, TopicControl, Transport},
 };
 
 /// What an app gives to its handlers.
@@ -40,6 +40,8 @@ pub(crate) struct Provided {
     pub(crate) states: Arc<StateMap>,
     pub(crate) policies: HashMap<String, Arc<dyn Policy>>,
     pub(crate) default_policy: Arc<dyn Policy>,
+    /// What topics keep.
+    pub(crate) topics: BTreeMap<String, Retention>,
 }
 
 /// The handlers of a running app.
@@ -216,6 +218,7 @@ impl Serving {
         let effective: Vec<Registration> = served.handlers.iter().map(|handler| served.effective(handler)).collect();
         let policies = self.policies(&served.config);
         let graph = attach::check(&effective, &self.provided.states, &policies)?;
+        self.declare_topics(&served.config).await;
         let wanted: Vec<(Vec<Identity>, Joined)> = graph
             .components()
             .iter()
@@ -272,6 +275,22 @@ impl Serving {
         }
         self.warn_of_detached(&created);
         Ok(())
+    }
+
+    /// Tells the transport what topics keep, before one is made.
+    async fn declare_topics(&self, config: &Config) {
+        let in_code = self.provided.topics.iter();
+        let in_code = in_code.map(|(name, retention)| (name.clone(), (*retention, RetentionFrom::Code)));
+        let mut topics: BTreeMap<_, _> = in_code.collect();
+        topics.extend(
+            config
+                .topics
+                .iter()
+                .filter_map(|(name, topic)| Some((name.clone(), (topic.retention?, RetentionFrom::Config)))),
+        );
+        if let Err(error) = self.provided.transport.topics(TopicControl::Declare(topics)).await {
+            tracing::error!(%error, "what topics keep could not be recorded: they keep what they did");
+        }
     }
 
     fn policies(&self, config: &Config) -> HashMap<String, Arc<dyn Policy>> {

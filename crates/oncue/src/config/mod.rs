@@ -1,4 +1,4 @@
-//! The configuration file: how handlers that the program provides are served, as data.
+//! The configuration file: how handlers that the program provides are served, and what topics keep, as data.
 //!
 //! ```
 //! use oncue::config::Config;
@@ -36,6 +36,7 @@ mod policy;
 mod problem;
 mod reader;
 mod suggestion;
+mod topic;
 mod watch;
 
 use std::{
@@ -50,12 +51,15 @@ use serde::Serialize;
 pub use handler::{HandlerConfig, RetryConfig};
 pub use policy::{PolicyConfig, PolicyLimits};
 pub use problem::{ConfigError, Place, Problem, Severity};
+pub use topic::TopicConfig;
 pub use watch::{Watch, watch};
 
 use document::{Document, Places};
 use problem::{Finding, Findings, KeyPath};
 use reader::Table;
 use suggestion::suggestion;
+
+use crate::event::is_topic_name;
 
 /// The largest file that is read: 4 MiB.
 pub const MAX_BYTES: u64 = 4 << 20;
@@ -77,6 +81,9 @@ pub struct Config {
     /// For single handlers, by id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub handlers: BTreeMap<String, HandlerConfig>,
+    /// For topics, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub topics: BTreeMap<String, TopicConfig>,
     /// Name of the file.
     #[serde(skip)]
     file: String,
@@ -135,6 +142,11 @@ impl Config {
             config.defaults = table.read("defaults", HandlerConfig::read).unwrap_or_default();
             config.groups = table.named("groups", HandlerConfig::read);
             config.handlers = table.named("handlers", HandlerConfig::read);
+            config.topics = table.named("topics", TopicConfig::read);
+            for name in config.topics.keys().filter(|name| !is_topic_name(name)) {
+                let what = "no topic has such a name: it is 1 to 200 letters, digits, `.`, `_` or `-`";
+                table.findings.key(path.child("topics").child(name), what);
+            }
             table.finish();
         }
         let problems = config.problems(findings, Severity::Error);
@@ -157,7 +169,7 @@ impl Config {
 
     /// All but the names and places of where it was read.
     fn said(&self) -> impl PartialEq {
-        (&self.policies, &self.defaults, &self.groups, &self.handlers)
+        (&self.policies, &self.defaults, &self.groups, &self.handlers, &self.topics)
     }
 
     fn of_bytes(bytes: &[u8], file: &str) -> Result<Self, ConfigError> {

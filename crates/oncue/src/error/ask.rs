@@ -76,6 +76,7 @@ fn standing(handlers: Option<&[(String, Option<Settled>)]>) -> String {
         None => format!("`{handler}` is not through with it"),
         Some(Settled::Acked) => format!("`{handler}` handled it and did not reply in time"),
         Some(Settled::Skipped) => format!("`{handler}` skipped it"),
+        Some(Settled::Missed) => format!("for `{handler}` it was dropped by its topic"),
         Some(Settled::Expired) => format!("for `{handler}` it expired"),
         Some(Settled::DeadLettered { error }) => format!("`{handler}` gave up on it ({error})"),
     });

@@ -231,6 +231,7 @@ fn ending(outcome: &EventOutcome) -> String {
         EventOutcome::Acked => "acked".to_owned(),
         EventOutcome::Skipped => "skipped".to_owned(),
         EventOutcome::Expired => "expired".to_owned(),
+        EventOutcome::Missed => "missed".to_owned(),
         EventOutcome::DeadLettered { error } => format!("dead letter: {error}"),
         EventOutcome::Pending => "pending".to_owned(),
     }

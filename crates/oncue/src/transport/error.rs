@@ -142,6 +142,9 @@ pub enum ControlError {
         /// What it is.
         found: String,
     },
+    /// What the topic keeps is not said here.
+    #[error("what topic `{0}` keeps is set on its broker: say it there")]
+    OfBroker(String),
     /// The dead letters cannot be read.
     #[error("cannot read: {0}")]
     Storage(String),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{EventAddress, EventRef, InspectError, Position, Settled, SourceState};
+use super::{EventAddress, EventRef, InspectError, Position, Retention, RetentionFrom, Settled, SourceState};
 use crate::{clock::Timestamp, event::Envelope, filter::Filter, metrics::HandlerStats, policy::ErrorClass};
 
 /// What a transport knows. Reads only.
@@ -107,6 +107,10 @@ pub struct TopicInfo {
     pub first_offset: u64,
     /// The offset that the next event gets.
     pub next_offset: u64,
+    /// What it keeps, as far as Oncue drops what it holds: on a broker, all ([`RetentionFrom::Broker`]).
+    pub retention: Retention,
+    /// Who says so.
+    pub retention_from: RetentionFrom,
 }
 
 impl TopicInfo {
@@ -191,6 +195,9 @@ pub struct SubscriptionInfo {
     /// delivered before a time, that time. Nothing if there is none. What a dead letter holds does not count, nor what is
     /// handled again after one.
     pub oldest: Option<Timestamp>,
+    /// Events that its topic dropped before it was through with them ([`Retention`]), since it was made or reset. An upper
+    /// bound, as [`lag`](Self::lag) is: of those that it had not looked at, neither types nor filter are known. On a broker always 0: what it drops by itself is not told.
+    pub missed: u64,
     /// Events handed out and not settled.
     pub in_flight: u64,
     /// Counts and times.

@@ -5,6 +5,7 @@ mod error;
 mod inspect;
 mod log;
 mod position;
+mod retention;
 mod settle;
 mod subscription;
 
@@ -20,9 +21,12 @@ pub use log::{LogTransport, LogUrl, maintenance};
 /// Why a directory cannot be used, as [`OpenError::Directory`] tells.
 pub use oncue_log::storage::LockError;
 pub use position::Position;
+pub use retention::{Retention, RetentionFrom};
+pub(crate) use retention::{age as retention_age, bytes as retention_bytes};
 pub use settle::{Action, Attempt, Delivered, Settlement, StateChange, Written};
 pub use subscription::{
     Control, MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Order, Ordered, Resolution, Start, SubscriptionSpec,
+    TopicControl,
 };
 
 use crate::event::Envelope;
@@ -54,6 +58,13 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Does something to a subscription from outside; completes when that is durable.
     fn control(&self, subscription: &str, control: Control) -> BoxFuture<'_, Result<(), ControlError>>;
+
+    /// Does something to topics; completes when that is durable.
+    fn topics(&self, control: TopicControl) -> BoxFuture<'_, Result<(), ControlError>>;
+
+    /// What is to be done beside all else, as dropping what is too old. It never completes: whoever drives the transport polls
+    /// it, and drops it before closing.
+    fn upkeep(&self) -> BoxFuture<'_, ()>;
 
     /// What is published to a topic from now on, for this process alone: nothing is remembered of it.
     fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>>;
@@ -189,6 +200,8 @@ pub enum Settled {
     Skipped,
     /// Not handled: its time to live was over.
     Expired,
+    /// Not handled: its topic dropped it before.
+    Missed,
     /// Kept as a dead letter, for this reason.
     DeadLettered {
         /// The last error.

@@ -1,8 +1,10 @@
 //! What a subscription asks of a transport.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
-use super::Position;
+use super::{Position, Retention, RetentionFrom};
 use crate::{
     clock::Timestamp,
     event::{Envelope, takes},
@@ -114,6 +116,19 @@ pub enum Control {
     Remove,
     /// What is to be remembered about it, instead of what was.
     Remember(Bytes),
+}
+
+/// What is done to topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicControl {
+    /// What topics keep, by name, as the app says in its code or its configuration file, instead of what it said before. Of
+    /// other topics the transport's own setting counts.
+    Declare(BTreeMap<String, (Retention, RetentionFrom)>),
+    /// What one topic keeps from now on, whatever the app says; remembered with the topic, which is made if it does not exist.
+    /// Nothing: what the app says counts again.
+    Set(String, Option<Retention>),
+    /// What topics need not keep goes now.
+    Retain,
 }
 
 /// What becomes of a dead letter.

@@ -14,7 +14,7 @@ use oncue::{
     transport::{
         BoxFuture, Capabilities, ConsumeError, Consumer, Control, ControlError, Delivered, EventRef, Inspect,
         InspectError, Limit, LogTransport, LogUrl, Publish, PublishError, Published, SettleError, Settled, Settlement,
-        SubscribeError, Subscribed, SubscriptionSpec, Tail, Transport,
+        SubscribeError, Subscribed, SubscriptionSpec, Tail, TopicControl, Transport,
     },
 };
 use parking_lot::Mutex;
@@ -184,6 +184,14 @@ impl Transport for Late {
 
     fn control(&self, subscription: &str, control: Control) -> BoxFuture<'_, Result<(), ControlError>> {
         self.log.control(subscription, control)
+    }
+
+    fn topics(&self, control: TopicControl) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.log.topics(control)
+    }
+
+    fn upkeep(&self) -> BoxFuture<'_, ()> {
+        self.log.upkeep()
     }
 
     fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>> {

@@ -22,9 +22,9 @@ const FORMAT: u8 = 1;
 
 /// Show what a log takes on disk, and what holds old segments
 ///
-/// Space is freed segment by segment, oldest first. A segment can go once a checkpoint stands for it, and no subscription
-/// is behind what it holds; a topic without subscriptions keeps all of its events, since one may come. That happens with
-/// `retention=settled` in the app's URL; with `retention=forever`, the default of `file:`, everything stays.
+/// What topics keep is shown by `oncue ls topics`. Here is what `settled` would keep: all that a subscription is not
+/// through with; a topic without subscriptions keeps all of its events, since one may come. A limit of age or bytes does
+/// not ask for that. A segment of which more than half is of no use is written again; one of which all is, goes.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                         oncue log info --data ./data\n  \

@@ -10,7 +10,7 @@ use crate::{
     number::grouped,
 };
 
-/// List the topics: partitions, the offsets that are kept, and how many events that is
+/// List the topics: partitions, the offsets that are kept, how many events that is, and what is kept
 #[derive(Debug, Args)]
 pub(super) struct Topics {
     #[command(flatten)]
@@ -36,6 +36,8 @@ impl Topics {
                 "first_offset": topic.first_offset,
                 "next_offset": topic.next_offset,
                 "events": topic.events(),
+                "retention": topic.retention,
+                "retention_from": topic.retention_from,
             })
         };
         self.view.tell(&topics.iter().map(json).collect(), || {
@@ -45,10 +47,13 @@ impl Topics {
                 Column::Number("FIRST OFFSET"),
                 Column::Number("NEXT OFFSET"),
                 Column::Number("EVENTS"),
+                Column::Text("KEEPS"),
+                Column::Text("BY"),
             ];
             let row = |topic: &TopicInfo| {
                 let numbers = [topic.partitions.into(), topic.first_offset, topic.next_offset, topic.events()];
-                std::iter::once(topic.name.clone()).chain(numbers.map(grouped)).collect()
+                let kept = [topic.retention.to_string(), topic.retention_from.to_string()];
+                std::iter::once(topic.name.clone()).chain(numbers.map(grouped)).chain(kept).collect()
             };
             columns(&heading, &topics.iter().map(row).collect::<Vec<_>>())
         })

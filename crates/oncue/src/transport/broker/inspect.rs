@@ -11,8 +11,8 @@ use crate::{
     event::Envelope,
     metrics::HandlerStats,
     transport::{
-        DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Stage, StorageInfo,
-        SubscriptionInfo, TopicInfo,
+        DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Retention, RetentionFrom, Settled,
+        SourceState, Stage, StorageInfo, SubscriptionInfo, TopicInfo,
         log::{
             records::{Change, Dead, End},
             state::DeadEntry,
@@ -99,6 +99,8 @@ impl Inner {
                 parked_keys: 0,
                 full: false,
                 oldest: None,
+                // What a broker drops by itself looks as what is another partition's.
+                missed: 0,
                 in_flight: 0,
                 stats: HandlerStats::default(),
                 by_type: Vec::new(),
@@ -189,7 +191,7 @@ impl Inner {
             let stored: Vec<_> = {
                 let known = ledger.known();
                 let keyed = known.subscription().into_iter().flat_map(|state| state.keyed.iter());
-                keyed.map(|(key, stored, _)| (key.to_owned(), stored)).collect()
+                keyed.map(|(key, stored)| (key.to_owned(), stored)).collect()
             };
             for (key, stored) in stored {
                 states.extend(ledger.value(&*self.broker, stored).await?.map(|value| (key, value)));
@@ -244,7 +246,7 @@ impl Inner {
                 (failing, known.histories.get(&position.offset()).cloned().unwrap_or_default())
             };
             let stage = match ending {
-                Ending::NotTaken | Ending::UnknownSubscription => continue,
+                Ending::NotTaken | Ending::UnknownSubscription | Ending::Ended(Settled::Missed) => continue,
                 Ending::Open if failing.is_some() => Stage::Retrying,
                 Ending::Open => Stage::Pending,
                 Ending::Ended(Settled::Acked) => Stage::Settled,
@@ -394,7 +396,9 @@ impl Inspect for Arc<Inner> {
         let topics = self.wait(async move {
             let mut infos = Vec::new();
             for (name, partitions) in inner.broker.topics().await? {
-                let mut info = TopicInfo { name, partitions, first_offset: u64::MAX, next_offset: 0 };
+                let (retention, retention_from) = (Retention::forever(), RetentionFrom::Broker);
+                let (first_offset, next_offset) = (u64::MAX, 0);
+                let mut info = TopicInfo { name, partitions, first_offset, next_offset, retention, retention_from };
                 for partition in 0..partitions {
                     let extent = inner.broker.extent(&info.name, partition).await?;
                     info.first_offset = info.first_offset.min(extent.first);

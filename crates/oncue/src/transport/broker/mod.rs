@@ -33,7 +33,7 @@ use tokio::sync::{Notify, watch};
 use self::{consumer::Group, ledger::Ledger};
 use super::{
     BoxFuture, Capabilities, Control, ControlError, EventRef, Inspect, InspectError, Position, Publish, PublishError,
-    Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail, Transport,
+    Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail, TopicControl, Transport,
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -313,6 +313,20 @@ impl Transport for BrokerTransport {
 
     fn control(&self, subscription: &str, control: Control) -> BoxFuture<'_, Result<(), ControlError>> {
         Arc::clone(&self.inner).control(subscription.to_owned(), control).boxed()
+    }
+
+    /// What a topic keeps is set on its broker, which drops the rest by itself.
+    fn topics(&self, control: TopicControl) -> BoxFuture<'_, Result<(), ControlError>> {
+        let named = match control {
+            TopicControl::Declare(topics) => topics.into_keys().next(),
+            TopicControl::Set(topic, _) => Some(topic),
+            TopicControl::Retain => None,
+        };
+        std::future::ready(named.map_or(Ok(()), |topic| Err(ControlError::OfBroker(topic)))).boxed()
+    }
+
+    fn upkeep(&self) -> BoxFuture<'_, ()> {
+        std::future::pending().boxed()
     }
 
     fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>> {

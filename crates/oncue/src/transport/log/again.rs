@@ -9,16 +9,22 @@ use crate::transport::ConsumeError;
 impl Core {
     /// Reads one event that was passed by before. Events that waited behind one another are near each other: one cursor
     /// goes from the one to the next.
-    pub(super) fn read_again(&self, hand: &mut LogHand, offset: u64) -> Result<FedEvent, ConsumeError> {
+    ///
+    /// Nothing if the topic dropped it meanwhile.
+    pub(super) fn read_again(&self, hand: &mut LogHand, offset: u64) -> Result<Option<FedEvent>, ConsumeError> {
         let (mut copies, others) = self.read_copies(offset)?;
         if !others && !copies.is_empty() {
             // The topic may have dropped the event itself.
             let Redrive { about, envelope } = copies.remove(0).1;
             let copies = copies.into_iter().map(|(member, again)| (member, again.envelope)).collect();
-            return Ok(FedEvent { offset, partition: about.partition, envelope, copies });
+            return Ok(Some(FedEvent { offset, partition: about.partition, envelope, copies }));
         }
         let copies = copies.into_iter().map(|(member, again)| (member, again.envelope)).collect();
-        Ok(FedEvent { copies, ..self.read_original(hand, offset)? })
+        match self.read_original(hand, offset) {
+            Ok(event) => Ok(Some(FedEvent { copies, ..event })),
+            Err(_) if self.is_dropped(offset) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The event itself: as it was published, if it is that new, else from the log.

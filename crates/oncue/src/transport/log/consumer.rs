@@ -6,7 +6,7 @@
 
 use std::{
     future::poll_fn,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
 };
 
@@ -45,6 +45,8 @@ pub(super) struct Core {
     /// The members' subscriptions.
     pub(super) numbers: Vec<SubscriptionNumber>,
     pub(super) hand: Mutex<LogHand>,
+    /// Events below were dropped. Set before they are.
+    pub(super) first_kept: AtomicU64,
 }
 
 impl Core {
@@ -74,7 +76,9 @@ impl Core {
                 hand.again_unread.insert(offset);
             }
         }
-        Self { inner, topic, spec, numbers, hand: Mutex::new(hand) }
+        let core = Self { inner, topic, spec, numbers, hand: Mutex::new(hand), first_kept: AtomicU64::new(0) };
+        core.hold_keys(&mut core.hand.lock());
+        core
     }
 
     /// Another instance; nothing if the last one has gone.
@@ -96,6 +100,7 @@ impl Drop for LogConsumer {
 impl Core {
     /// Hands out what can be handed out now; true if new events may be left in the log.
     fn hand_out(&self, hand: &mut LogHand, giving: &mut Giving<'_>) -> Result<bool, ConsumeError> {
+        self.forget_dropped(hand);
         hand.take_due(giving.now);
         let searches = self.look_for_delayed(hand, giving.now)?;
         let more = self.hand_out_due(hand, giving)?;
@@ -130,7 +135,8 @@ impl Core {
                 && bytes < giving.room.bytes
                 && let Some((rank, offset)) = hand.pop_ready()
             {
-                let event = self.read_again(hand, offset)?;
+                // It may have been dropped at this moment; what waits behind it is seen to at the next turn.
+                let Some(event) = self.read_again(hand, offset)? else { continue };
                 bytes += event.envelope.encoded_bytes();
                 events.push(event);
                 ranks.push(rank);

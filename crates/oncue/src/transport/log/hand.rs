@@ -1,7 +1,7 @@
 //! What a subscription has handed out, and what waits.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     task::{Context, Waker},
 };
 
@@ -443,6 +443,29 @@ impl<R: Reading> Hand<R> {
         for place in more {
             self.reserve(Some(key), place);
             self.make_ready(place);
+        }
+        self.wake();
+    }
+
+    /// Forgets what waits below `first`, but for what is under way and those that `copies` are kept of: their events are gone.
+    pub(super) fn forget_below(&mut self, first: u64, copies: &HashSet<u64>) {
+        let Self { in_flight, ready, due, schedule, keys, parked_keys, waiting, order, .. } = self;
+        let is_gone = |offset: u64| offset < first && !copies.contains(&offset) && !in_flight.contains_key(&offset);
+        let newest_first = *order == Order::Lifo;
+        ready.retain(|(_, rank)| !is_gone(if newest_first { !*rank } else { *rank }));
+        due.retain(|(_, place)| !is_gone(place.offset));
+        schedule.forget(first, is_gone);
+        for key in keys.values_mut() {
+            let before = key.waiting.len();
+            key.waiting.retain(|place| !is_gone(place.offset));
+            *waiting -= before - key.waiting.len();
+            key.next = key.next.filter(|next| !is_gone(*next));
+            let parked = !key.heads.is_empty();
+            key.heads.retain(|head| !is_gone(*head));
+            *parked_keys -= usize::from(parked && key.heads.is_empty());
+        }
+        for key in keys.keys().copied().collect::<Vec<_>>() {
+            self.let_go_on(Some(key));
         }
         self.wake();
     }

@@ -34,7 +34,7 @@ pub(super) fn storage(error: impl std::fmt::Display) -> InspectError {
 
 impl Inner {
     /// Lets every subscription take notice of what its feed has passed by.
-    fn catch_up(&self) {
+    pub(super) fn catch_up(&self) {
         if self.feeds.lock().is_empty() {
             return;
         }
@@ -67,6 +67,7 @@ impl Inner {
             parked_keys: 0,
             full: false,
             oldest: None,
+            missed: state.missed.events(),
             in_flight: 0,
             stats: state.stats(),
             by_type: by_type.collect(),
@@ -117,7 +118,7 @@ impl Inner {
     pub(super) fn first_record(&self, topic: TopicId, offset: u64) -> Result<Option<Record>, InspectError> {
         let mut cursor = self.log.cursor(topic, offset);
         let mut records = Vec::with_capacity(1);
-        self.log.read(&mut cursor, 1, usize::MAX, &mut records).map_err(storage)?;
+        self.read_kept(&mut cursor, (1, usize::MAX), &mut records).map_err(storage)?;
         Ok(records.pop())
     }
 
@@ -243,7 +244,7 @@ impl Inspect for Inner {
         let stored: Vec<(String, Stored)> = {
             let shared = self.shared.lock();
             let state = shared.state.find(subscription).ok_or_else(|| Self::unknown(subscription))?;
-            state.keyed.iter().map(|(key, stored, _)| (key.to_owned(), stored)).collect()
+            state.keyed.iter().map(|(key, stored)| (key.to_owned(), stored)).collect()
         };
         let value = |(key, stored)| Ok(self.value(stored)?.map(|value| (key, value)));
         stored.into_iter().filter_map(|stored| value(stored).transpose()).collect()
@@ -254,7 +255,7 @@ impl Inspect for Inner {
         let (first, _) = self.offsets(topic.id);
         let mut cursor = self.log.cursor(topic.id, from.max(first));
         let mut records = Vec::new();
-        self.log.read(&mut cursor, limit, usize::MAX, &mut records).map_err(storage)?;
+        self.read_kept(&mut cursor, (limit, usize::MAX), &mut records).map_err(storage)?;
         let event = |record: oncue_log::Record| {
             let envelope = Envelope::from_stored(&record.data).map_err(storage)?;
             Ok((Position::new(record.partition, record.offset, 0), envelope))
@@ -289,7 +290,8 @@ impl Inspect for Inner {
         let info = |info: oncue_log::TopicInfo| {
             let partitions = self.topics.get(&info.name).map_or(1, |topic| topic.partitions);
             let (first_offset, next_offset) = (info.first_offset, info.next_offset);
-            TopicInfo { name: info.name, partitions, first_offset, next_offset }
+            let (retention, retention_from) = self.topics.retention(info.id);
+            TopicInfo { name: info.name, partitions, first_offset, next_offset, retention, retention_from }
         };
         self.log.topics().into_iter().map(info).collect()
     }
@@ -313,6 +315,7 @@ impl Inspect for Inner {
 #[derive(Clone, Copy)]
 enum Ended {
     Passed(End),
+    Missed,
     Dead(DeadEntry),
 }
 
@@ -333,6 +336,8 @@ impl Inner {
         }
         let ended = if let Some(dead) = state.dead.get(&offset) {
             Some(Ended::Dead(*dead))
+        } else if state.missed.contains(offset) {
+            Some(Ended::Missed)
         } else {
             let is_through = state.settled.contains(offset) && !state.redriven.contains_key(&offset);
             is_through.then(|| Ended::Passed(state.end_of(offset)))
@@ -346,6 +351,7 @@ impl Inner {
             Ended::Passed(End::Acked) => Settled::Acked,
             Ended::Passed(End::Skipped) => Settled::Skipped,
             Ended::Passed(End::Expired) => Settled::Expired,
+            Ended::Missed => Settled::Missed,
             Ended::Dead(entry) => {
                 let history = self.dead_letter(entry)?.history;
                 Settled::DeadLettered { error: history.last().map_or_else(String::new, |last| last.error.clone()) }

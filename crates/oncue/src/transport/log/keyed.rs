@@ -27,6 +27,11 @@ struct Slot {
 }
 
 impl Slot {
+    /// The value, if it is in checkpoints too.
+    fn small(&self) -> Option<&Bytes> {
+        self.value.as_ref().filter(|value| value.len() <= SMALL_BYTES)
+    }
+
     fn stored(&self) -> Stored {
         self.value.clone().map_or(Stored::InLog(self.lsn), Stored::InMemory)
     }
@@ -44,9 +49,14 @@ impl KeyedStates {
         self.slots.get(key).map(Slot::stored)
     }
 
-    /// Every key with where its value is, and its record.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Stored, Lsn)> {
-        self.slots.iter().map(|(key, slot)| (&**key, slot.stored(), slot.lsn))
+    /// Every key with where its value is.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Stored)> {
+        self.slots.iter().map(|(key, slot)| (&**key, slot.stored()))
+    }
+
+    /// The records of the values that checkpoints do not hold.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Lsn> {
+        self.slots.values().filter(|slot| slot.small().is_none()).map(|slot| slot.lsn)
     }
 
     pub(crate) fn apply(&mut self, key: &str, change: &StateChange, lsn: Lsn) {
@@ -72,7 +82,7 @@ impl KeyedStates {
         for (key, slot) in &self.slots {
             out.bytes(key.as_bytes());
             out.varint(slot.lsn);
-            let small = slot.value.as_ref().filter(|value| value.len() <= SMALL_BYTES);
+            let small = slot.small();
             out.u8(u8::from(small.is_some()));
             if let Some(value) = small {
                 out.bytes(value);

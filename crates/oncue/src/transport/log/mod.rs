@@ -17,7 +17,9 @@ mod handling;
 mod inspect;
 pub(in crate::transport) mod keyed;
 pub mod maintenance;
+mod missed;
 pub(in crate::transport) mod offsets;
+mod overtaken;
 mod publish;
 mod reading;
 mod recent;
@@ -42,7 +44,7 @@ use std::{
 
 use futures_util::future::FutureExt as _;
 use oncue_log::{
-    Batch, Cursor, Lsn, Ticket, TopicId,
+    AppendError, Batch, Cursor, Lsn, Ticket, TopicId,
     storage::{FileStorage, MemoryStorage, Storage},
 };
 use parking_lot::Mutex;
@@ -54,6 +56,7 @@ use self::{
     recent::Recent,
     records::{Change, Subscription, SubscriptionNumber},
     replay::Replayed,
+    retain::Keeper,
     state::State,
     tail::Tails,
     topics::{Topic, Topics},
@@ -63,7 +66,7 @@ pub use url::LogUrl;
 use super::{
     BoxFuture, Capabilities, ConsumeError, Control, ControlError, EventRef, Inspect, InspectError, MemberSpec,
     OpenError, Publish, PublishError, Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec,
-    Tail, Transport,
+    Tail, TopicControl, Transport,
 };
 use crate::{
     clock::Clock,
@@ -99,6 +102,7 @@ pub(crate) struct Inner {
     progress: Notify,
     /// Who reads a topic without a subscription.
     tails: Tails,
+    keeper: Keeper,
 }
 
 /// What one lock protects.
@@ -113,10 +117,6 @@ struct Shared {
     attached: HashMap<SubscriptionNumber, Weak<Core>>,
     /// Who waits for the outcome of an event, by subscription and offset.
     waiting: HashMap<(SubscriptionNumber, u64), Vec<oneshot::Sender<()>>>,
-    /// Below the first, all that is wanted was written again; durable at the second.
-    rewritten: Option<(Lsn, Lsn)>,
-    /// What was wanted when a full log was last made room in.
-    made_room: Option<Lsn>,
     recent: Recent,
     /// Memory for what becomes of the events of a batch.
     plans: Vec<publish::Plan>,
@@ -185,10 +185,11 @@ impl LogTransport {
         let known = replayed.state.dedup.window();
         let window = url.window.over(known);
         let state = replayed.into_state(log.log_id(), clock.now(), window);
-        let topics = Topics::new(&log, url.partitions);
+        let topics = Topics::new(&log, url.partitions, (url.retention(), !url.is_memory()));
         let shared = Mutex::new(Shared { state, ..Shared::default() });
         let (feeds, tails, progress) = (Mutex::default(), Tails::default(), Notify::new());
-        let inner = Inner { url, log, clock, topics, segment_bytes, at_once, shared, feeds, tails, progress };
+        let keeper = Keeper::default();
+        let inner = Inner { url, log, clock, topics, segment_bytes, at_once, shared, feeds, tails, progress, keeper };
         if window != known {
             // Whoever opens the log next, and says nothing of it, must not cut it.
             inner.append_change(&mut inner.shared.lock(), &Change::Window(window)).map_err(OpenError::Window)?;
@@ -207,7 +208,13 @@ impl Inner {
     /// Completes when everything below `end` is durable.
     fn durable(self: &Arc<Self>, end: Lsn) -> impl Future<Output = Result<(), String>> + Send + use<> {
         let inner = Arc::clone(self);
-        poll_fn(move |cx| inner.log.poll_durable(end, cx.waker()).map_err(|fenced| fenced.reason))
+        poll_fn(move |cx| {
+            inner.log.poll_durable(end, cx.waker()).map_err(|fenced| {
+                // The disk may be full: what need not be kept goes.
+                inner.keeper.asked.notify_one();
+                fenced.reason
+            })
+        })
     }
 
     /// Completes when a batch that met a full log may be tried again.
@@ -216,7 +223,7 @@ impl Inner {
         poll_fn(move |cx| inner.log.poll_space(cx.waker()).map_err(|fenced| fenced.reason))
     }
 
-    /// Writes a checkpoint when enough has been written since the last one, and drops what may go. Never fails a
+    /// Writes a checkpoint when enough has been written since the last one. Never fails a
     /// caller: a log that cannot take one will say so at the next append.
     fn checkpoint_if_due(&self, shared: &mut Shared) {
         if !self.log.checkpoint_due() {
@@ -225,7 +232,8 @@ impl Inner {
         match self.log.checkpoint(&shared.state.checkpoint(), self.clock.now().as_micros()) {
             Ok(ticket) => {
                 shared.end = shared.end.max(ticket.end);
-                self.trim(shared);
+                // What it stands for may go.
+                self.keeper.asked.notify_one();
             }
             Err(error) => tracing::warn!(%error, "no checkpoint was written; opening the log will take longer"),
         }
@@ -305,7 +313,7 @@ impl Inner {
             return Ok(());
         }
         let mut records = Vec::new();
-        let read = self.log.read(cursor, most, most_bytes, &mut records);
+        let read = self.read_kept(cursor, (most, most_bytes), &mut records);
         for record in &records {
             out.push(FedEvent::of(record)?);
         }
@@ -314,11 +322,16 @@ impl Inner {
 
     /// Appends and applies one change.
     fn append_change(&self, shared: &mut Shared, change: &Change) -> Result<Ticket, PublishError> {
+        self.try_append(shared, change).map_err(publish::error)
+    }
+
+    /// The same, where a full log is something to wait for.
+    fn try_append(&self, shared: &mut Shared, change: &Change) -> Result<Ticket, AppendError> {
         shared.batch.clear();
         shared.scratch.clear();
         change.encode(&mut shared.scratch);
         shared.batch.state(change.kind(), &[shared.scratch.as_slice()]);
-        let ticket = self.log.append(&shared.batch, self.clock.now().as_micros()).map_err(publish::error)?;
+        let ticket = self.log.append(&shared.batch, self.clock.now().as_micros())?;
         shared.end = shared.end.max(ticket.end);
         shared.applied(change, ticket.lsn);
         Ok(ticket)
@@ -332,6 +345,8 @@ impl Inner {
                 let Some(consumer) = core.join(false) else { continue };
                 return Ok(Subscribed { consumer: Box::new(consumer), created: vec![None; spec.members.len()] });
             }
+            let noted = self.note_gaps(topic.id);
+            noted.map_err(|error| SubscribeError::Publish(publish::error(error)))?;
             let mut numbers = Vec::with_capacity(spec.members.len());
             let mut created = Vec::with_capacity(spec.members.len());
             let mut end = 0;
@@ -431,6 +446,14 @@ impl Transport for LogTransport {
         control::control(Arc::clone(&self.inner), subscription.to_owned(), control).boxed()
     }
 
+    fn topics(&self, control: TopicControl) -> BoxFuture<'_, Result<(), ControlError>> {
+        retain::control(Arc::clone(&self.inner), control).boxed()
+    }
+
+    fn upkeep(&self) -> BoxFuture<'_, ()> {
+        retain::upkeep(Arc::clone(&self.inner)).boxed()
+    }
+
     fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>> {
         tail::tail(Arc::clone(&self.inner), topic.to_owned()).boxed()
     }
@@ -450,6 +473,7 @@ impl Transport for LogTransport {
     fn close(&self) -> BoxFuture<'_, Result<(), SettleError>> {
         let inner = Arc::clone(&self.inner);
         async move {
+            inner.keeper.close().await;
             // The closing write syncs: off the runtime's threads, so that nothing else waits for the disk.
             let closed = tokio::task::spawn_blocking(move || {
                 let shared = inner.shared.lock();

@@ -1,6 +1,6 @@
 //! A set of settled offsets that grows from the bottom.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use crate::codec::{Malformed, Reader, Writer};
 
@@ -101,6 +101,29 @@ impl OffsetSet {
         end.saturating_sub(self.low).saturating_sub(above - below)
     }
 
+    /// The offsets below `end` that are not in the set, in ranges.
+    pub(crate) fn missing(&self, end: u64) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut add = |from: u64, to: u64| match ranges.last_mut() {
+            Some(last) if last.end == from => last.end = to,
+            _ => ranges.push(from..to),
+        };
+        let base = self.low / 64 * 64;
+        for (nth, word) in (0_u64..).zip(&self.words) {
+            let first = base + nth * 64;
+            for offset in first.max(self.low)..(first + 64).min(end) {
+                if word & (1 << (offset % 64)) == 0 {
+                    add(offset, offset + 1);
+                }
+            }
+        }
+        let behind = (base + self.words.len() as u64 * 64).max(self.low);
+        if behind < end {
+            add(behind, end);
+        }
+        ranges
+    }
+
     pub(crate) fn encode(&self, out: &mut Writer) {
         out.varint(self.low);
         out.varint(self.words.len() as u64);
@@ -148,6 +171,11 @@ mod tests {
                     prop_assert_eq!(set.contains(offset), model.contains(&offset), "{}", offset);
                 }
                 prop_assert_eq!(set.missing_below(450), 450 - model.len() as u64);
+                for end in [0, 77, 450] {
+                    let missing: Vec<u64> = set.missing(end).into_iter().flatten().collect();
+                    let all: Vec<u64> = (0..end).filter(|offset| !model.contains(offset)).collect();
+                    prop_assert_eq!(missing, all);
+                }
                 let mut out = Writer::default();
                 set.encode(&mut out);
                 let bytes = out.into_bytes();

@@ -27,6 +27,8 @@ pub(super) struct LogReading {
     pub(super) cursor: Cursor,
     /// What the topic's feed reads for this subscription.
     pub(super) seat: Option<Seat>,
+    /// What waited below and was dropped is forgotten.
+    pub(super) first_kept: u64,
     /// Everything below was considered, where a feed reads.
     pub(super) fed_to: u64,
     /// Where events that waited are read again.
@@ -39,7 +41,7 @@ pub(super) struct LogReading {
 
 impl LogReading {
     pub(super) fn new(cursor: Cursor) -> Self {
-        Self { cursor, seat: None, fed_to: 0, again: None, events: Vec::new(), search: None }
+        Self { cursor, seat: None, first_kept: 0, fed_to: 0, again: None, events: Vec::new(), search: None }
     }
 }
 
@@ -142,7 +144,7 @@ impl Core {
         }
         let Some((cursor, beyond)) = &mut hand.reading.search else { return Ok(false) };
         let (mut records, beyond) = (Vec::new(), *beyond);
-        let read = self.inner.log.read(cursor, READ_RECORDS, READ_BYTES, &mut records);
+        let read = self.inner.read_kept(cursor, (READ_RECORDS, READ_BYTES), &mut records);
         read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
         let goes_on = !records.is_empty() && cursor.offset() < beyond.to;
         let shared = self.inner.shared.lock();

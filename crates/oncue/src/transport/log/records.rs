@@ -7,7 +7,7 @@ use bytes::Bytes;
 use oncue_log::{Lsn, TopicId};
 use serde::{Deserialize, Serialize};
 
-use super::dedup::Window;
+use super::{dedup::Window, missed::Gap};
 use crate::codec::{Malformed, Reader, Writer};
 use crate::{
     clock::Timestamp,
@@ -33,6 +33,7 @@ pub(crate) mod kind {
     pub(crate) const REMOVE: u8 = 27;
     pub(crate) const REMEMBER: u8 = 28;
     pub(crate) const WINDOW: u8 = 29;
+    pub(crate) const DROPPED: u8 = 30;
 }
 
 /// The number of a subscription in its log, from 0.
@@ -61,6 +62,7 @@ pub(crate) enum Change {
     Remember(Remember),
     /// How far back duplicates are recognised from now on.
     Window(Window),
+    Dropped(Dropped),
 }
 
 /// A subscription is through with some events.
@@ -159,6 +161,17 @@ pub(crate) struct Remember {
     pub(crate) what: Bytes,
 }
 
+/// A topic keeps no events below an offset: every subscription of it goes on there. Stands before the log's own record of
+/// that.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Dropped {
+    pub(crate) topic: u32,
+    pub(crate) first: u64,
+    /// Who was not through with all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missed: Vec<Gap>,
+}
+
 /// The times of an attempt, as response times are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Times {
@@ -205,7 +218,7 @@ pub(crate) struct DeadAbout {
     pub(crate) offset: u64,
     /// Later events of the key wait for it.
     pub(crate) hold: bool,
-    /// Written before, and again so that its segment can go.
+    /// Written before, and again so that its segment could go: by versions that did not rewrite segments.
     #[serde(default)]
     pub(crate) copy: bool,
     pub(crate) event_type: TypeNumber,
@@ -294,6 +307,7 @@ impl Change {
             Self::Remove(_) => kind::REMOVE,
             Self::Remember(_) => kind::REMEMBER,
             Self::Window(_) => kind::WINDOW,
+            Self::Dropped(_) => kind::DROPPED,
         }
     }
 
@@ -323,6 +337,7 @@ impl Change {
             Self::Reset(reset) => json(out, reset),
             Self::Remove(remove) => json(out, remove),
             Self::Window(window) => json(out, window),
+            Self::Dropped(dropped) => json(out, dropped),
             Self::Remember(remember) => {
                 out.varint(u64::from(remember.subscription));
                 out.bytes(&remember.what);
@@ -362,6 +377,7 @@ impl Change {
             kind::RESET => Self::Reset(from_json(&mut from)?),
             kind::REMOVE => Self::Remove(from_json(&mut from)?),
             kind::WINDOW => Self::Window(from_json(&mut from)?),
+            kind::DROPPED => Self::Dropped(from_json(&mut from)?),
             kind::REMEMBER => {
                 let subscription = from.small()?;
                 Self::Remember(Remember { subscription, what: Bytes::copy_from_slice(from.bytes()?) })

@@ -49,6 +49,13 @@ impl Schedule {
             Some(Beyond { due: known.due.min(due), from: known.from.min(offset), to: known.to.max(offset + 1) });
     }
 
+    /// Forgets events that are gone, all of them below `first`.
+    pub(super) fn forget(&mut self, first: u64, is_gone: impl Fn(u64) -> bool) {
+        self.held.retain(|(_, place)| !is_gone(place.offset));
+        self.beyond = self.beyond.map(|beyond| Beyond { from: beyond.from.max(first), ..beyond });
+        self.beyond = self.beyond.filter(|beyond| beyond.from < beyond.to);
+    }
+
     /// The next event whose time has come.
     pub(in crate::transport) fn pop_due(&mut self, now: Timestamp) -> Option<Place> {
         let (due, _) = self.held.first()?;

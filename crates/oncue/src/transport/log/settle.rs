@@ -131,6 +131,10 @@ impl Core {
             if settlement.action == Action::Release {
                 continue;
             }
+            if matches!(settlement.action, Action::Retry(_)) && self.was_missed(shared, member, offset) {
+                // It cannot be read again: it stays missed.
+                continue;
+            }
             let event_type = types.number(shared.state.types(), envelope.event_type());
             let mut ack = |end, attempts| acks[member].push(Ack { offset, event_type, end, attempts, times });
             match settlement.action {
@@ -165,6 +169,12 @@ impl Core {
             changes.splice(0..0, types.new.into_iter().map(Change::EventType));
         }
         Ok(changes)
+    }
+
+    /// Whether an event was dropped while it was being handled.
+    fn was_missed(&self, shared: &Shared, member: usize, offset: u64) -> bool {
+        let state = &shared.state.subscriptions[self.numbers[member] as usize];
+        state.settled.contains(offset) && !state.redriven.contains_key(&offset)
     }
 
     fn emit(&self, shared: &mut Shared, emits: &[(String, Envelope)]) -> Result<(), AppendError> {

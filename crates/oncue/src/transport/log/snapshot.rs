@@ -6,7 +6,7 @@ use oncue_log::{Log, Options, Writer, storage::Snapshot};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Inner, LogTransport, LogUrl, Shared, replay::Replayed, tail::Tails, topics::Topics};
+use super::{Inner, LogTransport, LogUrl, Shared, replay::Replayed, retain::Keeper, tail::Tails, topics::Topics};
 use crate::{
     clock::Clock,
     transport::{Inspect, OpenError},
@@ -58,9 +58,10 @@ fn snapshot(url: &LogUrl, directory: &Path, clock: &Clock) -> Result<Inner, Open
     let log = Log::open(Box::new(storage), options, now.as_micros(), &mut |replay| replayed.take(replay))?.log;
     let window = replayed.state.dedup.window();
     let state = replayed.into_state(log.log_id(), now, window);
-    let topics = Topics::new(&log, url.partitions);
+    let topics = Topics::new(&log, url.partitions, (url.retention(), false));
     let shared = Mutex::new(Shared { end: log.durable(), state, ..Shared::default() });
     let (url, clock) = (url.clone(), clock.clone());
     let (feeds, tails, progress) = (Mutex::default(), Tails::default(), Notify::new());
-    Ok(Inner { url, log, clock, topics, segment_bytes, at_once: false, shared, feeds, tails, progress })
+    let (at_once, keeper) = (false, Keeper::default());
+    Ok(Inner { url, log, clock, topics, segment_bytes, at_once, shared, feeds, tails, progress, keeper })
 }

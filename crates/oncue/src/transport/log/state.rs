@@ -10,8 +10,9 @@ use oncue_log::Lsn;
 pub(crate) use self::subscription::{DeadEntry, Failing, SubscriptionState};
 use super::{
     dedup::Dedup,
+    missed::Missed,
     records::{
-        Change, Dead, EventType, Keyed, OTHER_TYPES, Retry, Settle, Source, Subscription, SubscriptionNumber,
+        Change, Dead, Dropped, EventType, Keyed, OTHER_TYPES, Retry, Settle, Source, Subscription, SubscriptionNumber,
         TypeNumber,
     },
 };
@@ -25,7 +26,10 @@ use crate::{
 pub(super) const MAX_NUMBERED_TYPES: usize = 65_536;
 
 /// Version of the checkpoint's layout.
-const CHECKPOINT: u8 = 3;
+const CHECKPOINT: u8 = 4;
+
+/// The version before: it did not know of events that were missed.
+const CHECKPOINT_WITHOUT_MISSED: u8 = 3;
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -112,6 +116,7 @@ impl State {
             Change::DeadLetter(Dead { about, .. }) => {
                 let state = self.subscription(about.subscription)?;
                 state.failing.remove(&about.offset);
+                state.missed.take_back(about.offset);
                 let again = state.redriven.remove(&about.offset).is_some();
                 state.dead.insert(about.offset, DeadEntry { lsn, hold: about.hold });
                 if !about.hold {
@@ -150,9 +155,21 @@ impl State {
                 self.by_id.remove(&id);
             }
             Change::Window(window) => self.dedup.set_window(*window),
+            Change::Dropped(dropped) => self.drop_events(dropped)?,
             Change::Remember(remember) => {
                 self.subscription(remember.subscription)?.remembered = Some(remember.what.clone());
             }
+        }
+        Ok(())
+    }
+
+    fn drop_events(&mut self, dropped: &Dropped) -> Result<(), Malformed> {
+        for state in self.subscriptions.iter_mut().filter(|state| !state.removed && state.about.topic == dropped.topic)
+        {
+            state.go_on_at(dropped.first);
+        }
+        for gap in &dropped.missed {
+            self.subscription(gap.subscription)?.missed.add(gap);
         }
         Ok(())
     }
@@ -189,6 +206,7 @@ impl State {
         out.varint(self.subscriptions.len() as u64);
         for subscription in &self.subscriptions {
             subscription.encode(&mut out);
+            subscription.missed.encode(&mut out);
         }
         self.dedup.encode(&mut out);
         out.varint(self.sources.len() as u64);
@@ -203,8 +221,9 @@ impl State {
 
     pub(crate) fn restore(&mut self, checkpoint: &[u8]) -> Result<(), Malformed> {
         let mut from = Reader::new(checkpoint);
-        match from.u8()? {
-            CHECKPOINT => {}
+        let version = from.u8()?;
+        match version {
+            CHECKPOINT | CHECKPOINT_WITHOUT_MISSED => {}
             1 | 2 => return Err(Malformed("a version of Oncue before its first release wrote this checkpoint")),
             _ => return Err(Malformed("a newer Oncue wrote this checkpoint: open the log with that version")),
         }
@@ -213,7 +232,10 @@ impl State {
             self.types.add(&EventType { number, name: from.text()?.to_owned() })?;
         }
         for number in 0..from.count(8)? {
-            let subscription = SubscriptionState::decode(&mut from)?;
+            let mut subscription = SubscriptionState::decode(&mut from)?;
+            if version > CHECKPOINT_WITHOUT_MISSED {
+                subscription.missed = Missed::decode(&mut from)?;
+            }
             if subscription.about.number as usize != number {
                 return Err(Malformed("subscriptions are out of order"));
             }

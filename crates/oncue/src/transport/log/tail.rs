@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::FutureExt as _;
-use oncue_log::{Cursor, ReadError, Record, TopicId};
+use oncue_log::{Cursor, Record, TopicId};
 use parking_lot::Mutex;
 
 use super::Inner;
@@ -67,16 +67,9 @@ impl LogTail {
             // Taken before reading: what becomes durable meanwhile wakes us at once.
             let durable = self.inner.log.durable();
             self.records.clear();
-            let read = self.inner.log.read(&mut self.cursor, limit, usize::MAX, &mut self.records);
-            match read {
-                // Who only watches holds nothing back: what went meanwhile is passed by.
-                Err(ReadError::Trimmed { .. }) => {
-                    let (first, _) = self.inner.offsets(self.cursor.topic());
-                    self.cursor = self.inner.log.cursor(self.cursor.topic(), first);
-                    continue;
-                }
-                read => read.map_err(|error| ConsumeError::Storage(error.to_string()))?,
-            };
+            // Who only watches holds nothing back: what went meanwhile is passed by.
+            let read = self.inner.read_kept(&mut self.cursor, (limit, usize::MAX), &mut self.records);
+            read.map_err(|error| ConsumeError::Storage(error.to_string()))?;
             self.next.store(self.cursor.offset(), Ordering::Release);
             for record in self.records.drain(..) {
                 let envelope = Envelope::from_stored(&record.data);

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use super::{dedup::WindowWish, retain::Retention};
-use crate::transport::OpenError;
+use super::dedup::WindowWish;
+use crate::transport::{OpenError, Retention, retention};
 
 /// Most bytes that a log in memory holds, unless its URL says otherwise.
 const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
@@ -21,8 +21,11 @@ const DEFAULT_DELAYED_HELD: usize = 1 << 17;
 /// - `partitions=N`: of topics made from now on, 16 by default;
 /// - `dedup_seconds=N` and `dedup_ids=N`: the window in which a repeated `source` and `id` is a duplicate. The log keeps
 ///   what it is told; one that was never told has 120 and 100,000;
-/// - `retention=forever|settled`: keep everything (the default of `file:`), or only what a subscription is not through
+/// - `retention=forever|settled`: topics keep everything (the default of `file:`), or only what a subscription is not through
 ///   with (the default of `memory:`);
+/// - `retain=AGE` (`7d`, `36h`, `90m`) and `retain_bytes=SIZE` (`10GiB`, `500MB`): of each topic, what is older or more goes,
+///   settled or not; without `retention`, all the rest is kept. Of single topics the app may say something else
+///   ([`Retention`]);
 /// - `feed_from=N`: from so many subscriptions of a topic on, one reader reads for all of them that keep up; 8 by
 ///   default;
 /// - `delayed_held=N`: so many delayed events of a subscription, the earliest, are held in memory, with 32 bytes each; the
@@ -35,7 +38,9 @@ pub struct LogUrl {
     pub(super) durability: oncue_log::Durability,
     pub(super) partitions: u16,
     pub(super) window: WindowWish,
-    pub(super) retention: Retention,
+    settled: Option<bool>,
+    retain_s: Option<u64>,
+    retain_bytes: Option<u64>,
     /// A topic with so many subscriptions has one reader for all of them that keep up.
     pub(super) feed_from: usize,
     /// Delayed events of a subscription that are held in memory.
@@ -53,7 +58,9 @@ impl LogUrl {
             durability: oncue_log::Durability::Os,
             partitions: 16,
             window: WindowWish::default(),
-            retention: Retention::Settled,
+            settled: None,
+            retain_s: None,
+            retain_bytes: None,
             feed_from: DEFAULT_FEED_FROM,
             delayed_held: DEFAULT_DELAYED_HELD,
             max_bytes: Some(DEFAULT_MEMORY_BYTES),
@@ -66,7 +73,6 @@ impl LogUrl {
         Self {
             directory: Some(directory.into()),
             durability: oncue_log::Durability::Disk,
-            retention: Retention::Forever,
             max_bytes: None,
             ..Self::memory()
         }
@@ -75,6 +81,21 @@ impl LogUrl {
     /// Whether it names a log in memory.
     pub(crate) fn is_memory(&self) -> bool {
         self.directory.is_none()
+    }
+
+    /// What topics keep of which nothing else is said.
+    pub(super) fn retention(&self) -> Retention {
+        let default = if self.is_memory() { Retention::settled() } else { Retention::forever() };
+        Retention::said(self.settled, self.retain_s, self.retain_bytes).unwrap_or(default)
+    }
+
+    /// What topics keep of which nothing else is said.
+    #[must_use]
+    pub fn retain(mut self, retention: Retention) -> Self {
+        self.settled = Some(retention.drops_settled());
+        self.retain_s = retention.max_age().map(|age| age.as_secs());
+        self.retain_bytes = retention.max_bytes();
+        self
     }
 
     /// How far back publishing the same `source` and `id` again is recognised: by age and by number, whichever is
@@ -100,9 +121,11 @@ impl LogUrl {
                 self.window.age_us = Some(micros(Duration::from_secs(number("a number of seconds")?)));
             }
             ("dedup_ids", _) => self.window.ids = Some(number("a number of ids")?),
-            ("retention", "forever") => self.retention = Retention::Forever,
-            ("retention", "settled") => self.retention = Retention::Settled,
+            ("retention", "forever") => self.settled = Some(false),
+            ("retention", "settled") => self.settled = Some(true),
             ("retention", _) => return Err("`retention` is `forever` or `settled`".to_owned()),
+            ("retain", _) => self.retain_s = Some(retention::age(value)?),
+            ("retain_bytes", _) => self.retain_bytes = Some(retention::bytes(value)?),
             ("feed_from", _) => {
                 let from = usize::try_from(number("a number of subscriptions")?).ok().filter(|from| *from > 0);
                 self.feed_from = from.ok_or("`feed_from` is 1 or more")?;
@@ -114,7 +137,7 @@ impl LogUrl {
             ("max_bytes", _) => self.max_bytes = Some(number("a number of bytes")?),
             _ => {
                 return Err(format!(
-                    "unknown option `{name}`; known are durability, partitions, dedup_seconds, dedup_ids, retention, feed_from, delayed_held, max_bytes"
+                    "unknown option `{name}`; known are durability, partitions, dedup_seconds, dedup_ids, retention, retain, retain_bytes, feed_from, delayed_held, max_bytes"
                 ));
             }
         }
@@ -173,6 +196,18 @@ mod tests {
         assert_eq!("file:///var/lib/x".parse::<LogUrl>().unwrap(), LogUrl::file("/var/lib/x"));
         let options: LogUrl = "file:x?durability=os&partitions=4&dedup_seconds=5&dedup_ids=6".parse().unwrap();
         assert_eq!((options.durability, options.partitions), (oncue_log::Durability::Os, 4));
+        for (url, kept) in [
+            ("file:x", "forever"),
+            ("file:x?retention=settled", "settled"),
+            ("file:x?retain=7d&retain_bytes=10GiB", "7d, 10GiB"),
+            ("memory:", "settled"),
+            ("memory:?retain=90m", "90m"),
+            ("memory:?retention=settled&retain=90m", "settled, 90m"),
+        ] {
+            assert_eq!(url.parse::<LogUrl>().unwrap().retention().to_string(), kept, "{url}");
+        }
+        let kept = Retention::settled().bytes(5);
+        assert_eq!(LogUrl::file("x").retain(kept).retention(), kept);
         assert_eq!(options.window, WindowWish { age_us: Some(5_000_000), ids: Some(6) });
     }
 
@@ -186,6 +221,8 @@ mod tests {
             ("file:x?durability=tape", "`disk` or `os`"),
             ("memory:?durability=disk", "only of `file:`"),
             ("file:x?partitions=0", "1 to 65535"),
+            ("file:x?retain=7", "such as"),
+            ("file:x?retain_bytes=ten", "such as"),
             ("file:x?colour=red", "unknown option `colour`"),
         ] {
             let error = url.parse::<LogUrl>().unwrap_err().to_string();

@@ -21,6 +21,7 @@ impl Model {
                 Some(Settled::DeadLettered { .. }) => track.dead,
                 Some(Settled::Expired) => !track.acked && !track.dead,
                 Some(Settled::Skipped) => !track.acked && !track.dead,
+                Some(Settled::Missed) => false,
                 None => !track.acked && !track.dead && !track.discarded,
             };
             if !is_as_known {

@@ -12,7 +12,7 @@ use oncue::{
     transport::{
         BoxFuture, Capabilities, ConsumeError, Consumer, Control, ControlError, Delivered, EventRef, Inspect,
         InspectError, Limit, LogTransport, Publish, PublishError, Published, SettleError, Settled, Settlement, Start,
-        SubscribeError, Subscribed, SubscriptionSpec, Tail, Transport,
+        SubscribeError, Subscribed, SubscriptionSpec, Tail, TopicControl, Transport,
     },
 };
 use parking_lot::Mutex;
@@ -117,6 +117,14 @@ impl Transport for Watched {
             done
         }
         .boxed()
+    }
+
+    fn topics(&self, control: TopicControl) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.log.topics(control)
+    }
+
+    fn upkeep(&self) -> BoxFuture<'_, ()> {
+        self.log.upkeep()
     }
 
     fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>> {

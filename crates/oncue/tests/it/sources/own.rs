@@ -16,7 +16,8 @@ use oncue::{
     source::{Activity, Batch, Confirm, Confirmed, Source, SourceError},
     transport::{
         BoxFuture, Capabilities, Control, ControlError, EventRef, Inspect, InspectError, LogTransport, LogUrl, Publish,
-        PublishError, Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail, Transport,
+        PublishError, Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail,
+        TopicControl, Transport,
     },
 };
 use parking_lot::Mutex;
@@ -325,6 +326,14 @@ impl Transport for Full {
 
     fn control(&self, subscription: &str, control: Control) -> BoxFuture<'_, Result<(), ControlError>> {
         self.log.control(subscription, control)
+    }
+
+    fn topics(&self, control: TopicControl) -> BoxFuture<'_, Result<(), ControlError>> {
+        self.log.topics(control)
+    }
+
+    fn upkeep(&self) -> BoxFuture<'_, ()> {
+        self.log.upkeep()
     }
 
     fn tail(&self, topic: &str) -> BoxFuture<'_, Result<Box<dyn Tail>, SubscribeError>> {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The kinds of lines that a dump has.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 21] = [
     "topic",
     "drop",
     "event",
@@ -38,6 +38,7 @@ pub const KINDS: [&str; 20] = [
     "remove",
     "remember",
     "window",
+    "dropped",
     "checkpoint_part",
     "checkpoint",
     "unknown",
@@ -279,6 +280,7 @@ fn change_of(change: &Change) -> (Option<u32>, Value) {
             (Some(remember.subscription), json!({"subscription": remember.subscription, "remembered": what}))
         }
         Change::Window(window) => (None, value(window)),
+        Change::Dropped(dropped) => (None, value(dropped)),
     }
 }
 

@@ -128,6 +128,7 @@ pub(super) fn name_of(number: u8) -> &'static str {
         kind::REMOVE => "remove",
         kind::REMEMBER => "remember",
         kind::WINDOW => "window",
+        kind::DROPPED => "dropped",
         _ => "unknown",
     }
 }

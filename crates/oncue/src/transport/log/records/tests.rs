@@ -28,7 +28,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(kind in 17_u8..29, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+    fn arbitrary_bytes_never_panic(kind in 17_u8..=30, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         let _ = Change::decode(kind, &Bytes::from(bytes));
     }
 }
@@ -67,6 +67,11 @@ fn the_others_go_there_and_back() {
         Change::EventType(EventType { number: 1, name: "a".into() }),
         Change::Discard(Discard { subscription: 1, offset: 3 }),
         Change::Reset(Reset { subscription: 1, from: 3 }),
+        Change::Dropped(Dropped {
+            topic: 1,
+            first: 9,
+            missed: vec![Gap { subscription: 1, events: 3, ranges: vec![(2, 4), (6, 7)] }],
+        }),
         Change::Remove(Remove { subscription: 1 }),
         Change::Remember(Remember { subscription: 1, what: Bytes::from_static(b"{}") }),
         Change::Source(Source { id: "s".into(), place: "line 7".into(), accepted: 5, duplicates: 1 }),

@@ -1,12 +1,16 @@
 //! What the log says of one subscription.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use oncue_log::Lsn;
 
 use super::super::{
     keyed::KeyedStates,
+    missed::{Gap, MAX_RANGES, Missed},
     offsets::OffsetSet,
     records::{Ack, End, OTHER_TYPES, Subscription, TypeNumber},
 };
@@ -41,6 +45,8 @@ pub(crate) struct SubscriptionState {
     /// Events whose time to live was over.
     expired: u64,
     pub(crate) by_type: BTreeMap<TypeNumber, HandlerStats>,
+    /// What its topic dropped before it was through with it.
+    pub(crate) missed: Missed,
     /// What is to be remembered about it.
     pub(crate) remembered: Option<Bytes>,
 }
@@ -74,6 +80,7 @@ impl SubscriptionState {
             keyed: KeyedStates::default(),
             expired: 0,
             by_type: BTreeMap::new(),
+            missed: Missed::default(),
             remembered: None,
             about,
         }
@@ -87,7 +94,8 @@ impl SubscriptionState {
 
     pub(super) fn ack(&mut self, ack: &Ack) {
         let again = self.redriven.remove(&ack.offset).is_some();
-        if !self.settled.insert(ack.offset) && !again {
+        let late = self.missed.take_back(ack.offset);
+        if !self.settled.insert(ack.offset) && !again && !late {
             return;
         }
         self.failing.remove(&ack.offset);
@@ -150,6 +158,39 @@ impl SubscriptionState {
         }
     }
 
+    /// The events of its topic below an offset that it is not through with and that no copy is kept of.
+    pub(crate) fn would_miss(&self, first: u64) -> Gap {
+        let mut gap = Gap { subscription: self.about.number, events: 0, ranges: Vec::new() };
+        let mut add = |from: u64, to: u64| {
+            gap.events += to.saturating_sub(from);
+            if from < to {
+                gap.ranges.push((from, to));
+            }
+        };
+        for Range { start, end } in self.settled.missing(first) {
+            let mut from = start;
+            let copies = self.dead.range(start..end).map(|(offset, _)| *offset);
+            let mut copies: Vec<u64> =
+                copies.chain(self.redriven.range(start..end).map(|(offset, _)| *offset)).collect();
+            copies.sort_unstable();
+            for copied in copies {
+                add(from, copied);
+                from = copied + 1;
+            }
+            add(from, end);
+        }
+        gap.ranges.drain(..gap.ranges.len().saturating_sub(MAX_RANGES));
+        gap
+    }
+
+    /// Goes on at an offset: what lies below is not kept. What is kept of it are dead letters, and those that are handled
+    /// again, which are copies.
+    pub(super) fn go_on_at(&mut self, first: u64) {
+        self.settled.raise(first);
+        let again = &self.redriven;
+        self.failing.retain(|offset, _| *offset >= first || again.contains_key(offset));
+    }
+
     pub(super) fn reset(&mut self, from: u64) {
         self.about.from = from;
         self.settled = OffsetSet::up_to(from);
@@ -157,6 +198,7 @@ impl SubscriptionState {
         self.dead.clear();
         self.redriven.clear();
         self.unhandled.clear();
+        self.missed = Missed::default();
     }
 
     pub(super) fn remove(&mut self) {
