@@ -460,6 +460,7 @@ impl<R: Reading> Hand<R> {
             key.waiting.retain(|place| !is_gone(place.offset));
             *waiting -= before - key.waiting.len();
             key.next = key.next.filter(|next| !is_gone(*next));
+            key.alone = key.alone.filter(|alone| !is_gone(*alone));
             let parked = !key.heads.is_empty();
             key.heads.retain(|head| !is_gone(*head));
             *parked_keys -= usize::from(parked && key.heads.is_empty());
