@@ -283,15 +283,15 @@ mod tests {
 
     #[test]
     fn what_waits_has_an_age_and_what_is_served_is_in_flight() {
-        let mut served = SubscriptionInfo { attached: true, in_flight: 4, ..known("a", &[10]) };
+        let mut served = SubscriptionInfo { attached: true, in_flight: 4, missed: 5, ..known("a", &[10]) };
         served.stats.expired = 7;
         let old = SubscriptionInfo { oldest: Some(Timestamp::from_micros(2_000_000)), ..known("b", &[10]) };
         let looked = looked([served, old], false);
         let table = looked.table();
         assert!(words(&table, 1).ends_with("/s 7") && words(&table, 3).ends_with("/s 7"), "{table}");
-        assert_eq!(words(&table, 6), "a 3 4 2 1 –", "{table}");
-        assert_eq!(words(&table, 7), "b 3 – 2 1 3.00 s", "{table}");
-        assert_eq!(words(&table, 8), "all 6 4 4 2 3.00 s", "{table}");
+        assert_eq!(words(&table, 6), "a 3 4 2 1 5 –", "{table}");
+        assert_eq!(words(&table, 7), "b 3 – 2 1 0 3.00 s", "{table}");
+        assert_eq!(words(&table, 8), "all 6 4 4 2 5 3.00 s", "{table}");
         let json = looked.json();
         let [a, b] = [&json["subscriptions"][0], &json["subscriptions"][1]];
         assert_eq!((&a["in_flight"], &a["oldest_age_s"]), (&4.into(), &Value::Null));
