@@ -336,12 +336,17 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether the log holds as much as it may.
+    /// Whether the log holds as much as it may: asked before every event.
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.url.max_bytes.is_some_and(|max| {
-            // Most of the time the number of segments tells.
-            self.log.segments().saturating_mul(self.segment_bytes) > max && self.stored_bytes() > max
-        })
+        // Most of the time the number of segments tells.
+        let may_be = |max: u64| self.log.segments().saturating_mul(self.segment_bytes) > max;
+        self.url.max_bytes.is_some_and(|max| may_be(max) && self.takes_more_than(max))
+    }
+
+    #[cold]
+    fn takes_more_than(&self, max: u64) -> bool {
+        self.stored_bytes() > max
     }
 
     /// What the segments of the log take.
