@@ -180,7 +180,8 @@ impl Tap for Held {
 /// It is.
 pub async fn stalled(bench: &Bench) -> Result<(), Failure> {
     let small = |number: u32| Step::new(&format!("key-{}", number % 5_000), number).envelope().map_err(Failure::from);
-    let large = |_| Ok(Envelope::builder("large").data(vec![0; 1024 * 1024]).build()?);
+    let bytes = bench.capabilities().max_event_bytes.min(1024 * 1024);
+    let large = |_| Ok(Envelope::builder("large").data(vec![0; bytes]).build()?);
     Failure::of_parts([
         ("many", stalled_at(bench, "-many", bench.size(10_000, 1_000_000), 1_000, small).await),
         ("large", stalled_at(bench, "-large", bench.size(48, 400), 8, large).await),

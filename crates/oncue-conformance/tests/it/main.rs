@@ -1,6 +1,7 @@
 //! The whole suite on the transports that come with Oncue, and proof that it can fail.
 
 mod broken;
+mod broker;
 mod table;
 
 use std::process::Command;

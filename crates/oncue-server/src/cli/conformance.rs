@@ -28,6 +28,8 @@ use crate::cli::{CommandError, interrupt::interrupted, print};
 
 /// What is tested if nothing is named.
 const DEFAULT_URLS: [&str; 2] = ["memory:", "file:"];
+/// How long a case may take on a broker: one that syncs each message takes a thousand in half a second.
+const BROKER_DEADLINE: Duration = Duration::from_secs(60);
 /// The thread that runs no case.
 const MAIN_THREAD: &str = "main";
 /// How often the bar moves.
@@ -280,7 +282,8 @@ impl Place {
             let url = opening(&place);
             async move { broker(url, clock).await }
         };
-        Self::with_worker(Suite::new(oncue_transports::without_secrets(name), open), url_of)
+        let suite = Suite::new(oncue_transports::without_secrets(name), open).deadline(BROKER_DEADLINE);
+        Self::with_worker(suite, url_of)
     }
 
     fn with_worker(

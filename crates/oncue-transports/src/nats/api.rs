@@ -104,9 +104,14 @@ pub(super) async fn request<T: DeserializeOwned>(client: &Client, what: &str, bo
 }
 
 /// Sends a message to be appended, and waits for nothing; nothing is given where there is no connection to send by.
-pub(super) async fn send(client: &Client, subject: &str, headers: HeaderMap, data: Bytes) -> Option<PublishAckFuture> {
+pub(super) async fn send(
+    context: &jetstream::Context,
+    subject: &str,
+    headers: HeaderMap,
+    data: Bytes,
+) -> Option<PublishAckFuture> {
     let message = PublishMessage::build().headers(headers).payload(data);
-    jetstream::new(client.clone()).send_publish(subject.to_owned(), message).await.ok()
+    context.send_publish(subject.to_owned(), message).await.ok()
 }
 
 /// Waits until the server has what was sent; nothing is given if it does not answer in time.

@@ -11,7 +11,10 @@ mod watching;
 
 use std::sync::{Arc, mpsc};
 
-use async_nats::{Client, HeaderMap};
+use async_nats::{
+    Client, HeaderMap,
+    jetstream::{self, Context},
+};
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 use oncue::{
@@ -45,6 +48,8 @@ const READ_MESSAGES: usize = 1000;
 struct Nats {
     url: NatsUrl,
     client: Client,
+    /// For what is published.
+    context: Context,
     heard: Arc<Heard>,
     /// Its own: a transport is opened and asked from anywhere.
     runtime: Option<Runtime>,
@@ -82,7 +87,12 @@ pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenEr
         Err(_) => return Err(refused("connecting was given up".to_owned())),
     };
     let handle = runtime.handle().clone();
-    let nats = Arc::new(Nats { url, client, heard: Arc::default(), runtime: Some(runtime), handle });
+    let context = {
+        // It has a task of its own.
+        let _entered = handle.enter();
+        jetstream::new(client.clone())
+    };
+    let nats = Arc::new(Nats { url, client, context, heard: Arc::default(), runtime: Some(runtime), handle });
     let (made, making) = mpsc::sync_channel(1);
     let ledgers = Arc::clone(&nats);
     nats.handle.spawn(async move {
@@ -212,7 +222,7 @@ impl Nats {
         for (partition, event) in events {
             let subject = format!("{root}.{partition}.{}", token(event.event_type()));
             let (headers, data) = message::encode(event);
-            let sending = api::send(&self.client, &subject, headers.clone(), data.clone()).await;
+            let sending = api::send(&self.context, &subject, headers.clone(), data.clone()).await;
             sent.push((*partition, subject, headers, data, sending));
         }
         let mut published = Vec::with_capacity(sent.len());
@@ -361,6 +371,15 @@ impl Broker for Nats {
         async move {
             let read = self.read_all(&self.stream(LEDGERS), &self.ledger(ledger), from, limit).await?;
             Ok(read.into_iter().map(|stored| (stored.sequence, stored.data)).collect())
+        }
+        .boxed()
+    }
+
+    fn purge<'a>(&'a self, ledger: &'a LedgerName, before: u64) -> BoxFuture<'a, Result<(), BrokerError>> {
+        async move {
+            let what = format!("STREAM.PURGE.{}", self.stream(LEDGERS));
+            let body = json!({ "filter": self.ledger(ledger), "seq": before });
+            api::request::<serde_json::Value>(&self.client, &what, &body).await.map(drop)
         }
         .boxed()
     }

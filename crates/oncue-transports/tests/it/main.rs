@@ -3,10 +3,11 @@
 use std::{fs, path::Path, time::Duration};
 
 use oncue::Clock;
-use oncue_conformance::{Filter, Suite, Tier, Verdict};
+use oncue_conformance::{CATALOGUE, Filter, Suite, Tier, Verdict};
 
-/// Cases that are run with each test: the thin path. All of them are run by `oncue conformance URL`.
-const CASES: [u8; 14] = [1, 2, 3, 6, 7, 9, 10, 13, 15, 16, 36, 39, 43, 46];
+/// Cases that publish thousands of events, each of which a broker syncs, or that need what is not there: not run with each
+/// test. All of them are run by `oncue conformance URL`.
+const LEFT_OUT: [u8; 8] = [4, 14, 30, 32, 33, 35, 37, 40];
 /// A machine that does other things too is no failure.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -26,7 +27,7 @@ fn broker(name: &str) -> Option<String> {
 
 #[cfg(feature = "nats")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nats_keeps_the_thin_path_of_the_contract() {
+async fn nats_keeps_the_contract() {
     let Some(url) = broker("nats") else { return };
     let run = Clock::system().now().as_micros();
     let open = move |place: String, clock| {
@@ -34,9 +35,10 @@ async fn nats_keeps_the_thin_path_of_the_contract() {
         async move { Ok(tokio::task::spawn_blocking(move || oncue_transports::open(&url, clock)).await??) }
     };
     let suite = Suite::new("nats:", open).instances(true).deadline(DEADLINE);
-    let report = suite.run(&Filter::only(CASES), Tier::Fast).await;
+    let cases = || CATALOGUE.iter().map(|case| case.number).filter(|number| !LEFT_OUT.contains(number));
+    let report = suite.run(&Filter::only(cases()), Tier::Fast).await;
     println!("{report}");
-    let asked = report.entries.iter().filter(|entry| CASES.contains(&entry.case.number));
+    let asked = report.entries.iter().filter(|entry| !LEFT_OUT.contains(&entry.case.number));
     let missed: Vec<_> = asked.filter(|entry| entry.verdict != Verdict::Passed).collect();
     assert!(missed.is_empty(), "{missed:#?}");
 }

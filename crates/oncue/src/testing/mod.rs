@@ -52,6 +52,7 @@
 mod assert;
 mod attempts;
 mod error;
+mod memory_broker;
 mod seen;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -62,6 +63,7 @@ use self::attempts::Attempts;
 pub use self::{
     attempts::{Attempt, MOST_CALLS},
     error::{Result, TestError},
+    memory_broker::{MemoryBroker, MemoryConnection},
     seen::Settled,
 };
 use crate::{

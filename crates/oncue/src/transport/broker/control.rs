@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{BrokerError, Inner, ledger::Ledger};
+use super::{BrokerError, Inner, known::Known, ledger::Ledger};
 use crate::{
     event::Envelope,
     transport::{
@@ -33,13 +33,15 @@ impl Inner {
                 for partition in 0..partitions {
                     let from = self.start(&topic, partition, start).await.map_err(ControlError::Publish)?.0;
                     let reset = Change::Reset(Reset { subscription: 0, from });
-                    self.append(&self.ledger(&subscription, partition), &[reset]).await.map_err(failed)?;
+                    self.append(&self.ledger(&subscription, partition), vec![reset]).await.map_err(failed)?;
                 }
             }
             Control::Remove => {
                 for partition in 0..partitions {
                     let remove = Change::Remove(Remove { subscription: 0 });
-                    self.append(&self.ledger(&subscription, partition), &[remove]).await.map_err(failed)?;
+                    let ledger = self.ledger(&subscription, partition);
+                    self.append(&ledger, vec![remove]).await.map_err(failed)?;
+                    self.shorten(&ledger, &ledger.write().await).await.map_err(failed)?;
                 }
             }
             Control::Remember(what) => self.remember(&subscription, what).await?,
@@ -58,7 +60,7 @@ impl Inner {
 
     async fn remember(self: &Arc<Self>, subscription: &str, what: Bytes) -> Result<(), ControlError> {
         let remember = Change::Remember(Remember { subscription: 0, what });
-        self.append(&self.ledger(subscription, 0), &[remember]).await.map_err(failed)
+        self.append(&self.ledger(subscription, 0), vec![remember]).await.map_err(failed)
     }
 
     /// All of them, as far as one partition's go together.
@@ -78,7 +80,7 @@ impl Inner {
         }
         for (partition, changes) in changes {
             let ledger = self.ledger(subscription, partition);
-            self.append(&ledger, &changes).await.map_err(failed)?;
+            self.append(&ledger, changes.clone()).await.map_err(failed)?;
             if let Some(group) = self.group(subscription)
                 && let Some(share) = group.shares.get(usize::from(partition))
             {
@@ -98,18 +100,16 @@ impl Inner {
         resolution: Resolution,
     ) -> Result<Change, ControlError> {
         let offset = position.offset();
-        let entry = {
+        {
             let writing = ledger.write().await;
             ledger.catch_up(&*self.broker, &writing).await.map_err(failed)?;
-            ledger.known().subscription().and_then(|state| state.dead.get(&offset).copied())
-        };
+        }
         let subscription = ledger.name.subscription.clone();
-        let gone = || ControlError::NoDeadLetter { subscription, position };
-        let entry = entry.ok_or_else(gone)?;
-        let read = ledger.change(&*self.broker, entry.lsn).await;
+        let pointer = |known: &Known| known.subscription()?.dead.get(&offset).map(|dead| dead.lsn);
+        let read = ledger.pointed(&*self.broker, pointer).await;
         let dead = match read.map_err(|error| ControlError::Storage(error.to_string()))? {
-            Change::DeadLetter(dead) => dead,
-            _ => return Err(ControlError::Storage(format!("record {} is no dead letter", entry.lsn))),
+            Some(Change::DeadLetter(dead)) => dead,
+            _ => return Err(ControlError::NoDeadLetter { subscription, position }),
         };
         let envelope: Envelope = match resolution {
             Resolution::Discard => return Ok(Change::Discard(Discard { subscription: 0, offset })),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::select;
 
-use super::{BrokerError, Inner, SOURCES, ledger::Ledger, share::Lease};
+use super::{BrokerError, Inner, SOURCES, known::Known, ledger::Ledger, share::Lease};
 use crate::{
     clock::Timestamp,
     event::Envelope,
@@ -13,10 +13,7 @@ use crate::{
     transport::{
         DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Retention, RetentionFrom, Settled,
         SourceState, Stage, StorageInfo, SubscriptionInfo, TopicInfo,
-        log::{
-            records::{Change, Dead, End},
-            state::DeadEntry,
-        },
+        log::records::{Change, Dead, End},
     },
 };
 
@@ -154,11 +151,13 @@ impl Inner {
         }
     }
 
-    async fn dead(&self, ledger: &Ledger, entry: DeadEntry) -> Result<Dead, BrokerError> {
-        match ledger.change(&*self.broker, entry.lsn).await? {
-            Change::DeadLetter(dead) => Ok(dead),
-            _ => Err(BrokerError::Failed(format!("record {} is no dead letter", entry.lsn))),
-        }
+    /// A dead letter, unless it was resolved at this moment.
+    async fn dead(&self, ledger: &Ledger, offset: u64) -> Result<Option<Dead>, BrokerError> {
+        let pointer = |known: &Known| known.subscription()?.dead.get(&offset).map(|dead| dead.lsn);
+        Ok(match ledger.pointed(&*self.broker, pointer).await? {
+            Some(Change::DeadLetter(dead)) => Some(dead),
+            _ => None,
+        })
     }
 
     async fn dead_letters(self: Arc<Self>, subscription: String) -> Result<Option<Vec<DeadLetter>>, BrokerError> {
@@ -168,10 +167,10 @@ impl Inner {
         }
         let mut letters = Vec::new();
         for ledger in ledgers {
-            let entries: Vec<DeadEntry> =
-                ledger.known().subscription().map(|state| state.dead.values().copied().collect()).unwrap_or_default();
-            for entry in entries {
-                let Dead { about, envelope } = self.dead(&ledger, entry).await?;
+            let offsets: Vec<u64> =
+                ledger.known().subscription().map(|state| state.dead.keys().copied().collect()).unwrap_or_default();
+            for offset in offsets {
+                let Some(Dead { about, envelope }) = self.dead(&ledger, offset).await? else { continue };
                 let position = Position::new(about.partition, about.offset, 0);
                 letters.push(DeadLetter { position, envelope, holds: about.hold, history: about.history });
             }
@@ -188,13 +187,13 @@ impl Inner {
         }
         let mut states = Vec::new();
         for ledger in ledgers {
-            let stored: Vec<_> = {
+            let keys: Vec<String> = {
                 let known = ledger.known();
                 let keyed = known.subscription().into_iter().flat_map(|state| state.keyed.iter());
-                keyed.map(|(key, stored)| (key.to_owned(), stored)).collect()
+                keyed.map(|(key, ..)| key.to_owned()).collect()
             };
-            for (key, stored) in stored {
-                states.extend(ledger.value(&*self.broker, stored).await?.map(|value| (key, value)));
+            for key in keys {
+                states.extend(ledger.value(&*self.broker, &key).await?.map(|value| (key, value)));
             }
         }
         Ok(Some(states))
@@ -204,7 +203,7 @@ impl Inner {
     async fn settled(self: Arc<Self>, event: EventRef, subscription: String) -> Result<Ending, BrokerError> {
         let ledger = self.ledger(&subscription, event.position.partition());
         self.catch_up(&ledger).await?;
-        let dead = {
+        {
             let known = ledger.known();
             let Some(state) = known.subscription() else { return Ok(Ending::UnknownSubscription) };
             let (about, offset) = (&state.about, event.position.offset());
@@ -215,7 +214,7 @@ impl Inner {
                 return Ok(Ending::NotTaken);
             }
             match state.dead.get(&offset) {
-                Some(dead) => *dead,
+                Some(_) => {}
                 None if state.settled.contains(offset) && !state.redriven.contains_key(&offset) => {
                     return Ok(Ending::Ended(match state.end_of(offset) {
                         End::Acked => Settled::Acked,
@@ -225,8 +224,9 @@ impl Inner {
                 }
                 None => return Ok(Ending::Open),
             }
-        };
-        let history = self.dead(&ledger, dead).await?.about.history;
+        }
+        let Some(dead) = self.dead(&ledger, event.position.offset()).await? else { return Ok(Ending::Open) };
+        let history = dead.about.history;
         let error = history.last().map_or_else(String::new, |last| last.error.clone());
         Ok(Ending::Ended(Settled::DeadLettered { error }))
     }

@@ -1,37 +1,28 @@
-//! What is written of a subscription's partition, and what follows from it.
+//! What is written of a subscription's partition, and by whom.
 //!
-//! A record of a ledger is a batch of changes as the embedded log has them, or a lease. State is what they say, applied in
-//! order; live and after a restart alike.
-
-use std::collections::BTreeMap;
+//! A record of a ledger is a batch of changes as the embedded log has them, or a lease, or a part of a checkpoint.
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Broker, BrokerError, LedgerName};
+use super::{
+    Broker, BrokerError, LedgerName,
+    known::{Known, Pending, change_of, lease, record_of},
+};
 use crate::{
     clock::Timestamp,
-    codec::{Malformed, Reader, Writer},
+    codec::Malformed,
     transport::{
-        FailedAttempt,
+        StateChange,
         log::{
-            offsets::OffsetSet,
-            records::{Change, Dead, Redrive},
-            state::{State, SubscriptionState},
+            keyed::Stored,
+            records::{Change, Keyed},
         },
     },
 };
 
 /// Records that are read at once.
 const READ_RECORDS: usize = 512;
-/// Bytes of changes that make one record.
-const RECORD_BYTES: usize = 256 * 1024;
-/// Changes that make one record, at most: their number within it is part of where they stand.
-const RECORD_CHANGES: usize = 1 << 16;
-/// The kind of a lease, among those of changes.
-const LEASE: u8 = 255;
-/// The kind of the set of all that is settled, with what was passed by: that leaves no other trace.
-const SETTLED: u8 = 254;
 
 /// A subscription's ledger of one partition.
 pub(super) struct Ledger {
@@ -41,140 +32,11 @@ pub(super) struct Ledger {
     writing: tokio::sync::Mutex<()>,
 }
 
-/// What was read of it.
-#[derive(Default)]
-pub(super) struct Known {
-    /// Of this subscription alone; its number is 0.
-    pub(super) state: State,
-    /// The offset of the last record that was applied; 0 if there is none.
-    last: u64,
-    /// Who holds the lease, and until when.
-    pub(super) lease: Option<(String, Timestamp)>,
-    /// Failed attempts of events that will be tried again.
-    pub(super) histories: BTreeMap<u64, Vec<FailedAttempt>>,
-    /// The keys of dead letters, also of those that were resolved since it is served here.
-    pub(super) dead_keys: BTreeMap<u64, Option<u64>>,
-    /// Copies of dead letters that are handled again.
-    pub(super) copies: BTreeMap<u64, Redrive>,
-}
-
 /// Somebody is about to append.
 pub(super) type Writing<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 /// What somebody else wrote.
 pub(super) type Foreign = Vec<Change>;
-
-impl Known {
-    /// The subscription, once it was made.
-    pub(super) fn subscription(&self) -> Option<&SubscriptionState> {
-        self.state.subscriptions.first().filter(|state| !state.removed)
-    }
-
-    pub(super) fn is_held_by(&self, holder: &str) -> bool {
-        self.lease.as_ref().is_some_and(|(known, _)| known == holder)
-    }
-
-    /// Until when somebody else holds the lease.
-    pub(super) fn held_until(&self, holder: &str, now: Timestamp) -> Option<Timestamp> {
-        self.lease.as_ref().filter(|(known, until)| known != holder && *until > now).map(|(_, until)| *until)
-    }
-
-    fn apply(&mut self, change: &Change, lsn: u64) -> Result<(), Malformed> {
-        self.state.apply(change, lsn)?;
-        match change {
-            Change::Retry(retry) => self.histories.entry(retry.offset).or_default().extend(retry.failed.clone()),
-            Change::Settle(settle) => settle.entries.iter().for_each(|ack| {
-                self.histories.remove(&ack.offset);
-                self.copies.remove(&ack.offset);
-            }),
-            Change::DeadLetter(Dead { about, envelope }) => {
-                self.dead_keys.insert(about.offset, envelope.key_hash());
-                self.histories.remove(&about.offset);
-                self.copies.remove(&about.offset);
-            }
-            Change::Redrive(redrive) => {
-                self.histories.insert(redrive.about.offset, redrive.about.history.clone());
-                self.copies.insert(redrive.about.offset, redrive.clone());
-            }
-            Change::Reset(_) => {
-                self.histories.clear();
-                self.copies.clear();
-            }
-            // Whoever subscribes again begins with nothing.
-            Change::Remove(_) => {
-                *self = Self { last: self.last, lease: self.lease.take(), ..Self::default() };
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Applies one record, and gives its changes.
-    fn take(&mut self, offset: u64, record: &Bytes) -> Result<Vec<Change>, Malformed> {
-        let mut changes = Vec::new();
-        let mut from = Reader::new(record);
-        let mut number = 0;
-        while !from.is_empty() {
-            let kind = from.u8()?;
-            let data = record.slice_ref(from.bytes()?);
-            if kind == LEASE {
-                let mut lease = Reader::new(&data);
-                let holder = lease.text()?.to_owned();
-                self.lease = Some((holder, Timestamp::from_micros(lease.signed()?)));
-            } else if kind == SETTLED {
-                let settled = OffsetSet::decode(&mut Reader::new(&data))?;
-                if let Some(state) = self.state.subscriptions.first_mut() {
-                    state.settled = settled;
-                }
-            } else if let Some(change) = Change::decode(kind, &data)? {
-                self.apply(&change, lsn(offset, number))?;
-                changes.push(change);
-            }
-            number += 1;
-        }
-        self.last = offset;
-        Ok(changes)
-    }
-}
-
-/// Where a change stands: the offset of its record, and its number in it.
-fn lsn(offset: u64, number: usize) -> u64 {
-    offset * RECORD_CHANGES as u64 + number as u64
-}
-
-fn malformed(name: &LedgerName, offset: u64, error: Malformed) -> BrokerError {
-    let LedgerName { subscription, partition } = name;
-    BrokerError::Failed(format!("ledger of `{subscription}`, partition {partition}, record {offset}: {error}"))
-}
-
-fn encoded(changes: &[Change]) -> Vec<(Bytes, usize)> {
-    let mut records = Vec::new();
-    let (mut record, mut scratch, mut count) = (Writer::default(), Writer::default(), 0);
-    for change in changes {
-        scratch.clear();
-        change.encode(&mut scratch);
-        let is_full = record.as_slice().len() + scratch.as_slice().len() > RECORD_BYTES || count == RECORD_CHANGES;
-        if count > 0 && is_full {
-            records.push((std::mem::take(&mut record).into_bytes(), std::mem::take(&mut count)));
-        }
-        record.u8(change.kind());
-        record.bytes(scratch.as_slice());
-        count += 1;
-    }
-    if count > 0 {
-        records.push((record.into_bytes(), count));
-    }
-    records
-}
-
-fn lease(holder: &str, until: Timestamp) -> Bytes {
-    let (mut record, mut lease) = (Writer::default(), Writer::default());
-    lease.bytes(holder.as_bytes());
-    lease.signed(until.as_micros());
-    record.u8(LEASE);
-    record.bytes(lease.as_slice());
-    record.into_bytes()
-}
 
 impl Ledger {
     pub(super) fn new(name: LedgerName) -> Self {
@@ -190,8 +52,23 @@ impl Ledger {
         self.writing.lock().await
     }
 
+    pub(super) fn malformed(&self, offset: u64, error: Malformed) -> BrokerError {
+        let LedgerName { subscription, partition } = &self.name;
+        BrokerError::Failed(format!("ledger of `{subscription}`, partition {partition}, record {offset}: {error}"))
+    }
+
     /// Reads on to the end; gives the changes that others wrote.
-    pub(super) async fn catch_up(&self, broker: &dyn Broker, _: &Writing<'_>) -> Result<Foreign, BrokerError> {
+    pub(super) async fn catch_up(&self, broker: &dyn Broker, writing: &Writing<'_>) -> Result<Foreign, BrokerError> {
+        self.catch_up_with(broker, &mut Pending::new([]), writing).await
+    }
+
+    /// The same, where something is being appended: what of it is there, though that was not told, is done.
+    pub(super) async fn catch_up_with(
+        &self,
+        broker: &dyn Broker,
+        pending: &mut Pending,
+        _: &Writing<'_>,
+    ) -> Result<Foreign, BrokerError> {
         let mut foreign = Vec::new();
         loop {
             let from = self.known.lock().last + 1;
@@ -201,53 +78,64 @@ impl Ledger {
             }
             let mut known = self.known.lock();
             for (offset, record) in records {
-                let changes = known.take(offset, &record).map_err(|error| malformed(&self.name, offset, error))?;
-                foreign.extend(changes);
+                let changes = known.take(offset, &record).map_err(|error| self.malformed(offset, error))?;
+                // Nobody else writes the same bytes: they hold when what was handled.
+                if pending.is_in_doubt && pending.records.front().is_some_and(|(ours, _)| *ours == record) {
+                    pending.records.pop_front();
+                    pending.is_in_doubt = false;
+                } else {
+                    foreign.extend(changes);
+                }
             }
         }
     }
 
-    /// Appends and applies changes that follow from what is known; the error is [`BrokerError::Moved`] if that is not all.
+    /// Appends and applies what follows from what is known. The error is [`BrokerError::Moved`] if that is not all; what
+    /// was not appended is still pending.
     pub(super) async fn append(
         &self,
         broker: &dyn Broker,
-        changes: &[Change],
+        pending: &mut Pending,
         _: &Writing<'_>,
     ) -> Result<(), BrokerError> {
-        let mut done = 0;
-        for (record, count) in encoded(changes) {
+        while let Some((record, changes)) = pending.records.front() {
             let after = self.known.lock().last;
-            let offset = broker.append(&self.name, record, after).await?;
-            let mut known = self.known.lock();
-            for (number, change) in changes[done..done + count].iter().enumerate() {
-                let applied = known.apply(change, lsn(offset, number));
-                applied.map_err(|error| malformed(&self.name, offset, error))?;
-            }
-            known.last = offset;
-            done += count;
+            let appended = broker.append(&self.name, record.clone(), after).await;
+            let offset = appended.inspect_err(|error| {
+                pending.is_in_doubt |= matches!(error, BrokerError::Failed(_));
+            })?;
+            let applied = self.known.lock().appended(offset, record, changes);
+            applied.map_err(|error| self.malformed(offset, error))?;
+            pending.records.pop_front();
+            pending.is_in_doubt = false;
         }
         Ok(())
     }
 
+    /// Appends a record that holds no changes.
+    pub(super) async fn append_record(
+        &self,
+        broker: &dyn Broker,
+        record: Bytes,
+        _: &Writing<'_>,
+    ) -> Result<u64, BrokerError> {
+        let after = self.known.lock().last;
+        let offset = broker.append(&self.name, record.clone(), after).await?;
+        self.known.lock().passed(offset, &record);
+        Ok(offset)
+    }
+
     /// Gives up the lease, and tells what was passed by under it.
-    pub(super) async fn release(&self, broker: &dyn Broker, holder: &str, _: &Writing<'_>) -> Result<(), BrokerError> {
-        let mut record = Writer::default();
-        let after = {
-            let known = self.known.lock();
-            if let Some(state) = known.subscription() {
-                let mut settled = Writer::default();
-                state.settled.encode(&mut settled);
-                record.u8(SETTLED);
-                record.bytes(settled.as_slice());
-            }
-            known.last
-        };
-        let over = lease(holder, Timestamp::default());
-        let record = [record.as_slice(), &over].concat();
-        let offset = broker.append(&self.name, record.into(), after).await?;
-        let mut known = self.known.lock();
-        known.lease = Some((holder.to_owned(), Timestamp::default()));
-        known.last = offset;
+    pub(super) async fn release(
+        &self,
+        broker: &dyn Broker,
+        holder: &str,
+        writing: &Writing<'_>,
+    ) -> Result<(), BrokerError> {
+        let settled = self.known.lock().settled();
+        let record = [&*settled, &lease(holder, Timestamp::default())].concat();
+        self.append_record(broker, record.into(), writing).await?;
+        self.known.lock().lease = Some((holder.to_owned(), Timestamp::default()));
         Ok(())
     }
 
@@ -256,52 +144,68 @@ impl Ledger {
         &self,
         broker: &dyn Broker,
         (holder, until): (&str, Timestamp),
-        _: &Writing<'_>,
+        writing: &Writing<'_>,
     ) -> Result<(), BrokerError> {
-        let after = self.known.lock().last;
-        let offset = broker.append(&self.name, lease(holder, until), after).await?;
-        let mut known = self.known.lock();
-        known.lease = Some((holder.to_owned(), until));
-        known.last = offset;
+        self.append_record(broker, lease(holder, until), writing).await?;
+        self.known.lock().lease = Some((holder.to_owned(), until));
         Ok(())
     }
 
-    /// A change that the state points to.
-    pub(super) async fn change(&self, broker: &dyn Broker, lsn: u64) -> Result<Change, BrokerError> {
-        let (offset, number) = (lsn / RECORD_CHANGES as u64, lsn % RECORD_CHANGES as u64);
-        let found = broker.records(&self.name, offset, 1).await?.pop().filter(|(found, _)| *found == offset);
-        let gone = || BrokerError::Failed(format!("ledger of `{}`: record {offset} is gone", self.name.subscription));
-        let (_, record) = found.ok_or_else(gone)?;
-        let mut from = Reader::new(&record);
-        let decode = |error| malformed(&self.name, offset, error);
-        for _ in 0..number {
-            from.u8().map_err(decode)?;
-            from.bytes().map_err(decode)?;
+    /// The change that the state points to, if it does. A checkpoint may have moved it meanwhile.
+    pub(super) async fn pointed(
+        &self,
+        broker: &dyn Broker,
+        pointer: impl Fn(&Known) -> Option<u64>,
+    ) -> Result<Option<Change>, BrokerError> {
+        let find = || pointer(&self.known.lock());
+        let Some(mut lsn) = find() else { return Ok(None) };
+        loop {
+            if let Some(change) = self.change(broker, lsn).await? {
+                return Ok(Some(change));
+            }
+            if find() == Some(lsn) {
+                let writing = self.write().await;
+                self.catch_up(broker, &writing).await?;
+            }
+            match find() {
+                Some(moved) if moved != lsn => lsn = moved,
+                Some(_) => {
+                    let (LedgerName { subscription, .. }, record) = (&self.name, record_of(lsn));
+                    return Err(BrokerError::Failed(format!("ledger of `{subscription}`: record {record} is gone")));
+                }
+                None => return Ok(None),
+            }
         }
-        let kind = from.u8().map_err(decode)?;
-        let data = record.slice_ref(from.bytes().map_err(decode)?);
-        Change::decode(kind, &data).map_err(decode)?.ok_or_else(gone)
+    }
+
+    /// The change at a place, if that is still there.
+    pub(super) async fn change(&self, broker: &dyn Broker, lsn: u64) -> Result<Option<Change>, BrokerError> {
+        let offset = record_of(lsn);
+        let found = broker.records(&self.name, offset, 1).await?.pop().filter(|(found, _)| *found == offset);
+        let Some((_, record)) = found else { return Ok(None) };
+        change_of(&record, lsn).map_err(|error| self.malformed(offset, error))
+    }
+
+    /// A keyed value, from memory or from its record.
+    pub(super) async fn value(&self, broker: &dyn Broker, key: &str) -> Result<Option<Bytes>, BrokerError> {
+        let stored = |known: &Known| known.subscription()?.keyed.get(key);
+        if let Some(Stored::InMemory(value)) = stored(&self.known.lock()) {
+            return Ok(Some(value));
+        }
+        let pointer = |known: &Known| match stored(known)? {
+            Stored::InLog(lsn) => Some(lsn),
+            Stored::InMemory(_) => None,
+        };
+        match self.pointed(broker, pointer).await? {
+            Some(Change::Keyed(Keyed { change: StateChange::Set(value), .. })) => Ok(Some(value)),
+            _ => match stored(&self.known.lock()) {
+                // It was set anew at this moment.
+                Some(Stored::InMemory(value)) => Ok(Some(value)),
+                _ => Ok(None),
+            },
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::transport::log::records::{Discard, Subscription};
-
-    #[test]
-    fn what_is_written_is_what_is_read() {
-        let about = Subscription::of(&crate::transport::MemberSpec::default(), oncue_log::TopicId(0));
-        let discard = |offset| Change::Discard(Discard { subscription: 0, offset });
-        let changes = [Change::Subscription(about), discard(7), discard(9)];
-        let records = encoded(&changes);
-        assert_eq!(records.len(), 1);
-        let mut known = Known::default();
-        assert_eq!(known.take(5, &records[0].0).unwrap(), changes);
-        known.take(8, &lease("me", Timestamp::from_micros(3))).unwrap();
-        assert_eq!((known.last, known.is_held_by("me")), (8, true));
-        assert!(known.subscription().unwrap().settled.contains(9));
-        assert_eq!(known.held_until("you", Timestamp::from_micros(2)), Some(Timestamp::from_micros(3)));
-        assert_eq!(known.held_until("you", Timestamp::from_micros(3)), None);
-    }
-}
+mod tests;

@@ -7,10 +7,16 @@
 //! state from it, reads the topic from the lowest unsettled event on, and appends each outcome to it before the event
 //! is given up. An append says what it follows, so that whoever lost a lease writes nothing more.
 
+mod checkpoint;
 mod consumer;
 mod control;
+mod group;
 mod inspect;
+mod known;
+mod lease;
 mod ledger;
+mod pause;
+mod settle;
 mod share;
 mod subscribe;
 mod tail;
@@ -30,7 +36,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
-use self::{consumer::Group, ledger::Ledger};
+use self::{group::Group, ledger::Ledger};
 use super::{
     BoxFuture, Capabilities, Control, ControlError, EventRef, Inspect, InspectError, Position, Publish, PublishError,
     Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail, TopicControl, Transport,
@@ -102,6 +108,9 @@ pub trait Broker: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(u64, Bytes)>, BrokerError>>;
 
+    /// The records of a ledger before an offset are of no use any more, and may go.
+    fn purge<'a>(&'a self, ledger: &'a LedgerName, before: u64) -> BoxFuture<'a, Result<(), BrokerError>>;
+
     /// Every ledger that there is.
     fn ledgers(&self) -> BoxFuture<'_, Result<Vec<LedgerName>, BrokerError>>;
 
@@ -152,7 +161,10 @@ pub enum BrokerError {
     /// The transport is closed.
     #[error("the transport is closed")]
     Closed,
-    /// It refused, or cannot be reached.
+    /// It refused, and would again.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be reached, or did not answer: it may be asked again, and may have done what was asked.
     #[error("{0}")]
     Failed(String),
 }
@@ -239,7 +251,7 @@ impl Inner {
 
     /// Publishes events whose names were checked.
     async fn publish(&self, topic: &str, events: &[Envelope]) -> Result<Vec<Published>, PublishError> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(PublishError::Closed);
         }
         let partitions = self.partitions(topic).await?;
@@ -258,6 +270,10 @@ impl Inner {
         let published = self.broker.publish(topic, &events).await?;
         self.progress.notify_waiters();
         Ok(published)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// A ledger, read as far as it is.

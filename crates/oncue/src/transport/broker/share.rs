@@ -7,7 +7,10 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::ledger::{Foreign, Known, Ledger};
+use super::{
+    known::Known,
+    ledger::{Foreign, Ledger},
+};
 use crate::{
     clock::Timestamp,
     event::Envelope,
@@ -184,23 +187,43 @@ impl Serving {
     ) -> Option<Wanted> {
         let mut states = share.states();
         self.hand.take_due(giving.now);
-        if self.hand.is_ranked() {
-            // What is next is known when all of it is.
-            let room = std::mem::replace(&mut giving.room, Limit { events: usize::MAX, bytes: usize::MAX });
-            self.look_at_new(share, spec, &mut states, giving);
-            giving.room = room;
-            if heard > self.fetched_to && !self.hand.is_full() {
-                return Some(Wanted::New { from: self.fetched_to });
-            }
-        }
         if let Some(wanted) = self.hand_out_ready(share, spec, &mut states, giving) {
             return Some(wanted);
         }
-        if !self.hand.is_ranked() {
-            self.look_at_new(share, spec, &mut states, giving);
-        }
+        self.look_at_new(share, spec, &mut states, giving);
         let wants_new = self.inbox.is_empty() && heard > self.fetched_to && !self.hand.is_full();
         wants_new.then_some(Wanted::New { from: self.fetched_to })
+    }
+
+    /// Ranks what is new, and tells what is to be read before it is known what comes first.
+    pub(super) fn rank(
+        &mut self,
+        share: &Share,
+        spec: &SubscriptionSpec,
+        giving: &mut Giving<'_>,
+        heard: u64,
+    ) -> Option<Wanted> {
+        let mut states = share.states();
+        self.hand.take_due(giving.now);
+        let room = std::mem::replace(&mut giving.room, Limit { events: usize::MAX, bytes: usize::MAX });
+        self.look_at_new(share, spec, &mut states, giving);
+        giving.room = room;
+        (heard > self.fetched_to && !self.hand.is_full()).then_some(Wanted::New { from: self.fetched_to })
+    }
+
+    /// Hands out what comes first, or tells what is to be read for that.
+    pub(super) fn hand_out_first(
+        &mut self,
+        share: &Share,
+        spec: &SubscriptionSpec,
+        giving: &mut Giving<'_>,
+    ) -> Option<Wanted> {
+        let mut states = share.states();
+        let room = giving.room;
+        giving.room.events = 1;
+        let wanted = self.hand_out_ready(share, spec, &mut states, giving);
+        giving.room.events = room.events - (1 - giving.room.events);
+        wanted
     }
 
     /// Hands out new events, or lets them wait, or passes them by.

@@ -1,8 +1,13 @@
 //! Attaching to a subscription, making it if it is new.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
-use super::{BrokerError, Inner, SOURCES, consumer::Group, ledger::Ledger};
+use super::{
+    BrokerError, Inner, SOURCES,
+    group::Group,
+    known::Pending,
+    ledger::{Ledger, Writing},
+};
 use crate::transport::{
     MemberSpec, PublishError, Published, SourceMark, Start, SubscribeError, Subscribed, SubscriptionSpec,
     log::records::{Change, Source, Subscription},
@@ -10,7 +15,7 @@ use crate::transport::{
 
 impl Inner {
     pub(super) async fn subscribe(self: Arc<Self>, spec: SubscriptionSpec) -> Result<Subscribed, SubscribeError> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(PublishError::Closed.into());
         }
         let partitions = self.partitions(&spec.topic).await?;
@@ -91,7 +96,8 @@ impl Inner {
                         (Subscription { from, ..wanted }, Some(earlier))
                     }
                 };
-                match ledger.append(&*self.broker, &[Change::Subscription(about)], &writing).await {
+                let mut pending = Pending::new([Change::Subscription(about)]);
+                match ledger.append(&*self.broker, &mut pending, &writing).await {
                     Ok(()) => {
                         created = earlier.map(|earlier| created.unwrap_or(0) + earlier).or(created);
                         break;
@@ -123,18 +129,36 @@ impl Inner {
         let duplicates = published.iter().filter(|one| one.duplicate).count() as u64;
         let accepted = published.len() as u64 - duplicates;
         let change = Change::Source(Source { id: mark.id.clone(), place: mark.place.clone(), accepted, duplicates });
-        self.append(&ledger, &[change]).await.map_err(PublishError::from)
+        self.append(&ledger, vec![change]).await.map_err(PublishError::from)
     }
 
     /// Appends changes that hold whatever else was written meanwhile.
-    pub(super) async fn append(&self, ledger: &Ledger, changes: &[Change]) -> Result<(), BrokerError> {
-        let writing = ledger.write().await;
+    pub(super) async fn append(&self, ledger: &Ledger, changes: Vec<Change>) -> Result<(), BrokerError> {
+        let (writing, mut pending) = (ledger.write().await, Pending::new(changes));
         loop {
-            ledger.catch_up(&*self.broker, &writing).await?;
-            match ledger.append(&*self.broker, changes, &writing).await {
+            ledger.catch_up_with(&*self.broker, &mut pending, &writing).await?;
+            match ledger.append(&*self.broker, &mut pending, &writing).await {
                 Err(BrokerError::Moved) => {}
-                appended => return appended,
+                Ok(()) => return self.keep_short(ledger, &writing).await,
+                Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Writes a checkpoint where one is due, and nobody holds the ledger who would.
+    async fn keep_short(&self, ledger: &Ledger, writing: &Writing<'_>) -> Result<(), BrokerError> {
+        let is_due = {
+            let known = ledger.known();
+            known.is_checkpoint_due() && known.held_until("", self.clock.now()).is_none()
+        };
+        if is_due { self.shorten(ledger, writing).await } else { Ok(()) }
+    }
+
+    /// Writes a checkpoint, unless somebody else writes at this moment: then the next one who does will.
+    pub(super) async fn shorten(&self, ledger: &Ledger, writing: &Writing<'_>) -> Result<(), BrokerError> {
+        match ledger.checkpoint(&*self.broker, writing).await {
+            Err(BrokerError::Moved) => Ok(()),
+            written => written,
         }
     }
 }

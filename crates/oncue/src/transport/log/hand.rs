@@ -305,6 +305,11 @@ impl<R: Reading> Hand<R> {
         Some((rank, if self.order == Order::Lifo { !rank.1 } else { rank.1 }))
     }
 
+    /// The rank of what is to be handed out first.
+    pub(in crate::transport) fn first_ready(&self) -> Option<Rank> {
+        self.ready.first().copied()
+    }
+
     /// Whether something is ready that is to be handed out before what was taken from there with this rank.
     pub(in crate::transport) fn is_overtaken(&self, rank: Rank) -> bool {
         self.ready.first().is_some_and(|first| *first < rank)
