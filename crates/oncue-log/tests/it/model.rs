@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use oncue_log::storage::MemoryStorage;
 use oncue_log::{
-    AppendError, Batch, KIND_CHECKPOINT, KIND_EVENT, KIND_TOPIC, Log, Opened, ReadError, Record, Ticket, TopicId,
+    AppendError, Batch, KIND_CHECKPOINT, KIND_DROP, KIND_EVENT, KIND_STATE, KIND_TOPIC, Log, Opened, ReadError, Record,
+    Ticket, TopicId, TopicInfo, Wanted,
 };
 use proptest::prelude::*;
 
@@ -16,6 +17,8 @@ pub(crate) struct Model {
     pub(crate) synced: bool,
     /// Of so many records, one is read by its lsn too.
     pub(crate) sample: u64,
+    /// Space is given back often.
+    pub(crate) retains: bool,
     records: Vec<Expected>,
     /// Where the log may end: between batches.
     ends: BTreeSet<u64>,
@@ -26,6 +29,8 @@ pub(crate) struct Model {
     gone: u64,
     /// What trimming may have removed: nothing from here on is missing.
     kept: u64,
+    /// What was not wanted any more when segments were removed or rewritten: it may be missing.
+    unwanted: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -43,12 +48,14 @@ impl Default for Model {
             context: String::new(),
             synced: true,
             sample: 1,
+            retains: false,
             records: Vec::new(),
             ends: BTreeSet::from([0]),
             acknowledged: 0,
             snapshots: HashMap::new(),
             gone: 0,
             kept: 0,
+            unwanted: BTreeSet::new(),
         }
     }
 }
@@ -84,6 +91,10 @@ impl Model {
             0 | 1 if self.topics() < 4 => self.create(log),
             2 => self.checkpoint(log, random),
             3 => return self.trim(log, random),
+            5 => return self.keep(log, random),
+            7..=9 if self.retains => return self.keep(log, random),
+            10 | 11 if self.retains => self.checkpoint(log, random),
+            6 if self.topics() > 0 && random.below(3) == 0 => self.drop_events(log, random),
             4 if self.topics() > 0 && random.below(4) == 0 => self.set_metadata(log, random),
             _ => self.append(log, random),
         };
@@ -121,16 +132,76 @@ impl Model {
 
     fn trim(&mut self, log: &Log, random: &mut Random) -> Result<(), String> {
         let before = random.below(self.next_lsn() + 1);
-        let restated = self
-            .snapshots
-            .iter()
-            .filter(|(_, (whole, _))| *whole <= log.durable())
-            .map(|(lsn, _)| *lsn)
-            .max()
-            .unwrap_or(0);
-        self.kept = self.kept.max(before.min(restated));
+        self.kept = self.kept.max(before.min(self.restated(log)));
         log.trim(before).map_err(|error| error.to_string())?;
         self.gone = self.gone.max(first_lsn(log).unwrap_or(0));
+        Ok(())
+    }
+
+    /// What the newest durable checkpoint stands for.
+    fn restated(&self, log: &Log) -> u64 {
+        let durable = self.snapshots.iter().filter(|(_, (whole, _))| *whole <= log.durable());
+        durable.map(|(lsn, _)| *lsn).max().unwrap_or(0)
+    }
+
+    fn drop_events(&mut self, log: &Log, random: &mut Random) -> Result<Ticket, AppendError> {
+        let topic = 1 + random.below(u64::from(self.topics())) as u32;
+        let below = random.below(self.next_offset(topic) + 2);
+        let ticket = log.drop_events(TopicId(topic), below, 1)?;
+        assert!(ticket.offset <= below.min(self.next_offset(topic)), "{}", self.context);
+        let (kind, offset, data) = (KIND_DROP, ticket.offset, Vec::new());
+        self.records.push(Expected { kind, topic, partition: 0, offset, data });
+        self.ends.insert(self.next_lsn());
+        Ok(ticket)
+    }
+
+    /// Up to where a topic's events were dropped, by records below `end`.
+    fn dropped(&self, topic: u32, end: u64) -> u64 {
+        let drops =
+            self.records[..end as usize].iter().filter(|record| (record.kind, record.topic) == (KIND_DROP, topic));
+        drops.map(|record| record.offset).max().unwrap_or(0)
+    }
+
+    /// Removes and rewrites segments, as far as something random is wanted.
+    pub(crate) fn keep(&mut self, log: &Log, random: &mut Random) -> Result<(), String> {
+        let mut wanted = Wanted { upto: log.durable(), ..Wanted::default() };
+        for topic in 1..=self.topics() {
+            let next = self.next_offset(topic);
+            let ranges = match random.below(6) {
+                0 => std::iter::once(random.below(next + 1)..u64::MAX).collect(),
+                1 => (0..next).filter(|_| random.below(4) == 0).map(|offset| offset..offset + 1).collect(),
+                _ => continue,
+            };
+            wanted.events.insert(TopicId(topic), ranges);
+        }
+        let of_hundred = random.below(60);
+        wanted.states = (0..log.durable()).filter(|_| random.below(100) < of_hundred).collect();
+        let durable = log.durable();
+        let firsts: Vec<u64> = (1..=self.topics()).map(|topic| self.dropped(topic, durable)).collect();
+        for lsn in self.gone..self.restated(log) {
+            let Expected { kind, topic, offset, .. } = self.records[lsn as usize];
+            let is_wanted = match kind {
+                KIND_EVENT => {
+                    let of_topic = wanted.events.get(&TopicId(topic));
+                    offset >= firsts[topic as usize - 1]
+                        && of_topic.is_none_or(|ranges| ranges.iter().any(|range| range.contains(&offset)))
+                }
+                KIND_STATE.. => wanted.states.binary_search(&lsn).is_ok(),
+                _ => false,
+            };
+            if !is_wanted {
+                self.unwanted.insert(lsn);
+            }
+        }
+        if random.below(2) == 0 {
+            log.drop_segments(&wanted).map_err(|error| error.to_string())?;
+            self.gone = self.gone.max(first_lsn(log).unwrap_or(0));
+        }
+        for _ in 0..20 {
+            if log.rewrite(&wanted).map_err(|error| error.to_string())?.is_none() {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -197,6 +268,7 @@ impl Model {
         self.records.truncate(end as usize);
         self.ends.retain(|other| *other <= end);
         self.snapshots.retain(|_, (whole, _)| *whole <= end);
+        self.unwanted.split_off(&end);
         (self.acknowledged, self.synced) = (end, true);
 
         let from = report.replayed_from;
@@ -205,7 +277,7 @@ impl Model {
             self.snapshots.get(&from).map(|(_, opaque)| opaque.as_slice()),
             "{context}: checkpoint of {from}"
         );
-        let wanted = (from..end).filter(|lsn| self.records[*lsn as usize].kind != KIND_CHECKPOINT);
+        let wanted = (from..end).filter(|lsn| !matches!(self.records[*lsn as usize].kind, KIND_CHECKPOINT | KIND_DROP));
         assert_eq!(
             replayed.iter().map(|record| record.lsn).collect::<Vec<_>>(),
             wanted.collect::<Vec<_>>(),
@@ -250,45 +322,61 @@ impl Model {
         }
     }
 
-    /// By scan, by topic, by lsn: the same, and no more than is durable.
+    /// By scan, by topic, by lsn: the same, all that is wanted, and no more than is durable.
     pub(crate) fn check_reading(&self, log: &Log) {
-        let durable = log.durable();
+        let (context, durable) = (&self.context, log.durable());
         let first = first_lsn(log).unwrap();
-        assert!(first <= self.kept, "{}: it begins at {first}, and {} was to be kept", self.context, self.kept);
-        assert!(first >= self.gone, "{}: trimmed records came back: from {first}, after {}", self.context, self.gone);
-        let mut next = None;
-        for record in log.scan(0) {
-            match record {
-                Ok(record) => {
-                    assert_eq!(record.lsn, next.unwrap_or(record.lsn), "{}", self.context);
-                    self.same(&record);
-                    next = Some(record.lsn + 1);
-                }
-                Err(error) if next.is_none() => next = first_of(&error),
-                Err(error) => panic!("{}: {error}", self.context),
-            }
+        assert!(first >= self.gone, "{context}: trimmed records came back: from {first}, after {}", self.gone);
+        let mut found = BTreeSet::new();
+        for record in log.scan(first) {
+            let record = record.unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert!(found.last().is_none_or(|last| *last < record.lsn), "{context}: {} again", record.lsn);
+            self.same(&record);
+            found.insert(record.lsn);
         }
-        assert_eq!(next.unwrap_or(durable), durable, "{}", self.context);
+        assert!(found.last().is_none_or(|last| *last < durable), "{context}: {found:?} beyond {durable}");
+        let missing: Vec<u64> = (self.kept..durable).filter(|lsn| !found.contains(lsn)).collect();
+        let lost = missing.iter().find(|lsn| !self.unwanted.contains(lsn));
+        assert!(lost.is_none(), "{context}: {lost:?} is gone, of {missing:?}, from {first}");
+        for lsn in missing.iter().filter(|lsn| *lsn % self.sample == 0) {
+            let read = log.record(*lsn);
+            assert!(matches!(read, Err(ReadError::Trimmed { .. })), "{context}: {lsn} is gone, and is {read:?}");
+        }
         for topic in log.topics() {
-            let mut cursor = log.cursor(topic.id, topic.first_offset);
-            let mut out = Vec::new();
-            while log
-                .read(&mut cursor, 1 + out.len(), 700, &mut out)
-                .unwrap_or_else(|error| panic!("{}: {:?} {error}", self.context, topic.id))
-                > 0
-            {}
-            assert!(out.iter().zip(topic.first_offset..).all(|(record, offset)| record.offset == offset));
-            let events = self.records[..durable as usize].iter();
-            let all = events.filter(|record| record.kind == KIND_EVENT && record.topic == topic.id.0).count() as u64;
-            assert_eq!(topic.first_offset + out.len() as u64, all, "{}: {:?}", self.context, topic);
-            let before = self.records[..first as usize].iter();
-            let before = before.filter(|record| record.kind == KIND_EVENT && record.topic == topic.id.0).count() as u64;
-            assert_eq!(topic.first_offset, before, "{}: {topic:?}, from lsn {first}", self.context);
-            for record in out {
-                self.same(&record);
-                if record.lsn % self.sample == 0 {
-                    assert_eq!(log.record(record.lsn).unwrap(), record);
-                }
+            self.check_topic(log, &topic, &found);
+        }
+    }
+
+    /// Its events, and where it begins.
+    fn check_topic(&self, log: &Log, topic: &TopicInfo, found: &BTreeSet<u64>) {
+        let (context, durable) = (format!("{}: {topic:?}", self.context), log.durable() as usize);
+        let of_topic = |record: &&Expected| (record.kind, record.topic) == (KIND_EVENT, topic.id.0);
+        let before = |lsn: u64| self.records[..lsn as usize].iter().filter(of_topic).count() as u64;
+        assert_eq!(topic.next_offset, before(durable as u64), "{context}");
+        let dropped = self.dropped(topic.id.0, self.next_lsn());
+        assert!(topic.first_offset >= dropped, "{context}: {dropped} were dropped");
+        if self.unwanted.is_empty() {
+            let gone = before(found.first().copied().unwrap_or(durable as u64));
+            assert_eq!(topic.first_offset, gone.max(dropped), "{context}");
+        }
+        let may_be_gone = |lsn: &u64| *lsn < self.kept || self.unwanted.contains(lsn);
+        let events = (0..self.next_lsn()).filter(|lsn| of_topic(&&self.records[*lsn as usize]));
+        let skipped = events.take(topic.first_offset as usize).skip(dropped as usize).find(|lsn| !may_be_gone(lsn));
+        assert!(skipped.is_none(), "{context}: it begins behind {skipped:?}, which is wanted");
+        let (mut cursor, mut out) = (log.cursor(topic.id, topic.first_offset), Vec::new());
+        while log.read(&mut cursor, 1 + out.len(), 700, &mut out).unwrap_or_else(|error| panic!("{context}: {error}"))
+            > 0
+        {}
+        let expected = found.iter().filter(|lsn| {
+            let record = &self.records[**lsn as usize];
+            of_topic(&record) && record.offset >= topic.first_offset
+        });
+        assert!(out.iter().map(|record| &record.lsn).eq(expected), "{context}");
+        assert_eq!(cursor.offset(), topic.next_offset, "{context}");
+        for record in out {
+            self.same(&record);
+            if record.lsn % self.sample == 0 {
+                assert_eq!(log.record(record.lsn).unwrap(), record);
             }
         }
     }
@@ -298,20 +386,13 @@ fn topic_name(id: u32) -> String {
     format!("topic-{id}")
 }
 
-/// The lowest lsn that is left, unless reading fails.
+/// Where the oldest segment begins, unless reading fails.
 fn first_lsn(log: &Log) -> Option<u64> {
     match log.scan(0).next() {
-        None => Some(0),
-        Some(Ok(record)) => Some(record.lsn),
+        None | Some(Ok(_)) => Some(0),
         Some(Err(ReadError::Storage(_))) => None,
-        Some(Err(error)) => first_of(&error),
-    }
-}
-
-fn first_of(error: &ReadError) -> Option<u64> {
-    match error {
-        ReadError::Trimmed { first, .. } => Some(*first),
-        other => panic!("{other}"),
+        Some(Err(ReadError::Trimmed { first, .. })) => Some(first),
+        Some(Err(error)) => panic!("{error}"),
     }
 }
 

@@ -44,6 +44,8 @@ impl Life {
         let options = Options { segment_bytes, tail_bytes, durability, ..small() };
         let mut model = Model::default();
         (model.context, model.sample) = (format!("seed {seed}"), 9);
+        model.retains = random.below(3) == 0;
+        let tail_bytes = if model.retains { tail_bytes.min(2 << 10) } else { tail_bytes };
         let life = Self { told, disk: FaultyStorage::new(seed), random, model, options };
         life.tell(|| format!("{:?}", life.options));
         life
@@ -111,6 +113,11 @@ impl Life {
                     break;
                 }
             }
+        }
+        if log.fenced().is_some() && self.model.retains {
+            // As on a full disk.
+            let freed = self.model.keep(&log, &mut self.random);
+            self.tell(|| format!("{freed:?}"));
         }
         if self.disk.is_on() {
             self.model.check_reading_that_may_fail(&log);

@@ -164,7 +164,6 @@ impl Inner {
     }
 
     /// As [`append_events`](Self::append_events), of one event.
-    #[inline]
     fn append_one(&self, topic: &Topic, event: &Envelope) -> Result<(Published, Lsn), AppendError> {
         let now = self.clock.now();
         let mut shared = self.shared.lock();
