@@ -3,13 +3,13 @@
 //! Locks are taken in the order committer, view, queue. Wakers are called with none held, but for those that wait for
 //! space: they are called while the writer holds the committer, so that publishers go on while it syncs.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 
 use crate::committer::Committer;
 use crate::error::{AppendError, Fenced, StorageError};
+use crate::leaving::Leaving;
 use crate::limits::FRAME_TARGET_BYTES;
 use crate::options::{Durability, Options, Writer};
 use crate::queue::Queue;
@@ -45,8 +45,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// Segments read lately, so that reading here and there does not open them again and again.
     pub(crate) recent: Mutex<Vec<Arc<SegmentReader>>>,
-    /// Trimmed segments that still have their names, and whether their files are kept. Who trims holds it: one at a time.
-    pub(crate) leaving: Mutex<VecDeque<(u64, bool)>>,
+    /// Segments that still have their names. Who trims or rewrites holds it: one at a time.
+    pub(crate) leaving: Mutex<Leaving>,
     pub(crate) spares: Spares,
 }
 

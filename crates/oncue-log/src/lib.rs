@@ -41,6 +41,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzz;
 mod index;
+mod leaving;
 mod limits;
 mod log;
 mod options;

@@ -10,6 +10,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{Part, cuts, encode_topics, topic_definition};
 use crate::core::Core;
 use crate::error::{AppendError, Fenced, OpenError, ReadError};
+use crate::leaving::{trim, trim_while};
 use crate::limits::{MAX_TOPIC_METADATA_BYTES, MAX_TOPIC_NAME_BYTES, MIN_SEGMENT_BYTES};
 use crate::options::{Options, Recovery, Stats, Ticket, TopicInfo, TrimError, Writer};
 use crate::queue::Queue;
@@ -17,12 +18,10 @@ use crate::read::{Cursor, Scan};
 use crate::record::{KIND_CHECKPOINT, KIND_DROP, KIND_TOPIC, Lsn, RECORD_HEADER_BYTES, Record, TopicId};
 use crate::recovery::{self, Replay};
 use crate::rewrite::Rewritten;
-use crate::segment::name_of;
 use crate::segments::SegmentInfo;
 use crate::storage::Storage;
 use crate::sync::Mutex;
 use crate::sync::thread::{self, JoinHandle, Thread};
-use crate::view::{Segment, Written};
 use crate::wanted::Wanted;
 
 /// An open log. Clones are the same log; the last one to go closes it.
@@ -491,51 +490,4 @@ fn push_checkpoint(queue: &mut Queue, opaque: &[u8], now: i64) -> Ticket {
     }
     (queue.since_checkpoint, queue.checkpoint_bytes) = (0, total as u64);
     Ticket { lsn: of_lsn, end: queue.next_lsn, offset: 0 }
-}
-
-fn trim(core: &Core, before: Lsn) -> Result<u64, TrimError> {
-    trim_while(core, |_, next| next.first_lsn <= before)
-}
-
-/// Removes the oldest segments, which the newest checkpoint stands for, as long as they may go; asked is with the next one.
-fn trim_while(core: &Core, may_go: impl Fn(&Arc<Segment>, &Segment) -> bool) -> Result<u64, TrimError> {
-    let mut leaving = core.leaving.lock();
-    let mut removed = 0;
-    loop {
-        // In order, also where one could not go the last time: a hole in the epochs is damage.
-        while let Some((epoch, keep)) = leaving.front() {
-            let keep = *keep && core.fence.get().is_none();
-            let gone = core.spares.retire(core.storage.as_ref(), &name_of(*epoch), keep);
-            gone.map_err(|source| TrimError { removed, source })?;
-            leaving.pop_front();
-            removed += 1;
-        }
-        let view = core.view.read();
-        let limit = view.checkpoint.map_or(0, |whole| whole.of_lsn);
-        let Some(next) = view.segments.get(1).filter(|next| next.first_lsn <= limit).cloned() else {
-            return Ok(removed);
-        };
-        let Some(oldest) = view.segments.front().cloned() else { return Ok(removed) };
-        drop(view);
-        if !may_go(&oldest, &next) {
-            return Ok(removed);
-        }
-        let failed = |source| TrimError { removed, source };
-        if removed == 0 {
-            core.sync_checkpoint().map_err(failed)?;
-        }
-        let reader = oldest.reader(core.storage.as_ref(), core.seed).map_err(failed)?;
-        let index = reader.index(oldest.index_at().unwrap_or(0)).map_err(failed)?;
-        let mut view = core.view.write();
-        // What an index says of a topic that there is not takes no memory.
-        let known = 1..=view.topics();
-        for (topic, seen) in index.topics().filter(|(topic, _)| known.contains(topic)) {
-            let offsets = view.offsets_mut(topic);
-            offsets.first = offsets.first.max(seen.next_offset);
-        }
-        view.trim();
-        drop(view);
-        core.recent.lock().retain(|reader| reader.file.epoch != oldest.epoch);
-        leaving.push_back((oldest.epoch, oldest.written == Written::Once));
-    }
 }

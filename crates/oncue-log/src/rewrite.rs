@@ -7,6 +7,7 @@ use crate::core::Core;
 use crate::error::{ReadError, StorageError};
 use crate::frame::{FLAG_SKIPPABLE, FRAME_INDEX, FRAME_RECORDS, Frame, FrameHeader, HEADER_BYTES, Place};
 use crate::index::Index;
+use crate::leaving::Leaving;
 use crate::limits::{MAX_FRAME_BYTES, PREPARE_BYTES};
 use crate::record::{KIND_GAP, Lsn, RECORD_HEADER_BYTES, RecordHeader, Step};
 use crate::segment::{Chunk, FIRST_FRAME, SegmentHeader, name_of};
@@ -54,13 +55,14 @@ struct Run {
 impl Core {
     /// Rewrites those that it pays most to begin with: the oldest.
     pub(crate) fn rewrite(&self, wanted: &Wanted) -> Result<Option<Rewritten>, ReadError> {
-        let _one_at_a_time = self.leaving.lock();
+        let mut leaving = self.leaving.lock();
+        leaving.go_on(self)?;
         let candidates = self.candidates(wanted)?;
         let whole = self.options.segment_bytes;
         let Some(run) = (0..candidates.len()).find_map(|from| Run::from(&candidates[from..], whole)) else {
             return Ok(None);
         };
-        let rewritten = Rewriter::begin(self, &run).and_then(|rewriter| rewriter.run(wanted));
+        let rewritten = Rewriter::begin(self, &run).and_then(|rewriter| rewriter.run(wanted, &mut leaving));
         if !matches!(rewritten, Ok(Some(_))) {
             // Opening would remove it, too.
             let _what_failed_is_told = self.storage.remove(REWRITING);
@@ -185,7 +187,7 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Nothing if it turned out not to be worth it.
-    fn run(mut self, wanted: &Wanted) -> Result<Option<Rewritten>, ReadError> {
+    fn run(mut self, wanted: &Wanted, leaving: &mut Leaving) -> Result<Option<Rewritten>, ReadError> {
         for reader in std::mem::take(&mut self.readers) {
             let end = reader.segment.index_at().unwrap_or(0);
             let (mut at, mut chunk) = (FIRST_FRAME, Chunk::default());
@@ -213,7 +215,7 @@ impl<'a> Rewriter<'a> {
         if !self.flush(0)? {
             return Ok(None);
         }
-        self.replace(index_at).map(Some)
+        self.replace(index_at, leaving).map(Some)
     }
 
     fn last_time(&self) -> i64 {
@@ -305,7 +307,7 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Makes the new file the segment.
-    fn replace(&mut self, index_at: u64) -> Result<Rewritten, ReadError> {
+    fn replace(&mut self, index_at: u64, leaving: &mut Leaving) -> Result<Rewritten, ReadError> {
         let (core, storage) = (self.core, self.core.storage.as_ref());
         let (first, last) = (&self.run.segments[0], &self.run.segments[self.run.segments.len() - 1]);
         self.header.index = index_at;
@@ -322,16 +324,9 @@ impl<'a> Rewriter<'a> {
         view.replace(first.epoch..=last.epoch, made);
         drop(view);
         core.recent.lock().retain(|reader| !(first.epoch..=last.epoch).contains(&reader.file.epoch));
-        let sync_dir = || storage.sync_dir().map_err(StorageError::on("sync the directory of", &name));
-        sync_dir()?;
-        let (_, superseded) = self.run.segments.split_last().unwrap_or((last, &[]));
-        for segment in superseded {
-            let name = name_of(segment.epoch);
-            storage.remove(&name).map_err(StorageError::on("remove", &name))?;
-        }
-        if !superseded.is_empty() {
-            sync_dir()?;
-        }
+        let superseded = self.run.segments.iter().map(|segment| segment.epoch);
+        leaving.supersede(superseded.filter(|epoch| *epoch != last.epoch));
+        leaving.settle(storage, &name)?;
         let segments = self.run.segments.len() as u64;
         Ok(Rewritten { segments, bytes_before: self.run.bytes, bytes_after: bytes })
     }

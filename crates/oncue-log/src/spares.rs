@@ -131,7 +131,7 @@ impl Spares {
 }
 
 /// Nothing is there any more: it was done before.
-fn unless_gone(done: io::Result<()>) -> io::Result<()> {
+pub(crate) fn unless_gone(done: io::Result<()>) -> io::Result<()> {
     done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 

@@ -276,3 +276,21 @@ fn what_fails_while_it_is_rewritten_changes_nothing_and_fences_nothing() {
         }
     }
 }
+
+#[test]
+fn what_could_not_be_removed_goes_before_what_stands_for_it() {
+    use oncue_log::storage::Call;
+    for (call, nth) in [(Call::Remove, 0), (Call::Remove, 1), (Call::Remove, 2), (Call::SyncDir, 0), (Call::SyncDir, 1)]
+    {
+        let context = format!("{call:?} {nth}");
+        let disk = FaultyStorage::new(nth);
+        let filled = fill(log(disk.clone(), options(0)), &mut Random(9), [0, 0, 0, 2], 120);
+        disk.fail(call, nth, std::io::ErrorKind::Other);
+        let failed = (0..1000).map(|_| filled.log.rewrite(&filled.wanted)).find(|done| !matches!(done, Ok(Some(_))));
+        disk.heal();
+        // All that was rewritten goes: what was rewritten into it must have gone before.
+        assert!(filled.log.trim(u64::MAX).unwrap() > 0, "{context}");
+        let again = open(disk.restart(), options(0));
+        again.unwrap_or_else(|error| panic!("{context}: {failed:?}, {error}"));
+    }
+}
