@@ -177,7 +177,8 @@ impl Log {
     }
 
     /// Drops a topic's events below an offset, among those that are durable: they are not read any more, and what they take is
-    /// free for [`trim`](Self::trim) and [`rewrite`](Self::rewrite). After a crash before that is durable, they are back.
+    /// free for [`drop_segments`](Self::drop_segments) and [`rewrite`](Self::rewrite). After a crash before that is durable, they
+    /// are back, but for what was freed of them: wait for it before anything is freed.
     ///
     /// # Errors
     /// See [`AppendError`].
