@@ -38,14 +38,15 @@ impl Life {
     fn new(seed: u64, told: bool) -> Self {
         let mut random = Random(seed);
         let segment_bytes = [4 << 10, 6_000, 6_000, 16 << 10, 16 << 10, 64 << 10][random.below(6) as usize];
-        let tail_bytes = [0, 2 << 10, 1 << 20][random.below(3) as usize];
+        let retains = random.below(3) == 0;
+        // What is in memory is not rewritten.
+        let tail_bytes = [0, 2 << 10, 1 << 20][random.below(if retains { 2 } else { 3 }) as usize];
         let segment_bytes = if random.below(20) == 0 { 4 << 20 } else { segment_bytes };
         let durability = if random.below(6) == 0 { Durability::Os } else { Durability::Disk };
         let options = Options { segment_bytes, tail_bytes, durability, ..small() };
         let mut model = Model::default();
         (model.context, model.sample) = (format!("seed {seed}"), 9);
-        model.retains = random.below(3) == 0;
-        let tail_bytes = if model.retains { tail_bytes.min(2 << 10) } else { tail_bytes };
+        model.retains = retains;
         let life = Self { told, disk: FaultyStorage::new(seed), random, model, options };
         life.tell(|| format!("{:?}", life.options));
         life
