@@ -1,7 +1,7 @@
-//! Oncue on brokers: one module and one cargo feature each.
+//! Oncue beyond one process: on brokers, and over a wire to a node; one module and one cargo feature each.
 //!
 //! A broker gives partitions that are appended to and read; what the delivery contract needs beside them is written once,
-//! in [`oncue::transport::broker`].
+//! in [`oncue::transport::broker`]. A node owns a log and does there what its clients ask; what they say to each other is [`wire`].
 //!
 //! ```no_run
 //! # fn main() -> Result<(), oncue::transport::OpenError> {
@@ -12,27 +12,48 @@
 //! # }
 //! ```
 
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "http")]
+pub mod wire;
 
 use std::sync::Arc;
 
 use oncue::{
     Clock,
-    transport::{self, OpenError, Transport},
+    transport::{self, Inspect, OpenError, Transport},
 };
 
-/// Opens the transport of a URL: `memory:` and `file:PATH` of the library, `nats://HOST:PORT` of this crate.
+/// Opens the transport of a URL: `memory:` and `file:PATH` of the library, `http://HOST:PORT` and `nats://HOST:PORT` of
+/// this crate. Stands still until it is reached: not to be called on a thread of a runtime.
 ///
 /// # Errors
 /// An unknown scheme, or one that this build leaves out; a broker that cannot be reached; what opening a log met.
 pub fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
     match url.split_once("://").map_or("", |(scheme, _)| scheme) {
+        #[cfg(feature = "http")]
+        "http" => Ok(Arc::new(wire::Remote::open(&http::link(url)?)?)),
+        #[cfg(not(feature = "http"))]
+        "http" => Err(OpenError::NotBuilt { url: without_secrets(url), scheme: "http".to_owned(), feature: "http" }),
         #[cfg(feature = "nats")]
         "nats" => nats::open(url, clock),
         #[cfg(not(feature = "nats"))]
         "nats" => Err(OpenError::NotBuilt { url: without_secrets(url), scheme: "nats".to_owned(), feature: "nats" }),
         _ => transport::open(url, clock),
+    }
+}
+
+/// Looks at the topics of a URL without taking part: `file:PATH` of the library, `http://HOST:PORT` of this crate.
+///
+/// # Errors
+/// An unknown scheme, or one that cannot be looked at so; a node that cannot be reached; what the log says.
+pub fn inspect(url: &str, clock: &Clock) -> Result<Arc<dyn Inspect>, OpenError> {
+    match url.split_once("://").map_or("", |(scheme, _)| scheme) {
+        #[cfg(feature = "http")]
+        "http" => Ok(wire::Remote::open(&http::link(url)?)?.looking()),
+        _ => transport::inspect(url, clock),
     }
 }
 

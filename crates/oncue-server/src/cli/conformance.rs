@@ -1,5 +1,10 @@
 //! `oncue conformance`: whether transports keep the delivery contract.
 
+#[cfg(feature = "http")]
+mod node;
+
+#[cfg(feature = "http")]
+use std::sync::Arc;
 use std::{
     collections::HashSet,
     env, fs,
@@ -21,6 +26,8 @@ use oncue_conformance::{
     CATALOGUE, CATALOGUE_LEN, Entry, Failure, Filter, Opened, Report, Reports, Suite, Urls, Verdict,
     worker::{self, Task},
 };
+#[cfg(feature = "http")]
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use thiserror::Error;
 
@@ -46,13 +53,15 @@ const BAR_EVERY: Duration = Duration::from_millis(100);
                         oncue conformance\n  \
                         oncue conformance file: --case 15 --case 43\n  \
                         oncue conformance memory: --case 9,13,36-38 --tier full\n  \
-                        oncue conformance file:/mnt/disk --json > report.json\n\n\
+                        oncue conformance file:/mnt/disk --json > report.json\n  \
+                        oncue conformance http:\n\n\
                         Exit codes: 0 no case failed; 1 one failed, or the run was interrupted; 2 a URL or a case is \
                         unknown, or the directory cannot be used.")]
 pub(super) struct Conformance {
     /// Transports: `memory:`, `file:` (a temporary directory), `file:DIR` (subdirectories of DIR, removed afterwards unless
-    /// a case failed), `nats://HOST:PORT` (streams whose names begin with `conformance-`, which stay there). Options go
-    /// behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
+    /// a case failed), `http:` (a node that is started, killed and started again), `http://HOST:PORT` (a node that runs, with
+    /// `oncue serve --logs`; logs whose names begin with `conformance-`, which stay there), `nats://HOST:PORT` (streams with
+    /// such names). Options go behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
     #[arg(value_name = "URL")]
     urls: Vec<String>,
 
@@ -137,6 +146,10 @@ pub(super) enum ConformanceError {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// No node to test.
+    #[cfg(feature = "http")]
+    #[error("cannot start a node: {0}")]
+    Node(io::Error),
     /// Cases failed.
     #[error("{count} of the cases failed{kept}")]
     Failed {
@@ -228,10 +241,19 @@ fn quiet_panics() {
     }));
 }
 
+fn directory_in(directory: PathBuf) -> Result<TempDir, ConformanceError> {
+    let made = fs::create_dir_all(&directory);
+    let made = made.and_then(|()| tempfile::Builder::new().prefix("oncue-conformance-").tempdir_in(&directory));
+    made.map_err(|source| ConformanceError::Directory { directory, source })
+}
+
 /// Where a transport is tested.
 enum Place {
     /// In memory, with the options of the URL.
     Memory(String),
+    /// On a node: one of its own, or the one at a URL.
+    #[cfg(feature = "http")]
+    Node { beginning: String, served: Option<Arc<Mutex<node::Served>>> },
     /// On a broker, under this beginning of names, which differs from run to run.
     Broker { url: String, prefix: String },
     /// In a directory of its own, removed with this; with the options of the URL.
@@ -240,8 +262,22 @@ enum Place {
 
 impl Place {
     fn of(url: &str) -> Result<Self, ConformanceError> {
+        let run = Clock::system().now().as_micros();
+        #[cfg(feature = "http")]
+        if url == "http:" {
+            let directory = directory_in(env::temp_dir())?;
+            let program = env::current_exe().map_err(ConformanceError::Program)?;
+            let served = node::Served::start(program, directory).map_err(ConformanceError::Node)?;
+            let beginning = format!("{}/", served.url);
+            return Ok(Self::Node { beginning, served: Some(Arc::new(Mutex::new(served))) });
+        }
+        #[cfg(feature = "http")]
+        if url.starts_with("http://") {
+            let beginning = format!("{}/conformance-{run}-", url.trim_end_matches('/'));
+            return Ok(Self::Node { beginning, served: None });
+        }
         if oncue_transports::is_broker(url) {
-            let prefix = format!("conformance-{}", Clock::system().now().as_micros());
+            let prefix = format!("conformance-{run}");
             return Ok(Self::Broker { url: url.to_owned(), prefix });
         }
         let (path, options) = url.split_at(url.find('?').unwrap_or(url.len()));
@@ -256,10 +292,7 @@ impl Place {
         };
         format!("file:x{options}").parse::<LogUrl>()?;
         let is_callers = parent.is_some();
-        let directory = parent.unwrap_or_else(std::env::temp_dir);
-        let made = fs::create_dir_all(&directory);
-        let made = made.and_then(|()| tempfile::Builder::new().prefix("oncue-conformance-").tempdir_in(&directory));
-        let directory = made.map_err(|source| ConformanceError::Directory { directory, source })?;
+        let directory = directory_in(parent.unwrap_or_else(env::temp_dir))?;
         Ok(Self::Directory { directory, options: options.to_owned(), is_callers })
     }
 
@@ -271,6 +304,12 @@ impl Place {
                 let urls = Urls::file(directory.path()).options(options);
                 return Self::with_worker(Suite::new(name, urls.clone()), move |place| urls.of(place));
             }
+            #[cfg(feature = "http")]
+            Self::Node { beginning, served } => {
+                let logs = |beginning: &str| node::Logs { beginning: beginning.to_owned(), served: served.clone() };
+                let (suite, urls) = (Suite::new(name, logs(beginning)), logs(beginning));
+                return Self::with_worker(suite, move |place| urls.of(place));
+            }
             Self::Broker { url, prefix } => {
                 let (url, prefix) = (url.clone(), prefix.clone());
                 let separator = if url.contains('?') { '&' } else { '?' };
@@ -278,11 +317,11 @@ impl Place {
             }
         };
         let opening = url_of.clone();
-        let open = move |place: String, clock| {
+        let opened = move |place: String, clock| {
             let url = opening(&place);
-            async move { broker(url, clock).await }
+            async move { open(url, clock).await }
         };
-        let suite = Suite::new(oncue_transports::without_secrets(name), open).deadline(BROKER_DEADLINE);
+        let suite = Suite::new(oncue_transports::without_secrets(name), opened).deadline(BROKER_DEADLINE);
         Self::with_worker(suite, url_of)
     }
 
@@ -310,7 +349,7 @@ impl Place {
 }
 
 /// Connecting waits for answers: off the runtime's threads.
-async fn broker(url: String, clock: Clock) -> Opened {
+async fn open(url: String, clock: Clock) -> Opened {
     Ok(tokio::task::spawn_blocking(move || oncue_transports::open(&url, clock)).await??)
 }
 

@@ -11,6 +11,8 @@ mod interrupt;
 mod log;
 mod ls;
 mod policy;
+#[cfg(feature = "http")]
+mod serve;
 mod stats;
 mod view;
 
@@ -50,6 +52,8 @@ enum Command {
     Conformance(conformance::Conformance),
     #[command(name = conformance::WORKER, hide = true)]
     ConformanceWorker(conformance::Worker),
+    #[cfg(feature = "http")]
+    Serve(serve::Serve),
     Ls(ls::Ls),
     Stats(stats::Stats),
     Event(event::Event),
@@ -82,6 +86,10 @@ enum CommandError {
     /// A case of the suite failed, or it did not come to run.
     #[error(transparent)]
     Conformance(#[from] conformance::ConformanceError),
+    /// A node does not serve.
+    #[cfg(feature = "http")]
+    #[error(transparent)]
+    Serve(#[from] serve::NodeError),
     /// A log was not there, or not readable.
     #[error(transparent)]
     View(#[from] view::ViewError),
@@ -119,6 +127,8 @@ impl CommandError {
         let is_callers = match self {
             Self::Orders(error) => error.is_callers(),
             Self::Conformance(error) => error.is_callers(),
+            #[cfg(feature = "http")]
+            Self::Serve(error) => error.is_callers(),
             Self::View(error) => error.is_callers(),
             Self::Log(error) => error.is_callers(),
             Self::Resolve(error) => error.is_callers(),
@@ -145,6 +155,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Conformance(conformance) => conformance.run(),
         Command::ConformanceWorker(worker) => worker.run(),
+        #[cfg(feature = "http")]
+        Command::Serve(serve) => serve.run(),
         Command::Ls(ls) => ls.run(),
         Command::Stats(stats) => stats.run(),
         Command::Event(event) => event.run(),

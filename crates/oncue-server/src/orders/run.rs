@@ -1,17 +1,12 @@
 //! A run of the order system, from its settings to its report.
 
-use std::{
-    error::Error as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error as _, path::PathBuf, sync::Arc, time::Duration};
 
 use oncue::{
     App, Bus, Clock,
     event::DEFAULT_TOPIC,
     handler::HandlerExt as _,
-    transport::{LogTransport, LogUrl, OpenError, SourceMark, Transport as _},
+    transport::{LogTransport, LogUrl, OpenError, SourceMark, Transport},
 };
 use tempfile::TempDir;
 use thiserror::Error;
@@ -36,6 +31,8 @@ pub struct Settings {
     pub input: Input,
     /// Where everything is kept; none is a temporary directory, removed at the end.
     pub data: Option<PathBuf>,
+    /// The URL of what carries the events, instead of a log in a directory.
+    pub transport: Option<String>,
     /// The share of calls to the payment gateway that fail, 0 to 1.
     pub gateway_failures: f64,
     /// What these failures are drawn from.
@@ -53,6 +50,17 @@ pub enum OrdersError {
     /// The directory is in use, or somebody else's.
     #[error("--data: {0}")]
     Data(OpenError),
+    /// What the URL names cannot be used.
+    #[error("--transport: {0}")]
+    Transport(OpenError),
+    /// It holds something else than the order system.
+    #[error("--transport: {url} is not one of the order system: {what}; choose an empty one")]
+    ForeignTransport {
+        /// The URL, without secrets.
+        url: String,
+        /// What it holds.
+        what: String,
+    },
     /// The directory cannot be made, read or written.
     #[error("--data: {0}; choose a directory that you may write to")]
     Denied(OpenError),
@@ -95,39 +103,67 @@ impl OrdersError {
     #[must_use]
     pub fn is_callers(&self) -> bool {
         match self {
-            Self::Input(_) | Self::Data(_) | Self::Denied(_) | Self::Foreign { .. } | Self::Strict { .. } => true,
+            Self::Input(_)
+            | Self::Data(_)
+            | Self::Denied(_)
+            | Self::Foreign { .. }
+            | Self::Transport(_)
+            | Self::ForeignTransport { .. }
+            | Self::Strict { .. } => true,
             Self::Temporary(_) | Self::Interrupted(_) | Self::Killed | Self::Oncue(_) => false,
         }
     }
 }
 
-/// Where a run keeps its log.
-struct Home {
-    directory: PathBuf,
-    temporary: Option<TempDir>,
+/// Where a run keeps its events.
+enum Home {
+    Directory(PathBuf),
+    /// Removed at the end.
+    Temporary(TempDir),
+    /// Somewhere else.
+    Transport(String),
 }
 
 impl Home {
-    fn of(data: Option<PathBuf>) -> Result<Self, OrdersError> {
-        if let Some(directory) = data {
-            return Ok(Self { directory, temporary: None });
+    fn of(settings: &Settings) -> Result<Self, OrdersError> {
+        if let Some(url) = &settings.transport {
+            return Ok(Self::Transport(url.clone()));
+        }
+        if let Some(directory) = &settings.data {
+            return Ok(Self::Directory(directory.clone()));
         }
         let made = tempfile::Builder::new().prefix("oncue-orders-").tempdir().map_err(OrdersError::Temporary)?;
-        Ok(Self { directory: made.path().to_owned(), temporary: Some(made) })
+        Ok(Self::Temporary(made))
+    }
+
+    /// The directory, if it is still there afterwards.
+    fn kept(&self) -> Option<PathBuf> {
+        match self {
+            Self::Directory(directory) => Some(directory.clone()),
+            Self::Temporary(_) | Self::Transport(_) => None,
+        }
+    }
+
+    fn foreign(&self, what: String) -> OrdersError {
+        match self {
+            Self::Directory(directory) => OrdersError::Foreign { directory: directory.clone(), what },
+            Self::Temporary(directory) => OrdersError::Foreign { directory: directory.path().to_owned(), what },
+            Self::Transport(url) => OrdersError::ForeignTransport { url: oncue_transports::without_secrets(url), what },
+        }
     }
 
     /// What interrupting means here.
     fn after_interrupt(&self) -> &'static str {
-        match self.temporary {
-            None => "run the same command again, and it goes on from there",
-            Some(_) => "nothing is kept, as there was no --data",
+        match self {
+            Self::Directory(_) | Self::Transport(_) => "run the same command again, and it goes on from there",
+            Self::Temporary(_) => "nothing is kept, as there was no --data",
         }
     }
 
     fn after_stop(&self) -> &'static str {
-        match self.temporary {
-            None => "the lines before it are taken in and kept",
-            Some(_) => "nothing is kept, as there was no --data",
+        match self {
+            Self::Directory(_) | Self::Transport(_) => "the lines before it are taken in and kept",
+            Self::Temporary(_) => "nothing is kept, as there was no --data",
         }
     }
 }
@@ -138,10 +174,10 @@ impl Home {
 /// See [`OrdersError`].
 pub async fn run(settings: Settings, interrupt: impl Future<Output = ()>) -> Result<Report, OrdersError> {
     let input = settings.input.open()?;
-    let home = Home::of(settings.data.clone())?;
+    let home = Home::of(&settings)?;
     let clock = Clock::system();
-    let transport = open(&home.directory, &clock).await?;
-    let mut places = known(&transport, &home.directory)?;
+    let transport = open(&home, &clock).await?;
+    let mut places = known(&*transport, &home)?;
     let begin = places.of(&input.name);
     let (name, size) = (input.name.clone(), input.size);
     let lines = input.from(&begin)?;
@@ -168,10 +204,8 @@ pub async fn run(settings: Settings, interrupt: impl Future<Output = ()>) -> Res
         }
     };
     progress.finish();
-    let report = ended.and_then(|()| {
-        let kept = home.temporary.is_none().then(|| home.directory.clone());
-        Ok(Report::read(bus.inspect(), begin.line, kept).map_err(oncue::Error::from)?)
-    });
+    let report =
+        ended.and_then(|()| Ok(Report::read(bus.inspect(), begin.line, home.kept()).map_err(oncue::Error::from)?));
     bus.shutdown_within(GRACE).await?;
     report
 }
@@ -184,7 +218,16 @@ const DUPLICATE_AGE: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// Most events for which that is so.
 const DUPLICATE_IDS: usize = 1_000_000;
 
-async fn open(directory: &Path, clock: &Clock) -> Result<Arc<LogTransport>, OrdersError> {
+async fn open(home: &Home, clock: &Clock) -> Result<Arc<dyn Transport>, OrdersError> {
+    let directory = match home {
+        Home::Directory(directory) => directory.as_path(),
+        Home::Temporary(directory) => directory.path(),
+        Home::Transport(url) => {
+            let (url, clock) = (url.clone(), clock.clone());
+            let opening = tokio::task::spawn_blocking(move || oncue_transports::open(&url, clock)).await;
+            return opening.map_err(|_| OrdersError::Killed)?.map_err(OrdersError::Transport);
+        }
+    };
     let url = LogUrl::file(directory).dedup_window(DUPLICATE_AGE, DUPLICATE_IDS);
     let clock = clock.clone();
     let opening = tokio::task::spawn_blocking(move || LogTransport::open(&url, clock));
@@ -200,8 +243,8 @@ async fn open(directory: &Path, clock: &Clock) -> Result<Arc<LogTransport>, Orde
 
 /// How far earlier runs in this directory came. Refuses a log that is not of the order system, before anything is
 /// written to it.
-fn known(transport: &LogTransport, directory: &Path) -> Result<Places, OrdersError> {
-    let foreign = |what: String| OrdersError::Foreign { directory: directory.to_owned(), what };
+fn known(transport: &dyn Transport, home: &Home) -> Result<Places, OrdersError> {
+    let foreign = |what: String| home.foreign(what);
     let subscriptions = transport.inspect().subscriptions();
     if let Some(other) = subscriptions.iter().find(|known| !HANDLERS.contains(&known.id.as_str())) {
         return Err(foreign(format!("its log has a handler `{}`", other.id)));
@@ -214,19 +257,22 @@ fn tell(settings: &Settings, home: &Home, name: &str, places: &Places, progress:
     if let Input::Simulated { seed, events } = settings.input {
         progress.say(&format!("no --input: simulating {} events (seed {seed})", grouped(events)));
     }
-    if home.temporary.is_some() {
-        let directory = home.directory.display();
-        progress.say(&format!("no --data: running in {directory}, which is removed at the end"));
-        return;
-    }
-    let directory = home.directory.display();
+    let place = match home {
+        Home::Temporary(directory) => {
+            let directory = directory.path().display();
+            progress.say(&format!("no --data: running in {directory}, which is removed at the end"));
+            return;
+        }
+        Home::Directory(directory) => directory.display().to_string(),
+        Home::Transport(url) => oncue_transports::without_secrets(url),
+    };
     match places.of(name) {
         Place { line: 0, .. } if places.inputs().next().is_some() => {
             let others: Vec<_> = places.inputs().collect();
-            progress.say(&format!("{directory} holds the events of {}; these are added to them", others.join(", ")));
+            progress.say(&format!("{place} holds the events of {}; these are added to them", others.join(", ")));
         }
         Place { line: 0, .. } => {}
-        Place { line, .. } => progress.say(&format!("{directory}: going on after line {}", grouped(line))),
+        Place { line, .. } => progress.say(&format!("{place}: going on after line {}", grouped(line))),
     }
 }
 

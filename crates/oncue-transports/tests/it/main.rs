@@ -1,4 +1,12 @@
-//! Transports against real brokers: those of `cargo xtask brokers up`.
+//! Transports against real brokers: those of `cargo xtask brokers up`; and a node, over real connections.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[cfg(feature = "http")]
+mod faults;
+#[cfg(feature = "http")]
+mod node;
+#[cfg(feature = "http")]
+mod proxy;
 
 use std::{fs, path::Path, time::Duration};
 

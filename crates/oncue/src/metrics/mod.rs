@@ -4,7 +4,11 @@ mod histogram;
 
 use std::time::Duration;
 
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::Error as _,
+    ser::{Serialize, SerializeStruct, Serializer},
+};
 
 use crate::{
     clock::Timestamp,
@@ -246,8 +250,13 @@ impl HandlerStats {
 }
 
 impl Serialize for HandlerStats {
-    /// What reports show. Sums in microseconds and counts are there, so that anyone can compute the averages again.
+    /// In binary formats the whole, of which [`Deserialize`] makes the same again. Otherwise what reports show: sums in microseconds and counts are there, so that anyone can compute the averages again.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            let mut whole = Writer::default();
+            self.encode(&mut whole);
+            return serializer.serialize_bytes(whole.as_slice());
+        }
         let sum = |micros: u128| u64::try_from(micros).unwrap_or(u64::MAX);
         let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
         let mut out = serializer.serialize_struct("HandlerStats", 20)?;
@@ -272,6 +281,14 @@ impl Serialize for HandlerStats {
         out.serialize_field("span_s", &self.span().map(|span| span.as_secs_f64()))?;
         out.serialize_field("throughput_per_s", &self.throughput())?;
         out.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for HandlerStats {
+    /// From binary formats: what reports show is not the whole.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let whole = bytes::Bytes::deserialize(deserializer)?;
+        Self::decode(&mut Reader::new(&whole)).map_err(D::Error::custom)
     }
 }
 

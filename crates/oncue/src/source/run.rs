@@ -189,10 +189,11 @@ async fn generate(source: &mut dyn Source, place: Option<&str>, clock: &Clock) -
     }
 }
 
-/// What follows when a batch is refused: a full log has room again when handlers are through; nothing else mends itself.
+/// What follows when a batch is refused: a full log has room again when handlers are through, and what
+/// cannot be reached may be again; nothing else mends itself.
 fn refused(error: PublishError) -> SourceError {
     let class = match error {
-        PublishError::Full { .. } => ErrorClass::Transient,
+        PublishError::Full { .. } | PublishError::Unreachable(_) => ErrorClass::Transient,
         PublishError::Invalid { .. }
         | PublishError::TopicName(_)
         | PublishError::TooLarge { .. }

@@ -51,7 +51,7 @@ pub enum OpenError {
 }
 
 /// Events could not be published. Nothing of the batch is written, where the transport publishes atomically.
-#[derive(Debug, Error, Clone)]
+#[derive(Debug, Error, Clone, serde::Serialize, serde::Deserialize)]
 pub enum PublishError {
     /// The event itself is not acceptable.
     #[error("event {index} of the batch: {reason}")]
@@ -83,13 +83,16 @@ pub enum PublishError {
     /// The storage failed, now or before; nothing more is accepted, what was acknowledged stays readable.
     #[error("the log accepts no more writes: {0}")]
     Fenced(String),
+    /// Where the topic lies cannot be reached. Whether the events were appended is not known.
+    #[error("{0}; whether it was appended is not known: publish again with the same ids, it counts once")]
+    Unreachable(String),
     /// The transport is closed.
     #[error("the transport is closed")]
     Closed,
 }
 
 /// A subscription cannot be made or attached.
-#[derive(Debug, Error, Clone)]
+#[derive(Debug, Error, Clone, serde::Serialize, serde::Deserialize)]
 pub enum SubscribeError {
     /// It is served already, with another filter, order or dead letter rule.
     #[error(
@@ -114,7 +117,7 @@ pub enum SubscribeError {
 }
 
 /// Something cannot be done to a subscription. Nothing of it is.
-#[derive(Debug, Error, Clone)]
+#[derive(Debug, Error, Clone, serde::Serialize, serde::Deserialize)]
 pub enum ControlError {
     /// No such subscription.
     #[error("there is no subscription `{0}`: `oncue ls subscriptions` and `bus.inspect().subscriptions()` list them")]
@@ -136,7 +139,7 @@ pub enum ControlError {
     #[error("an edited event keeps its {what}: it is `{expected}`, not `{found}`")]
     OtherEvent {
         /// The attribute.
-        what: &'static str,
+        what: std::borrow::Cow<'static, str>,
         /// What it has to be.
         expected: String,
         /// What it is.
@@ -154,7 +157,7 @@ pub enum ControlError {
 }
 
 /// Events cannot be read.
-#[derive(Debug, Error, Clone)]
+#[derive(Debug, Error, Clone, serde::Serialize, serde::Deserialize)]
 pub enum ConsumeError {
     /// The storage is damaged or failed.
     #[error("cannot read: {0}")]
@@ -165,7 +168,7 @@ pub enum ConsumeError {
 }
 
 /// Outcomes could not be made durable; their events will be delivered again.
-#[derive(Debug, Error, Clone)]
+#[derive(Debug, Error, Clone, serde::Serialize, serde::Deserialize)]
 pub enum SettleError {
     /// The storage failed, now or before.
     #[error("the log accepts no more writes: {0}")]
@@ -184,7 +187,7 @@ pub enum SettleError {
 }
 
 /// Something asked for is not there or not readable.
-#[derive(Debug, Error, Clone)]
+#[derive(Debug, Error, Clone, serde::Serialize, serde::Deserialize)]
 pub enum InspectError {
     /// No such subscription.
     #[error("there is no subscription `{0}`: `oncue ls subscriptions` and `bus.inspect().subscriptions()` list them")]

@@ -79,7 +79,7 @@ pub trait Inspect: Send + Sync {
 }
 
 /// The storage of a transport, as far as it knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StorageInfo {
     /// What it takes, in bytes: whole segments, also where they are not full yet.
     pub bytes: u64,
@@ -97,7 +97,7 @@ pub struct StorageInfo {
 }
 
 /// A topic as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TopicInfo {
     /// Its name.
     pub name: String,
@@ -122,7 +122,7 @@ impl TopicInfo {
 }
 
 /// How an event stands with one subscription.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EventHandling {
     /// The subscription.
     pub subscription: String,
@@ -142,7 +142,7 @@ pub struct EventHandling {
 }
 
 /// How far a subscription is with an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// No attempt has ended.
@@ -160,7 +160,7 @@ pub enum Stage {
 }
 
 /// A subscription as people see it.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct SubscriptionInfo {
     /// Its id.
     pub id: String,
@@ -222,7 +222,7 @@ pub struct FailedAttempt {
 }
 
 /// An event that a subscription gave up on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct DeadLetter {
     /// Where the event stands.
     pub position: Position,

@@ -118,7 +118,7 @@ pub struct Subscribed {
 }
 
 /// How much [`Consumer::next`] may hand out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Limit {
     /// Events.
     pub events: usize,
@@ -127,7 +127,7 @@ pub struct Limit {
 }
 
 /// Events to publish to one topic, all or nothing where the transport can.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Publish {
     /// The topic; made if it does not exist.
     pub topic: Arc<str>,
@@ -138,7 +138,7 @@ pub struct Publish {
 }
 
 /// How far a source with state has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceMark {
     /// The source's id.
     pub id: String,
@@ -158,7 +158,7 @@ pub struct SourceState {
 }
 
 /// One published event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Published {
     /// Where it stands; of a duplicate: where the first one stands.
     pub position: Position,
@@ -167,7 +167,7 @@ pub struct Published {
 }
 
 /// A published event, however a transport finds it: by its position, or by its source and id.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct EventRef {
     /// The topic that it was published to.
     pub topic: Arc<str>,
@@ -191,7 +191,7 @@ pub struct EventAddress {
 }
 
 /// How an event ended for a subscription.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Settled {
     /// Handled.
@@ -210,7 +210,7 @@ pub enum Settled {
 }
 
 /// What a transport can do by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Capabilities {
     /// Acknowledged events survive the process.
     pub durable: bool,

@@ -6,7 +6,7 @@ use super::{Members, Position};
 use crate::{clock::Timestamp, event::Envelope, policy::ErrorClass};
 
 /// An event handed out by a transport, and which members of the subscription are to handle it now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Delivered {
     /// The event.
     pub envelope: Envelope,
@@ -44,7 +44,7 @@ pub(crate) fn copy_of(copies: &[(u8, Envelope)], member: usize) -> Option<&Envel
 }
 
 /// What becomes of a delivery for one member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Action {
     /// Handled: done for this member.
     Ack,
@@ -61,7 +61,7 @@ pub enum Action {
 }
 
 /// What is recorded of an attempt: feeds response times, lineage, receipts and the decision model alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Attempt {
     /// Which attempt this was: 1 is the first; 0 if the handler did not run.
     pub number: u32,
@@ -74,7 +74,7 @@ pub struct Attempt {
 }
 
 /// A change of a member's keyed state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum StateChange {
     /// The new value.
     Set(Bytes),
@@ -85,7 +85,7 @@ pub enum StateChange {
 /// The outcome of one delivery for one member, with all that follows from it. Everything in one settle batch becomes
 /// durable together or not at all, where the transport can (`Capabilities::atomic_settle`); elsewhere in the order
 /// emits, state, dead letter or retry, and the acknowledgement last, so that a crash repeats and never loses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Settlement {
     /// Which delivery.
     pub position: Position,
@@ -102,7 +102,7 @@ pub struct Settlement {
 }
 
 /// What a handler leaves behind that acknowledges an event: becomes durable with that, or not at all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Written {
     /// Events that it emitted, with the topics they go to.
     pub emits: Vec<(String, Envelope)>,

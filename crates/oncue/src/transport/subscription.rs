@@ -65,7 +65,7 @@ pub enum OnDeadLetter {
 }
 
 /// One handler's durable registration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct MemberSpec {
     /// The id that its position is kept under.
     pub id: String,
@@ -93,7 +93,7 @@ impl MemberSpec {
 
 /// A subscription: one handler, or several that `after` edges join. They share what is read, and each keeps a position
 /// of its own, so that joining or parting handlers loses nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SubscriptionSpec {
     /// The topic.
     pub topic: String,
@@ -106,7 +106,7 @@ pub struct SubscriptionSpec {
 }
 
 /// What is done to a subscription from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Control {
     /// Dead letters are taken up again, or dropped: all of them or none.
     Resolve(Vec<(Position, Resolution)>),
@@ -119,7 +119,7 @@ pub enum Control {
 }
 
 /// What is done to topics.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum TopicControl {
     /// What topics keep, by name, as the app says in its code or its configuration file, instead of what it said before. Of
     /// other topics the transport's own setting counts.
@@ -132,7 +132,7 @@ pub enum TopicControl {
 }
 
 /// What becomes of a dead letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Resolution {
     /// It is handled again, from the first attempt on, by this subscription alone.
     Redrive,
@@ -143,7 +143,7 @@ pub enum Resolution {
 }
 
 /// A set of members of one subscription.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Members(u64);
 
 impl Members {

@@ -23,7 +23,8 @@ use crate::{
                         oncue demo orders\n  \
                         oncue demo orders --input orders.ndjson --data ./orders-data\n  \
                         zcat orders.ndjson.gz | oncue demo orders --input - --json\n  \
-                        oncue demo orders --gateway-failures 0.2 --seed 7\n\n\
+                        oncue demo orders --gateway-failures 0.2 --seed 7\n  \
+                        oncue demo orders --transport http://127.0.0.1:7700\n\n\
                         Exit codes: 0 all is done; 1 something failed, or the run was interrupted; 2 the arguments, the \
                         input or the directory cannot be used, or --strict met a malformed line.")]
 pub(super) struct Orders {
@@ -34,6 +35,10 @@ pub(super) struct Orders {
     /// Directory to keep everything in; made if it does not exist. Without it, a temporary one that is removed at the end
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+
+    /// URL of what carries the events instead of a directory: `http://HOST:PORT` of `oncue serve`
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    transport: Option<String>,
 
     /// Print the report as one JSON object
     #[arg(long)]
@@ -95,6 +100,7 @@ impl Orders {
         Settings {
             input,
             data: self.data,
+            transport: self.transport,
             gateway_failures: self.gateway_failures,
             seed: self.seed,
             strict: self.strict,

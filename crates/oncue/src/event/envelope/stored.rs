@@ -1,6 +1,7 @@
 //! An event as the log stores it: fixed numbers, then all text, then the data. The layout is in `docs/log-format.md`.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{Envelope, EnvelopeError, Parts, SLOTS};
 use crate::clock::Timestamp;
@@ -78,6 +79,19 @@ impl Envelope {
             key_hash: None,
         };
         Ok(parts.into_envelope(Timestamp::from_micros(long(12))))
+    }
+}
+
+/// As its stored form, in one piece of bytes: for wires, not for people, who are shown [`to_json`](Envelope::to_json).
+impl Serialize for Envelope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.to_stored())
+    }
+}
+
+impl<'de> Deserialize<'de> for Envelope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_stored(&Bytes::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

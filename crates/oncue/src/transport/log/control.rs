@@ -152,7 +152,11 @@ pub(in crate::transport) fn edit(original: &Envelope, edited: &Envelope) -> Resu
         ("key", original.key().unwrap_or_default(), edited.key().unwrap_or_default()),
     ] {
         if expected != found {
-            return Err(ControlError::OtherEvent { what, expected: expected.to_owned(), found: found.to_owned() });
+            return Err(ControlError::OtherEvent {
+                what: what.into(),
+                expected: expected.to_owned(),
+                found: found.to_owned(),
+            });
         }
     }
     Ok(edited.edition_of(original))

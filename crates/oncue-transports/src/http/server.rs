@@ -1,0 +1,218 @@
+//! The node's end: an accept loop of its own, with limits on what clients may cost.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body as _, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::{JoinHandle, JoinSet},
+};
+
+use super::{MEDIA_TYPE, PATH};
+use crate::wire::{
+    MAIN, Node,
+    message::{self, MAX_MESSAGE_BYTES, Refusal, Reply, VERSION},
+};
+
+/// Most connections at a time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 4096;
+/// A client has so long to send the head of a request.
+const HEAD: Duration = Duration::from_secs(10);
+/// A client has so long to send a message.
+const BODY: Duration = Duration::from_secs(30);
+/// After an error of accepting, such as no more file handles.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A node cannot listen.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}: {source}; is another process there, or is it no address of this machine?")]
+pub struct ServeError {
+    address: String,
+    source: io::Error,
+}
+
+/// A node that listens for HTTP. It stops when this is dropped.
+pub struct HttpServer {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl HttpServer {
+    /// Listens on `HOST:PORT`; port 0 is any that is free.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub async fn listen(address: &str, node: Arc<Node>) -> Result<Self, ServeError> {
+        let failed = |source| ServeError { address: address.to_owned(), source };
+        let handle = node.handle().clone();
+        let wanted = address.to_owned();
+        // Connections are heard of by the threads of whoever bound the listener: those of the caller may stand still until
+        // the node answers.
+        let bound = handle.spawn(async move { TcpListener::bind(wanted).await }).await;
+        let listener = bound.map_err(io::Error::other).and_then(|bound| bound).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let (stop, stopped) = watch::channel(false);
+        Ok(Self { address, stop, accepting: handle.spawn(accept(listener, node, stopped)) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL that clients open.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops listening, lets requests that are on their way end, and closes all connections.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let _ = (&mut self.accepting).await;
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = async {
+                let place = Arc::clone(&room).acquire_owned().await;
+                listener.accept().await.map(|(stream, _)| (stream, place))
+            } => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let (node, stopped) = (Arc::clone(&node), stopped.clone());
+                connections.spawn(async move {
+                    let _place = place;
+                    converse(stream, node, stopped).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn converse(stream: TcpStream, node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
+    // Small answers are sent at once.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let node = Arc::clone(&node);
+        async move { Ok::<_, Infallible>(respond(&node, request).await) }
+    });
+    let mut connection = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = &mut connection => Some(ended),
+        () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+async fn respond(node: &Node, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let Some((version, log)) = wire_path(request.uri().path()) else {
+        return plain(StatusCode::NOT_FOUND, format!("an Oncue node: messages go to {PATH}\n"));
+    };
+    if request.method() != Method::POST {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n".to_owned());
+    }
+    if version != VERSION {
+        return send(&Err(Refusal::Version { node: VERSION, client: version }));
+    }
+    let log = log.to_owned();
+    let said = request.body().size_hint().lower();
+    let body = Limited::new(request.into_body(), MAX_MESSAGE_BYTES).collect();
+    let answer = match tokio::time::timeout(BODY, body).await {
+        Ok(Ok(body)) => match message::decode_request(&body.to_bytes()) {
+            Ok(request) => node.answer(&log, request).await,
+            Err(refusal) => Err(refusal),
+        },
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let bytes = usize::try_from(said).unwrap_or(usize::MAX).max(MAX_MESSAGE_BYTES + 1);
+            Err(Refusal::TooLarge { bytes, limit: MAX_MESSAGE_BYTES })
+        }
+        Ok(Err(error)) => Err(Refusal::Malformed(error.to_string())),
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the message did not arrive in time\n".to_owned()),
+    };
+    send(&answer)
+}
+
+/// Version and log of a path: `/wire/v1` or `/wire/v1/LOG`.
+fn wire_path(path: &str) -> Option<(u32, &str)> {
+    let path = path.strip_prefix("/wire/v")?;
+    let (version, log) = path.split_once('/').unwrap_or((path, MAIN));
+    Some((version.parse().ok()?, log))
+}
+
+fn send(answer: &Result<Reply, Refusal>) -> Response<Full<Bytes>> {
+    let status = match answer {
+        Err(Refusal::Malformed(_) | Refusal::Unknown(_) | Refusal::Version { .. }) => StatusCode::BAD_REQUEST,
+        Err(Refusal::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+        Err(Refusal::Closing) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    };
+    let encoded = match message::encode(answer) {
+        Ok(bytes) if bytes.len() > MAX_MESSAGE_BYTES => {
+            let refusal = Refusal::TooLarge { bytes: bytes.len(), limit: MAX_MESSAGE_BYTES };
+            message::encode(&Err::<Reply, _>(refusal))
+        }
+        encoded => encoded,
+    };
+    match encoded {
+        Ok(bytes) => {
+            let mut response = Response::new(Full::new(bytes.into()));
+            *response.status_mut() = status;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+            response
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,351 @@
+//! The client's end of a subscription: [`Hand`] says what is held, this asks the node.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use oncue::transport::{
+    Action, BoxFuture, ConsumeError, Consumer, Delivered, Limit, SettleError, Settlement, Stage, SubscriptionSpec,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as Turn, Notify};
+
+use super::{
+    caller::CallError,
+    hand::{Fate, Hand, Keyed, Told},
+    message::{Question, Refusal, Reply, Request, Session},
+    remote::{Ends, WAIT_MILLIS, consume_error, new_session, strange},
+};
+
+/// How often an outcome is looked for whose session is over; within one lease.
+const LOOKS: u32 = 10;
+/// What is asked for on the side, to find such outcomes' events.
+const ASIDE: Limit = Limit { events: 64, bytes: 4 << 20 };
+/// Most events that are kept for whoever takes them next.
+const MOST_READY: usize = 256;
+
+pub(super) struct RemoteConsumer(Arc<Shared>);
+
+struct Shared {
+    ends: Arc<Ends>,
+    spec: SubscriptionSpec,
+    hand: Mutex<Hand>,
+    /// Whose turn it is to ask for events.
+    turn: Turn<Answered>,
+    /// One at a time begins a new session.
+    renewing: Turn<()>,
+    /// Something may be handed out.
+    freed: Notify,
+    /// Outcomes that wait for their events are being looked for.
+    looking: AtomicBool,
+    sent: Mutex<Sent>,
+}
+
+/// The number of the last answer that came in a session.
+struct Answered {
+    session: Session,
+    last: u64,
+}
+
+/// Settle batches that were sent, numbered over all sessions.
+#[derive(Default)]
+struct Sent {
+    last: u64,
+    unanswered: BTreeSet<u64>,
+}
+
+impl Sent {
+    fn begin(&mut self, session: Session, batch: Vec<Settlement>) -> (u64, Request) {
+        self.last += 1;
+        let number = self.last;
+        self.unanswered.insert(number);
+        let answered = self.unanswered.first().copied().unwrap_or(number);
+        (number, Request::Settle { session, number, answered, batch })
+    }
+}
+
+impl RemoteConsumer {
+    pub(super) fn new(ends: Arc<Ends>, session: Session, spec: SubscriptionSpec) -> Self {
+        ends.hold(session);
+        Self(Arc::new(Shared {
+            ends,
+            spec,
+            hand: Mutex::new(Hand::new(session)),
+            turn: Turn::new(Answered { session, last: 0 }),
+            renewing: Turn::default(),
+            freed: Notify::new(),
+            looking: AtomicBool::new(false),
+            sent: Mutex::default(),
+        }))
+    }
+}
+
+impl Shared {
+    /// Asks for events once.
+    async fn fetch(self: &Arc<Self>, limit: Limit, wait: u64) -> Result<(), ConsumeError> {
+        let mut turn = self.turn.lock().await;
+        let session = {
+            let hand = self.hand.lock();
+            if hand.ready() > 0 {
+                return Ok(());
+            }
+            hand.session
+        };
+        if turn.session != session {
+            *turn = Answered { session, last: 0 };
+        }
+        let request = Request::Next { session, limit, last: turn.last, wait };
+        match self.ends.caller.call(&request, None).await {
+            Ok(Reply::Delivered { number, events }) if number != turn.last => {
+                turn.last = number;
+                self.give(session, number, events);
+                Ok(())
+            }
+            Ok(Reply::Delivered { .. }) => Ok(()),
+            Ok(other) => Err(ConsumeError::Storage(strange(&other))),
+            Err(CallError::Refused(Refusal::UnknownSession(_))) => self.renew(session).await,
+            Err(error) => Err(consume_error(error)),
+        }
+    }
+
+    /// Takes in an answer of a session, and settles those events whose outcome is known already.
+    fn give(self: &Arc<Self>, session: Session, answer: u64, events: Vec<Delivered>) {
+        let (settled, back) = {
+            let mut hand = self.hand.lock();
+            if hand.session != session {
+                return;
+            }
+            hand.give(answer, events)
+        };
+        self.freed.notify_one();
+        self.give_back(session, back);
+        if settled.is_empty() {
+            return;
+        }
+        let (batch, told): (Vec<Keyed>, Vec<Told>) = settled.into_iter().unzip();
+        let shared = Arc::clone(self);
+        self.ends.caller.spawn(async move {
+            let settled = shared.send(session, batch).await;
+            for told in told {
+                // Who does not wait any more needs no answer.
+                let _ = told.send(settled.clone());
+            }
+        });
+    }
+
+    /// Gives events back unhandled.
+    fn give_back(self: &Arc<Self>, session: Session, back: Vec<Keyed>) {
+        if !back.is_empty() {
+            let batch = back.into_iter().map(|(settlement, _)| settlement).collect();
+            let (number, request) = self.sent.lock().begin(session, batch);
+            let shared = Arc::clone(self);
+            self.ends.caller.spawn(async move {
+                // With the session, its events go back too.
+                let answer = shared.ends.caller.call(&request, None).await;
+                shared.sent.lock().unanswered.remove(&number);
+                if let Err(error) = answer {
+                    tracing::debug!(%error, "events that wait for their key were given back with their session");
+                }
+            });
+        }
+    }
+
+    /// Begins a new session in the place of one that is over.
+    async fn renew(&self, over: Session) -> Result<(), ConsumeError> {
+        let _one = self.renewing.lock().await;
+        if self.hand.lock().session != over {
+            return Ok(());
+        }
+        let session = new_session();
+        let subscription = self.spec.members.first().map_or("", |member| &*member.id);
+        tracing::info!(subscription, "a new session: the node knows the old one no more");
+        let request = Request::Subscribe { session, spec: self.spec.clone() };
+        match self.ends.caller.call(&request, None).await {
+            Ok(_) => {
+                self.ends.hold(session);
+                self.ends.lost(over);
+                self.hand.lock().renew(over, session);
+                Ok(())
+            }
+            Err(CallError::Refused(Refusal::Subscribe(error))) => Err(ConsumeError::Storage(error.to_string())),
+            Err(error) => Err(consume_error(error)),
+        }
+    }
+
+    /// Settles a batch in a session. If that is over, its outcomes wait for their events.
+    fn send(self: &Arc<Self>, session: Session, batch: Vec<Keyed>) -> BoxFuture<'static, Result<(), SettleError>> {
+        let shared = Arc::clone(self);
+        Box::pin(async move {
+            let settlements = batch.iter().map(|(settlement, _)| settlement.clone()).collect();
+            let (number, request) = shared.sent.lock().begin(session, settlements);
+            let answer = shared.ends.caller.call(&request, None).await;
+            shared.sent.lock().unanswered.remove(&number);
+            match answer {
+                Ok(Reply::Settled { given }) => {
+                    let keys: Vec<u32> = batch.iter().filter_map(waits).collect();
+                    let back = shared.hand.lock().park(session, &keys, given);
+                    shared.give_back(session, back);
+                    Ok(())
+                }
+                Ok(other) => Err(SettleError::Fenced(strange(&other))),
+                Err(CallError::Refused(Refusal::UnknownSession(_))) => {
+                    let late: Vec<_> = {
+                        let mut hand = shared.hand.lock();
+                        batch.into_iter().map(|settlement| hand.wait_for(settlement)).collect()
+                    };
+                    shared.look_for_late();
+                    join_all(late).await.into_iter().try_for_each(|told| told.unwrap_or(Ok(())))
+                }
+                Err(CallError::Refused(Refusal::Settle(error))) => Err(error),
+                Err(error) => Err(SettleError::Fenced(error.to_string())),
+            }
+        })
+    }
+
+    /// Looks for the events that outcomes wait for, until none does.
+    fn look_for_late(self: &Arc<Self>) {
+        if self.looking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        self.ends.caller.spawn(async move {
+            let pause = shared.ends.lease / LOOKS;
+            loop {
+                // The dispatcher may have its hands full and ask for nothing: then this does.
+                let look = shared.look(pause);
+                if tokio::time::timeout(pause, look).await.is_ok() {
+                    tokio::time::sleep(pause / 10).await;
+                }
+                let waiting = shared.hand.lock().has_late();
+                if !waiting || shared.ends.is_closed() {
+                    shared.looking.store(false, Ordering::Release);
+                    // One may have come meanwhile.
+                    if !shared.hand.lock().has_late() || shared.looking.swap(true, Ordering::AcqRel) {
+                        return;
+                    }
+                }
+                shared.ask_for_late().await;
+            }
+        });
+    }
+
+    async fn look(self: &Arc<Self>, wait: Duration) {
+        let ready = self.hand.lock().ready();
+        if ready < MOST_READY
+            && let Err(error) = self.fetch(ASIDE, wait.as_millis().try_into().unwrap_or(WAIT_MILLIS)).await
+        {
+            tracing::debug!(%error, "events whose outcomes are known do not come");
+        }
+    }
+
+    /// Whether the node has got outcomes that wait: its answer may have been lost.
+    async fn ask_for_late(&self) {
+        let waiting = self.hand.lock().look_for(LOOKS);
+        for (position, member) in waiting {
+            let Some(id) = self.spec.members.get(usize::from(member)).map(|member| &member.id) else { continue };
+            let question = Question::Handling { topic: self.spec.topic.clone(), position };
+            let answer = self.ends.caller.call(&Request::Inspect(question), Some(self.ends.lease / LOOKS)).await;
+            let Ok(Reply::Handling(handling)) = answer else { return };
+            let through = |stage| matches!(stage, Stage::Settled | Stage::Skipped | Stage::Expired | Stage::Dead);
+            if handling.iter().any(|known| known.subscription == *id && through(known.stage)) {
+                self.hand.lock().is_settled(position, member);
+            }
+        }
+    }
+}
+
+/// The key that waits, if an outcome lets it wait.
+fn waits((settlement, key): &Keyed) -> Option<u32> {
+    let waits = matches!(settlement.action, Action::Retry(_) | Action::Release | Action::DeadLetter);
+    key.filter(|_| waits)
+}
+
+impl Consumer for RemoteConsumer {
+    fn next<'a>(&'a mut self, limit: Limit, out: &'a mut Vec<Delivered>) -> BoxFuture<'a, Result<(), ConsumeError>> {
+        Box::pin(async move {
+            let (shared, before) = (&self.0, out.len());
+            loop {
+                if shared.ends.is_closed() {
+                    return Err(ConsumeError::Closed);
+                }
+                shared.hand.lock().take(limit, out);
+                if out.len() > before {
+                    return Ok(());
+                }
+                tokio::select! {
+                    fetched = shared.fetch(limit, WAIT_MILLIS) => fetched?,
+                    () = shared.freed.notified() => {}
+                }
+            }
+        })
+    }
+
+    fn settle(&self, batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>> {
+        if self.0.ends.is_closed() {
+            return Box::pin(std::future::ready(Err(SettleError::Closed)));
+        }
+        let (mut now, mut late, mut dropped) = (Vec::new(), Vec::new(), 0_usize);
+        let (session, ready) = {
+            let mut hand = self.0.hand.lock();
+            for settlement in batch {
+                match hand.settle(settlement) {
+                    Fate::Now(settlement) => now.push(settlement),
+                    Fate::Late(told) => late.push(told),
+                    Fate::Dropped => dropped += 1,
+                }
+            }
+            (hand.session, hand.ready() > 0)
+        };
+        if ready {
+            self.0.freed.notify_one();
+        }
+        if dropped > 0 {
+            tracing::warn!(
+                outcomes = dropped,
+                "dropped: their session was over, and their events went on without them"
+            );
+        }
+        if !late.is_empty() {
+            self.0.look_for_late();
+        }
+        let sending = (!now.is_empty()).then(|| self.0.send(session, now));
+        // The settling does not depend on anybody waiting for it.
+        let settled = self.0.ends.caller.spawn(async move {
+            if let Some(sending) = sending {
+                sending.await?;
+            }
+            join_all(late).await.into_iter().try_for_each(|told| told.unwrap_or(Ok(())))
+        });
+        Box::pin(async move { settled.await.unwrap_or(Err(SettleError::Closed)) })
+    }
+
+    fn state(&self, member: usize, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+        let (shared, key) = (Arc::clone(&self.0), key.to_owned());
+        Box::pin(async move {
+            loop {
+                let session = shared.hand.lock().session;
+                let request = Request::State { session, member, key: key.clone() };
+                match shared.ends.caller.call(&request, None).await {
+                    Ok(Reply::State(state)) => return Ok(state),
+                    Ok(other) => return Err(ConsumeError::Storage(strange(&other))),
+                    Err(CallError::Refused(Refusal::UnknownSession(_))) => shared.renew(session).await?,
+                    Err(error) => return Err(consume_error(error)),
+                }
+            }
+        })
+    }
+}
+
+impl Drop for RemoteConsumer {
+    fn drop(&mut self) {
+        let session = self.0.hand.lock().session;
+        self.0.ends.leave(session);
+    }
+}

@@ -1,0 +1,103 @@
+//! An Oncue node over HTTP: the delivery contract, with a log of one node for each place; and what may go wrong between.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use oncue::{
+    App, Clock,
+    transport::{BoxFuture, Transport},
+};
+use oncue_conformance::{Disturbance, Factory, Filter, Opened, Suite, Tier};
+use oncue_transports::{
+    http::HttpServer,
+    wire::{Node, NodeSettings},
+};
+use tokio::sync::Mutex;
+
+use crate::proxy::Proxy;
+
+/// Clients that are gone are known to be after so long.
+const LEASE: Duration = Duration::from_secs(2);
+/// A machine that does other things too is no failure.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A node that listens on loopback.
+pub(crate) struct Running {
+    pub(crate) server: HttpServer,
+    pub(crate) node: Arc<Node>,
+}
+
+impl Running {
+    pub(crate) async fn start(address: &str, directory: &Path) -> Self {
+        let (data, logs) = (directory.join("main"), Some(directory.join("logs")));
+        let settings = NodeSettings { data, logs, lease: LEASE };
+        let opening = tokio::task::spawn_blocking(move || Node::open(settings, Clock::system()));
+        let node = opening.await.unwrap().unwrap();
+        let server = HttpServer::listen(address, Arc::clone(&node)).await.unwrap();
+        Self { server, node }
+    }
+
+    /// In good order.
+    pub(crate) async fn stop(self) {
+        self.node.close().await.unwrap();
+        self.server.stop().await;
+    }
+}
+
+pub(crate) async fn open(url: String) -> Arc<dyn Transport> {
+    tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system())).await.unwrap().unwrap()
+}
+
+/// An app on a log of a node.
+pub(crate) async fn app(url: String) -> App {
+    App::with_transport(open(url).await, Clock::system())
+}
+
+/// Places are logs of one node, behind a proxy.
+struct Logs {
+    directory: tempfile::TempDir,
+    node: Arc<Mutex<Option<Running>>>,
+    proxy: Arc<Proxy>,
+}
+
+impl Logs {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Running::start("127.0.0.1:0", directory.path()).await;
+        let proxy = Arc::new(Proxy::start(node.server.address()).await);
+        Self { directory, node: Arc::new(Mutex::new(Some(node))), proxy }
+    }
+}
+
+impl Factory for Logs {
+    fn open(&self, place: &str, clock: Clock) -> BoxFuture<'static, Opened> {
+        let url = format!("http://{}/{place}", self.proxy.address());
+        Box::pin(async move { Ok(tokio::task::spawn_blocking(move || oncue_transports::open(&url, clock)).await??) })
+    }
+
+    fn disturb(&self, disturbance: Disturbance, _: &str) -> Result<BoxFuture<'static, ()>, &'static str> {
+        let (node, proxy, directory) =
+            (Arc::clone(&self.node), Arc::clone(&self.proxy), self.directory.path().to_owned());
+        Ok(Box::pin(async move {
+            if disturbance == Disturbance::Cut {
+                return proxy.cut();
+            }
+            let mut node = node.lock().await;
+            if let Some(running) = node.take() {
+                running.stop().await;
+            }
+            let running = Running::start("127.0.0.1:0", &directory).await;
+            proxy.lead_to(running.server.address());
+            *node = Some(running);
+        }))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_over_http_keeps_the_contract() {
+    let logs = Logs::new().await;
+    let report = Suite::new("http:", logs).instances(true).deadline(DEADLINE).run(&Filter::all(), Tier::Fast).await;
+    println!("{report}");
+    let failed: Vec<String> =
+        report.failures().map(|entry| format!("{} {}: {}", entry.case.number, entry.case.name, entry.reason)).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
