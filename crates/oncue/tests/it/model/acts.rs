@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    async fn remove(&self, bus: &Bus, which: usize) -> oncue::Result<()> {
+    async fn remove(&mut self, bus: &Bus, which: usize) -> oncue::Result<()> {
         let id = id_of(which);
         let is_known = || self.model.lock().served[which].made == Made::Yes;
         if has(bus, which) {
@@ -197,7 +197,10 @@ impl World {
                 Err(Error::Control(ControlError::Served(_))) => {}
                 Err(Error::Control(ControlError::UnknownSubscription(_))) if !is_known() => {}
                 // It is paused.
-                Ok(()) if is_paused(bus, which) => return Ok(()),
+                Ok(()) if is_paused(bus, which) => {
+                    self.estranged = true;
+                    return Ok(());
+                }
                 Ok(()) => self.broken(&format!("{id} is removed while it is served")),
                 Err(error) => return Err(error),
             }
@@ -247,7 +250,8 @@ impl World {
 
     /// Another app comes, if all that it serves is served as it would.
     async fn join(&mut self, bus: &Bus) {
-        if self.twin.is_some() || !(0..self.program.subscriptions.len()).all(|which| has(bus, which)) {
+        let has_all = (0..self.program.subscriptions.len()).all(|which| has(bus, which));
+        if self.twin.is_some() || self.estranged || !has_all {
             return;
         }
         self.model.lock().had_two = true;

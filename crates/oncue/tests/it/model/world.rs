@@ -44,6 +44,8 @@ pub(super) struct World {
     pub(super) app: Option<Running>,
     /// Another app that serves the same subscriptions of the same log.
     pub(super) twin: Option<Running>,
+    /// A paused handler's subscription was removed: the handler keeps orders that another app would not come with.
+    pub(super) estranged: bool,
     next_app: AppNumber,
     /// How many apps have the log open.
     pub(super) open: Arc<AtomicUsize>,
@@ -67,6 +69,7 @@ impl World {
             model,
             app: None,
             twin: None,
+            estranged: false,
             next_app: 0,
             open: Arc::default(),
             next: 0,
@@ -120,6 +123,7 @@ impl World {
             model.had_two = self.program.twin;
         }
         self.open.store(0, Ordering::SeqCst);
+        self.estranged = false;
         self.app = Some(self.start().await?);
         if self.program.twin {
             self.twin = Some(self.start().await?);
