@@ -36,7 +36,10 @@ impl Inner {
             gap.ranges.drain(..gap.ranges.len().saturating_sub(most));
         }
         let numbers: Vec<SubscriptionNumber> = of_topic().map(|state| state.about.number).collect();
-        let dropped = Change::Dropped(Dropped { topic: topic.0, first, missed });
+        let kept = self.offsets(topic).0.min(first);
+        let of_each =
+            of_topic().flat_map(|state| state.expired(kept..first).map(|offset| (state.about.number, offset)));
+        let dropped = Change::Dropped(Dropped { topic: topic.0, first, missed, expired: of_each.collect() });
         self.try_append(shared, &dropped)?;
         let Change::Dropped(Dropped { missed, .. }) = dropped else { return Ok(Vec::new()) };
         for gap in &missed {

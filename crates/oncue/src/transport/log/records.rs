@@ -170,6 +170,9 @@ pub(crate) struct Dropped {
     /// Who was not through with all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) missed: Vec<Gap>,
+    /// Of subscriptions and the offsets of events that came too late for them: nothing else was written of that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) expired: Vec<(SubscriptionNumber, u64)>,
 }
 
 /// The times of an attempt, as response times are made of.

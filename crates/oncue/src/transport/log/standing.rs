@@ -102,13 +102,45 @@ fn standing(
             standing.done.insert(member);
             states.tell(member, offset);
         } else if let Some(failing) = state.failing.get(&offset) {
+            let due = failing.due;
             standing.attempts.push((u8::try_from(member).unwrap_or(u8::MAX), failing.attempts));
-            standing.wait(member, Some(failing.due).filter(|due| when.is_before(*due)));
+            match turn(spec, states, member, offset) {
+                Turn::Comes(before) => standing.wait(member, Some(due).max(before).filter(|due| when.is_before(*due))),
+                Turn::Held => {}
+            }
         } else {
             standing.wait(member, envelope.due().filter(|due| when.is_early_for(*due)));
         }
     }
     standing
+}
+
+/// When a member's turn comes, as far as those before it say.
+enum Turn {
+    /// Not before the time, if there is one, at which one of them tries again.
+    Comes(Option<Timestamp>),
+    /// When a dead letter that holds is resolved.
+    Held,
+}
+
+/// A member that failed after others were through can find them before it again: one of them began anew.
+fn turn(spec: &SubscriptionSpec, states: &impl MemberStates, member: usize, offset: u64) -> Turn {
+    let (mut comes, mut seen, mut left) = (None, Members::NONE, vec![member]);
+    while let Some(member) = left.pop() {
+        for (before, other) in spec.members.iter().enumerate() {
+            if seen.contains(before) || !spec.members[member].after.contains(&other.id) {
+                continue;
+            }
+            seen.insert(before);
+            left.push(before);
+            let state = states.state(before);
+            if state.dead.get(&offset).is_some_and(|dead| dead.hold) {
+                return Turn::Held;
+            }
+            comes = comes.max(state.failing.get(&offset).map(|failing| failing.due));
+        }
+    }
+    Turn::Comes(comes)
 }
 
 /// Whether a member handles the event again: then it is among those that wait, from the start on.

@@ -164,6 +164,12 @@ impl State {
     }
 
     fn drop_events(&mut self, dropped: &Dropped) -> Result<(), Malformed> {
+        for (subscription, offset) in &dropped.expired {
+            let state = self.subscription(*subscription)?;
+            if !state.settled.contains(*offset) {
+                state.expire(*offset);
+            }
+        }
         for state in self.subscriptions.iter_mut().filter(|state| !state.removed && state.about.topic == dropped.topic)
         {
             state.go_on_at(dropped.first);

@@ -71,6 +71,7 @@ fn the_others_go_there_and_back() {
             topic: 1,
             first: 9,
             missed: vec![Gap { subscription: 1, events: 3, ranges: vec![(2, 4), (6, 7)] }],
+            expired: vec![(1, 5)],
         }),
         Change::Remove(Remove { subscription: 1 }),
         Change::Remember(Remember { subscription: 1, what: Bytes::from_static(b"{}") }),

@@ -158,6 +158,12 @@ impl SubscriptionState {
         }
     }
 
+    /// Events of a range of offsets whose time to live was over, of the newest that were passed by unhandled.
+    pub(crate) fn expired(&self, offsets: Range<u64>) -> impl Iterator<Item = u64> {
+        let known = self.unhandled.range((offsets.start, false)..(offsets.end, false));
+        known.filter(|(_, expired)| *expired).map(|(offset, _)| *offset)
+    }
+
     /// The events of its topic below an offset that it is not through with and that no copy is kept of.
     pub(crate) fn would_miss(&self, first: u64) -> Gap {
         let mut gap = Gap { subscription: self.about.number, events: 0, ranges: Vec::new() };
