@@ -70,16 +70,14 @@ impl Topics {
 
     /// What a topic keeps, and who says so.
     pub(crate) fn retention(&self, id: TopicId) -> (Retention, RetentionFrom) {
-        let written = self.written.read();
-        let said = written
-            .get(&id)
-            .and_then(|known| known.retention.map(|retention| (retention, RetentionFrom::RunTime)).or(known.declared));
+        let said = self.written.read().get(&id).and_then(Metadata::said);
         said.unwrap_or((self.url, RetentionFrom::Url))
     }
 
     /// Whether nothing ever goes, of any topic.
     pub(crate) fn keep_all(&self) -> bool {
-        self.url.is_forever() && self.written.read().keys().all(|id| self.retention(*id).0.is_forever())
+        let goes = |known: &Metadata| known.said().is_some_and(|(retention, _)| !retention.is_forever());
+        self.url.is_forever() && !self.written.read().values().any(goes)
     }
 
     /// The name has been checked. A full log is told as such: wait and ask again.
@@ -153,6 +151,11 @@ impl Topics {
 }
 
 impl Metadata {
+    /// What was said of the topic itself.
+    fn said(&self) -> Option<(Retention, RetentionFrom)> {
+        self.retention.map(|retention| (retention, RetentionFrom::RunTime)).or(self.declared)
+    }
+
     fn encoded(&self) -> Vec<u8> {
         // Numbers and names: writing them as JSON cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
