@@ -307,7 +307,7 @@ impl Place {
             #[cfg(feature = "http")]
             Self::Node { beginning, served } => {
                 let logs = |beginning: &str| node::Logs { beginning: beginning.to_owned(), served: served.clone() };
-                let (suite, urls) = (Suite::new(name, logs(beginning)), logs(beginning));
+                let (suite, urls) = (Suite::new(name, logs(beginning)).deadline(BROKER_DEADLINE), logs(beginning));
                 return Self::with_worker(suite, move |place| urls.of(place));
             }
             Self::Broker { url, prefix } => {

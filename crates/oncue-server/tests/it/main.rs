@@ -15,4 +15,6 @@ mod logs;
 mod looking;
 mod numbers;
 mod program;
+#[cfg(feature = "http")]
+mod serving;
 mod solving;

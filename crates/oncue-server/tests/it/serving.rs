@@ -1,0 +1,78 @@
+//! `oncue serve`: a node as a process.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use crate::program::{ONCUE, Scratch, lives, oncue, orders, run_on, timeless};
+
+/// A node that is killed when a test ends.
+struct Node {
+    child: Child,
+    url: String,
+}
+
+impl Node {
+    fn start(listen: &str, data: &str) -> Self {
+        let mut command = Command::new(ONCUE);
+        command.args(["serve", "--listen", listen, "--data", data, "--lease", "1"]).env_remove("RUST_LOG");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let url = ready.trim_end().rsplit(' ').next().unwrap().to_owned();
+        assert!(ready.starts_with("serving ") && url.starts_with("http://127.0.0.1:"), "{ready:?}");
+        Self { child, url }
+    }
+
+    fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.url.clone()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn the_order_system_over_a_node_that_is_killed_has_the_report_of_an_unbroken_run() {
+    let scratch = Scratch::new();
+    let input = lives(0..300);
+    let alone = timeless(run_on(&input, &["--data", &scratch.argument("alone")]).report());
+    let mut node = Node::start("http://127.0.0.1:0", &scratch.argument("node"));
+    let file = scratch.write("orders.ndjson", &input);
+    let mut command = orders();
+    command.args(["--json", "--input", &file, "--transport", &node.url]);
+    let run = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for _ in 0..3 {
+        // The same port: whoever is connected finds it again.
+        let data = scratch.argument("node");
+        let url = node.kill();
+        node = Node::start(&url, &data);
+    }
+    let ended: crate::program::Ended = run.wait_with_output().unwrap().into();
+    let mut over_http = timeless(ended.report());
+    let mut alone = alone;
+    for report in [&mut over_http, &mut alone] {
+        report.as_object_mut().unwrap().remove("data");
+    }
+    assert_eq!(over_http, alone);
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_the_reason() {
+    let scratch = Scratch::new();
+    let node = Node::start("http://127.0.0.1:0", &scratch.argument("node"));
+    oncue(&["serve", "--listen", "http://127.0.0.1:0", "--data", &scratch.argument("node")])
+        .refused(&["--data", "in use by process"]);
+    oncue(&["serve", "--listen", &node.url, "--data", &scratch.argument("other")])
+        .refused(&["--listen", "cannot listen on"]);
+    oncue(&["serve", "--listen", "127.0.0.1:1", "--data", &scratch.argument("other")]).refused(&["http://HOST:PORT"]);
+    let ended = oncue(&["demo", "orders", "--transport", "http://127.0.0.1:1"]);
+    ended.refused(&["--transport", "oncue serve"]);
+}
