@@ -5,6 +5,7 @@
 //! with the sequence that its subject is to end at: the server itself refuses who has lost a lease.
 
 mod api;
+mod connecting;
 mod message;
 mod url;
 mod watching;
@@ -72,15 +73,14 @@ pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenEr
     let runtime = builder.worker_threads(1).thread_name("oncue-nats").enable_all().build();
     let runtime = runtime.map_err(|error| refused(error.to_string()))?;
     let (connected, connecting) = mpsc::sync_channel(1);
-    let server = url.server.clone();
+    let asked = url.clone();
     runtime.spawn(async move {
         // Who opens waits for it.
-        let _ = connected.send(async_nats::ConnectOptions::new().name("oncue").connect(server).await);
+        let _ = connected.send(connecting::connect(&asked).await);
     });
     let client = match connecting.recv() {
         Ok(Ok(client)) => client,
-        Ok(Err(error)) => {
-            let reason = format!("{error}: is a server there, and are the credentials right?");
+        Ok(Err(reason)) => {
             runtime.shutdown_background();
             return Err(refused(reason));
         }

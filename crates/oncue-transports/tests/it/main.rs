@@ -3,6 +3,10 @@
 
 #[cfg(feature = "http")]
 mod faults;
+#[cfg(feature = "nats")]
+mod nats_faults;
+#[cfg(feature = "nats")]
+mod nats_server;
 #[cfg(feature = "http")]
 mod node;
 #[cfg(feature = "http")]

@@ -28,10 +28,11 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::FutureExt as _;
+use futures_util::future::{FutureExt as _, select};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -193,6 +194,8 @@ pub struct BrokerTransport {
     inner: Arc<Inner>,
 }
 
+/// How long leases may take to be given up.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 /// The place of a source with state is in the ledger of this name.
 const SOURCES: &str = "~sources";
 
@@ -367,10 +370,14 @@ impl Transport for BrokerTransport {
                 return Ok(());
             }
             let groups: Vec<_> = self.inner.served.lock().values().filter_map(Weak::upgrade).collect();
-            for group in groups {
-                group.release().await;
-            }
-            self.inner.broker.close().await;
+            let closing = async {
+                for group in groups {
+                    group.release().await;
+                }
+                self.inner.broker.close().await;
+            };
+            // Where the broker cannot be reached, leases end by themselves.
+            select(std::pin::pin!(closing), self.inner.clock.sleep(CLOSE_WITHIN)).await;
             Ok(())
         }
         .boxed()

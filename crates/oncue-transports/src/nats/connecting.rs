@@ -1,0 +1,62 @@
+//! Connecting to a server, with what it is to be convinced by, and again when the connection is lost.
+
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions};
+
+use super::url::NatsUrl;
+
+/// The first pause before it is tried to connect again, and the longest.
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(4);
+
+/// A connection; the error says why there is none, and how to mend it.
+pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
+    let mut options = ConnectOptions::new().name("oncue").reconnect_delay_callback(pause);
+    let security = &url.security;
+    options = options.require_tls(security.tls);
+    if let Some((user, password)) = &url.user {
+        options = options.user_and_password(user.clone(), password.clone());
+    }
+    if let Some(ca) = &security.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let (Some(cert), Some(key)) = (&security.cert, &security.key) {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    options.connect(&url.server).await.map_err(|error| {
+        let mend = match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                "the server refuses these credentials: write `nats://USER:PASSWORD@HOST:PORT`"
+            }
+            ConnectErrorKind::Tls => {
+                "encryption failed: `ca=FILE` names who signed the server's certificate, `cert=FILE&key=FILE` one's own"
+            }
+            ConnectErrorKind::Dns => "the host is not known: check its name",
+            ConnectErrorKind::ServerParse => "no address: write `nats://HOST:PORT`",
+            _ => "is a server there, and does it take connections from here?",
+        };
+        format!("{}: {mend}", error.kind())
+    })
+}
+
+/// How long is waited before the next attempt: longer each time, half of it at random, so that those who lost a server
+/// together do not come back together.
+fn pause(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
+    let pause = LONGEST.min(FIRST * 2_u32.pow(doublings));
+    pause.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_bound() {
+        assert!(pause(1) <= FIRST && pause(1) >= FIRST / 2);
+        for attempts in [12, usize::MAX] {
+            assert!(pause(attempts) <= LONGEST && pause(attempts) >= LONGEST / 2);
+        }
+    }
+}
