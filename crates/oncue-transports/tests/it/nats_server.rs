@@ -1,7 +1,5 @@
 //! A NATS server of a test's own, which can be killed and started again, behind a connection that can be cut.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot start its server has failed")]
-
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
