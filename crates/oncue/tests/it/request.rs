@@ -361,6 +361,7 @@ async fn who_watches_and_falls_behind_goes_on_with_what_is_left() {
         tail.next(100, &mut read).await.unwrap();
         seen.extend(read.drain(..).map(|(position, _)| position.offset()));
     }
-    assert!(seen[0] > 1_000 && seen.is_sorted_by(|one, next| one + 1 == *next), "{seen:?}");
+    // While it reads, more may go.
+    assert!(seen[0] > 1_000 && seen.is_sorted_by(|one, next| one < next), "{seen:?}");
     bus.shutdown().await.unwrap();
 }
