@@ -102,13 +102,6 @@ fn json(latch: &Latch) -> Registration {
     handler.named(HANDLER)
 }
 
-/// What retention does beside all else is over when the process ends: else it would be counted, or not, as it comes.
-async fn kept(watch: Stopwatch, bus: Bus) -> Result<Walked> {
-    let walked = Walked::new(watch, bus.clone());
-    bus.retain().await?;
-    Ok(walked)
-}
-
 /// Publishes so many events in batches, to nobody or to a handler that does not run meanwhile: there is one thread.
 async fn fill(bus: &Bus, events: u64) -> Result<()> {
     let batch = (0..BATCH).map(|_| one()).collect::<Result<Vec<_>>>()?;
@@ -122,7 +115,7 @@ async fn published_in_batches(events: u64) -> Result<Walked> {
     let bus = App::open("memory:").await?.start().await?;
     let watch = Stopwatch::start();
     fill(&bus, events).await?;
-    kept(watch, bus).await
+    Ok(Walked::new(watch, bus))
 }
 
 /// Dispatches what waits, and settles it: published just now, or before the handler was there, so that it reads the log.
@@ -140,7 +133,7 @@ async fn drained(events: u64, late: bool, handler: fn(&Latch) -> Registration) -
         bus.subscribe(registration).await?;
     }
     latch.drained().await;
-    kept(watch, bus).await
+    Ok(Walked::new(watch, bus))
 }
 
 /// Publishes one by one, to a handler that does not run meanwhile: there is one thread.
@@ -152,7 +145,7 @@ async fn published(events: u64) -> Result<Walked> {
     for _ in 0..events {
         black_box(bus.publish_to(events::TOPIC, event.clone()).await?);
     }
-    kept(watch, bus).await
+    Ok(Walked::new(watch, bus))
 }
 
 /// A way that can be walked.
