@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
+use oncue::policy::exponential;
 
 use super::url::NatsUrl;
 
@@ -43,9 +44,8 @@ pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
 /// How long is waited before the next attempt: longer each time, half of it at random, so that those who lost a server
 /// together do not come back together.
 fn pause(attempts: usize) -> Duration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
-    let pause = LONGEST.min(FIRST * 2_u32.pow(doublings));
-    pause.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+    exponential().initial(FIRST).max_delay(LONGEST).delay(attempts, fastrand::f64())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use oncue::transport::BoxFuture;
+use oncue::{policy::exponential, transport::BoxFuture};
 use thiserror::Error;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -131,8 +131,10 @@ async fn ask(link: &dyn Link, question: Bytes, patience: Option<Duration>) -> Re
 
 /// Asks until there is an answer, and tells the last error.
 async fn ask_on(link: &dyn Link, question: Bytes, last: &mut Option<LinkError>) -> Answer {
-    let mut pause = FIRST_PAUSE;
+    let pauses = exponential().initial(FIRST_PAUSE).max_delay(LAST_PAUSE);
+    let mut attempt = 0_u32;
     loop {
+        attempt = attempt.saturating_add(1);
         let error = match link.ask(question.clone()).await {
             Ok(answer) => match message::decode(&answer) {
                 Ok(Err(refusal @ Refusal::Closing)) => LinkError(refusal.to_string()),
@@ -141,12 +143,11 @@ async fn ask_on(link: &dyn Link, question: Bytes, last: &mut Option<LinkError>) 
             },
             Err(error) => error,
         };
-        if pause == LAST_PAUSE {
+        if pauses.delay(attempt, 0.0) == LAST_PAUSE {
             tracing::warn!(node = link.url(), error = error.0, "the node cannot be reached; trying on");
         }
         *last = Some(error);
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(LAST_PAUSE);
+        tokio::time::sleep(pauses.delay(attempt, fastrand::f64())).await;
     }
 }
 

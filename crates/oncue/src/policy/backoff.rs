@@ -142,6 +142,13 @@ impl Exponential {
         self
     }
 
+    /// The delay after `attempt` failed, with its random part, `random` being uniform in [0, 1): for whoever waits for
+    /// something to come back, however long that takes.
+    #[must_use]
+    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
+        jittered(self.delay_after(attempt), self.limits.jitter, random)
+    }
+
     /// The delay after `attempt` failed, before doubling and jitter.
     fn delay_after(&self, attempt: u32) -> Duration {
         if self.initial.is_zero() {

@@ -138,3 +138,15 @@ proptest! {
         prop_assert!((least..=delay).contains(&jittered));
     }
 }
+
+#[test]
+fn a_delay_alone_is_as_that_of_a_decision() {
+    let policy = exponential().initial(Duration::from_millis(50)).max_delay(Duration::from_secs(5));
+    for attempt in 1..DEFAULT_MAX_ATTEMPTS {
+        for random in [0.0, 0.5, 0.99] {
+            let decision = policy.decide(&Failure { random, ..failure(attempt, ErrorClass::Transient) });
+            assert_eq!(decision, Decision::Retry(policy.delay(attempt, random)));
+        }
+    }
+    assert_eq!(policy.delay(u32::MAX, 0.0), Duration::from_secs(5));
+}

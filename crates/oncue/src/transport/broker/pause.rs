@@ -2,26 +2,22 @@
 
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, policy::exponential};
 
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// Each longer than the one before, up to a bound; half of it at random, so that those who lost a broker together do not
 /// come back together.
-pub(super) struct Pause(Duration);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(FIRST)
-    }
+#[derive(Default)]
+pub(super) struct Pause {
+    failures: u32,
 }
 
 impl Pause {
     pub(super) fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = LONGEST.min(pause * 2);
-        pause.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+        self.failures = self.failures.saturating_add(1);
+        exponential().initial(FIRST).max_delay(LONGEST).delay(self.failures, fastrand::f64())
     }
 
     pub(super) async fn sleep(&mut self, clock: &Clock) {
