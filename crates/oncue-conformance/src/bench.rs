@@ -21,6 +21,8 @@ use crate::{Disturbance, Factory, Failure, Intruder, Opened, Step, Tier, remarks
 
 /// How often a wait looks whether a handler stopped: that ends it with the cause instead of the deadline.
 const LOOK: Duration = Duration::from_millis(50);
+/// A transport tells within this time that there is no outcome to wait for; one that waits for it takes longer.
+pub(crate) const TELLS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What all cases of a run share.
 #[derive(Clone)]

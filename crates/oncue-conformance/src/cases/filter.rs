@@ -1,6 +1,6 @@
 //! Which events a handler takes.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use oncue::{
     Bus, Envelope,
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::{
     Bench, Failure,
+    bench::TELLS_WITHIN,
     failure::{ensure, ensure_eq},
 };
 
@@ -50,9 +51,6 @@ fn taking(id: &str, taken: &Taken) -> Registration {
     let handle = move |event: &Envelope| taken.lock().push((name.clone(), event.id().to_owned()));
     handle.named(id).inline().types(["filtered"])
 }
-
-/// A transport tells within this time that there is no outcome to wait for; one that waits for it takes longer.
-const TELLS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Case 26. A handler with a filter is given the events that match, and no others: by each of the dialects, on any
 /// attribute. Changed at run time, the new filter counts for what comes, and after a restart too.

@@ -11,6 +11,7 @@ use oncue::{
 
 use crate::{
     Bench, Failure, Step,
+    bench::TELLS_WITHIN,
     failure::{ensure, ensure_eq},
     process::Process,
     worker::{HANDLING, Task},
@@ -60,12 +61,27 @@ fn promised() -> [(&'static str, EventOutcome); 3] {
     [("good", EventOutcome::Acked), ("flaky", EventOutcome::Acked), ("doomed", dead)]
 }
 
-/// Whether outcomes are those of all handlers that take the event.
-fn all(outcomes: &[(String, EventOutcome)]) -> Result<(), Failure> {
+/// The outcomes of all handlers that take the event, as `ask` tells them within a time: longer and longer, as one of them
+/// never comes, which each question waits for.
+///
+/// # Errors
+/// They are not those that are promised, within [`TELLS_WITHIN`] either.
+async fn all<A, E>(bench: &Bench, ask: impl Fn(Duration) -> A) -> Result<(), Failure>
+where
+    A: Future<Output = Result<Vec<(String, EventOutcome)>, E>>,
+    Failure: From<E>,
+{
     let with_stuck = promised().into_iter().chain([("stuck", EventOutcome::Pending)]);
     let promised: Vec<_> = with_stuck.map(|(handler, outcome)| (handler.to_owned(), outcome)).collect();
-    ensure_eq!(outcomes, promised, "outcomes of all handlers that take it");
-    Ok(())
+    let mut wait = SHORT;
+    loop {
+        let outcomes = bench.wait("all outcomes", ask(wait)).await?;
+        if outcomes == promised || wait > TELLS_WITHIN {
+            ensure_eq!(outcomes, promised, "outcomes of all handlers that take it");
+            return Ok(());
+        }
+        wait *= 2;
+    }
 }
 
 async fn here(bench: &Bench) -> Result<(), Failure> {
@@ -78,9 +94,9 @@ async fn here(bench: &Bench) -> Result<(), Failure> {
         }
     }
     ensure_eq!(receipt.outcome_of("stuck", SHORT).await?, EventOutcome::Pending, "outcome of a handler that hangs");
-    all(&bench.wait("all outcomes", receipt.outcomes(Duration::from_millis(50))).await?)?;
+    all(bench, |wait| receipt.outcomes(wait)).await?;
     for handler in ["nobody", "other"] {
-        let outcome = bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, SHORT)).await;
+        let outcome = bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, TELLS_WITHIN)).await;
         ensure!(outcome.is_err(), "outcome of `{handler}`, which takes no such event: {outcome:?}");
     }
     drop(receipt);
@@ -105,13 +121,13 @@ async fn elsewhere(bench: &Bench, observer: &Observer) -> Result<(), Failure> {
     }
     let stuck = observer.outcome_of(&event, "stuck", SHORT).await?;
     ensure_eq!(stuck, EventOutcome::Pending, "outcome of a handler that hangs");
-    all(&bench.wait("all outcomes to be seen", observer.outcomes(&event, SHORT)).await?)?;
+    all(bench, |wait| observer.outcomes(&event, wait)).await?;
     for handler in ["nobody", "other"] {
-        let outcome = observer.outcome_of(&event, handler, SHORT).await;
+        let outcome = observer.outcome_of(&event, handler, TELLS_WITHIN).await;
         ensure!(outcome.is_err(), "outcome of `{handler}`, which takes no such event: {outcome:?}");
     }
     let another = EventAddress { id: "another".into(), ..event.clone() };
-    let outcome = observer.outcome_of(&another, "good", SHORT).await;
+    let outcome = observer.outcome_of(&another, "good", TELLS_WITHIN).await;
     ensure!(outcome.is_err(), "outcome of an event that is not there: {outcome:?}");
     handling.kill(bench).await?;
 
@@ -121,7 +137,7 @@ async fn elsewhere(bench: &Bench, observer: &Observer) -> Result<(), Failure> {
         let outcome = bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, LONG)).await?;
         ensure_eq!(outcome, promised, "outcome of `{handler}` after all of them");
     }
-    all(&bench.wait("all outcomes", receipt.outcomes(SHORT)).await?)?;
+    all(bench, |wait| receipt.outcomes(wait)).await?;
     ensure!(bus.receipt(&another).is_err(), "a receipt of an event that is not there");
     drop(receipt);
     bench.wait("the shutdown", bus.shutdown_within(SHORT)).await?;
