@@ -92,15 +92,6 @@ impl Caller {
         self.handle.spawn(future)
     }
 
-    /// Goes on without anybody waiting.
-    pub(super) fn in_background(&self, call: Call) -> JoinHandle<()> {
-        self.handle.spawn(async move {
-            if let Err(error) = call.await {
-                tracing::debug!(%error, "a call that nobody waits for");
-            }
-        })
-    }
-
     fn stopped(&self) -> CallError {
         CallError::Unreachable { url: self.url(), reason: "this process is shutting down".to_owned() }
     }

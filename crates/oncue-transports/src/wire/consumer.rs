@@ -45,7 +45,11 @@ struct Shared {
     freed: Notify,
     /// Outcomes that wait for their events are being looked for.
     looking: AtomicBool,
+    /// Nobody takes events any more: no new session is begun.
+    gone: AtomicBool,
     sent: Mutex<Sent>,
+    /// A settle batch has its answer.
+    answered: Notify,
 }
 
 /// The number of the last answer that came in a session.
@@ -82,7 +86,9 @@ impl RemoteConsumer {
             renewing: Turn::default(),
             freed: Notify::new(),
             looking: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             sent: Mutex::default(),
+            answered: Notify::new(),
         }))
     }
 }
@@ -149,7 +155,7 @@ impl Shared {
             self.ends.caller.spawn(async move {
                 // With the session, its events go back too.
                 let answer = shared.ends.caller.call(&request, None).await;
-                shared.sent.lock().unanswered.remove(&number);
+                shared.is_answered(number);
                 if let Err(error) = answer {
                     tracing::debug!(%error, "events that wait for their key were given back with their session");
                 }
@@ -157,9 +163,28 @@ impl Shared {
         }
     }
 
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    fn is_answered(&self, number: u64) {
+        self.sent.lock().unanswered.remove(&number);
+        self.answered.notify_one();
+    }
+
+    /// Until what was settled has its answer.
+    async fn all_answered(&self) {
+        while !self.sent.lock().unanswered.is_empty() {
+            self.answered.notified().await;
+        }
+    }
+
     /// Begins a new session in the place of one that is over.
-    async fn renew(&self, over: Session) -> Result<(), ConsumeError> {
+    async fn renew(self: &Arc<Self>, over: Session) -> Result<(), ConsumeError> {
         let _one = self.renewing.lock().await;
+        if self.is_gone() {
+            return Err(ConsumeError::Closed);
+        }
         if self.hand.lock().session != over {
             return Ok(());
         }
@@ -172,6 +197,10 @@ impl Shared {
                 self.ends.hold(session);
                 self.ends.lost(over);
                 self.hand.lock().renew(over, session);
+                if self.is_gone() {
+                    // It was dropped meanwhile, and may have said goodbye to the old session.
+                    self.ends.leave(session, std::future::ready(()));
+                }
                 Ok(())
             }
             Err(CallError::Refused(Refusal::Subscribe(error))) => Err(ConsumeError::Storage(error.to_string())),
@@ -186,27 +215,58 @@ impl Shared {
             let settlements = batch.iter().map(|(settlement, _)| settlement.clone()).collect();
             let (number, request) = shared.sent.lock().begin(session, settlements);
             let answer = shared.ends.caller.call(&request, None).await;
-            shared.sent.lock().unanswered.remove(&number);
+            shared.is_answered(number);
+            if let Err(CallError::Refused(Refusal::UnknownSession(_))) = answer {
+                return shared.resettle(session, batch).await;
+            }
+            let (back, ready) = {
+                let mut hand = shared.hand.lock();
+                hand.answered(session, &batch);
+                let back = match &answer {
+                    Ok(Reply::Settled { given }) => hand.park(session, &waiting_keys(&batch), *given),
+                    _ => Vec::new(),
+                };
+                (back, hand.ready() > 0)
+            };
+            if ready {
+                shared.freed.notify_one();
+            }
+            shared.give_back(session, back);
             match answer {
-                Ok(Reply::Settled { given }) => {
-                    let keys: Vec<u32> = batch.iter().filter_map(waits).collect();
-                    let back = shared.hand.lock().park(session, &keys, given);
-                    shared.give_back(session, back);
-                    Ok(())
-                }
+                Ok(Reply::Settled { .. }) => Ok(()),
                 Ok(other) => Err(SettleError::Fenced(strange(&other))),
-                Err(CallError::Refused(Refusal::UnknownSession(_))) => {
-                    let late: Vec<_> = {
-                        let mut hand = shared.hand.lock();
-                        batch.into_iter().map(|settlement| hand.wait_for(settlement)).collect()
-                    };
-                    shared.look_for_late();
-                    join_all(late).await.into_iter().try_for_each(|told| told.unwrap_or(Ok(())))
-                }
                 Err(CallError::Refused(Refusal::Settle(error))) => Err(error),
                 Err(error) => Err(SettleError::Fenced(error.to_string())),
             }
         })
+    }
+
+    /// Settles what was sent in a session that is over in the next one, as far as its events are there already.
+    async fn resettle(self: &Arc<Self>, over: Session, batch: Vec<Keyed>) -> Result<(), SettleError> {
+        if self.is_gone() {
+            tracing::warn!(outcomes = batch.len(), "dropped: nobody takes their events any more");
+            return Ok(());
+        }
+        let (mut now, mut late) = (Vec::new(), Vec::new());
+        let session = {
+            let mut hand = self.hand.lock();
+            for keyed in batch {
+                match hand.resettle(over, keyed) {
+                    Fate::Now(keyed) => now.push(keyed),
+                    Fate::Late(told) => late.push(told),
+                    Fate::Dropped => {}
+                }
+            }
+            hand.session
+        };
+        self.freed.notify_one();
+        if !late.is_empty() {
+            self.look_for_late();
+        }
+        if !now.is_empty() {
+            self.send(session, now).await?;
+        }
+        join_all(late).await.into_iter().try_for_each(|told| told.unwrap_or(Ok(())))
     }
 
     /// Looks for the events that outcomes wait for, until none does.
@@ -224,7 +284,13 @@ impl Shared {
                     tokio::time::sleep(pause / 10).await;
                 }
                 let waiting = shared.hand.lock().has_late();
-                if !waiting || shared.ends.is_closed() {
+                if shared.ends.is_closed() || shared.is_gone() {
+                    shared.looking.store(false, Ordering::Release);
+                    // Who waits for them is told that they count no more.
+                    shared.hand.lock().forget_late();
+                    return;
+                }
+                if !waiting {
                     shared.looking.store(false, Ordering::Release);
                     // One may have come meanwhile.
                     if !shared.hand.lock().has_late() || shared.looking.swap(true, Ordering::AcqRel) {
@@ -261,10 +327,10 @@ impl Shared {
     }
 }
 
-/// The key that waits, if an outcome lets it wait.
-fn waits((settlement, key): &Keyed) -> Option<u32> {
-    let waits = matches!(settlement.action, Action::Retry(_) | Action::Release | Action::DeadLetter);
-    key.filter(|_| waits)
+/// The keys that wait because of their outcomes.
+fn waiting_keys(batch: &[Keyed]) -> Vec<u32> {
+    let waits = |action: &Action| matches!(action, Action::Retry(_) | Action::Release | Action::DeadLetter);
+    batch.iter().filter(|(settlement, _)| waits(&settlement.action)).filter_map(|(_, key)| *key).collect()
 }
 
 impl Consumer for RemoteConsumer {
@@ -345,7 +411,9 @@ impl Consumer for RemoteConsumer {
 
 impl Drop for RemoteConsumer {
     fn drop(&mut self) {
+        self.0.gone.store(true, Ordering::Release);
         let session = self.0.hand.lock().session;
-        self.0.ends.leave(session);
+        let shared = Arc::clone(&self.0);
+        self.0.ends.leave(session, async move { shared.all_answered().await });
     }
 }

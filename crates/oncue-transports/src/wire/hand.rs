@@ -64,7 +64,9 @@ pub(super) struct Hand {
     ready: VecDeque<(u64, Delivered)>,
     /// Taken in this session.
     out: HashMap<Position, Out>,
-    /// Taken in sessions before, and still running.
+    /// Outcomes on their way to the node, in this session: the attempt and the key.
+    sent: HashMap<(Position, u8), (u32, Option<u32>)>,
+    /// Taken in sessions before, and still running, or with an outcome whose answer has not come.
     stale: HashMap<Position, Stale>,
     /// Delivered again while they still run, and what is behind them in their keys.
     held: Vec<(u64, Delivered)>,
@@ -76,7 +78,8 @@ pub(super) struct Hand {
 impl Hand {
     pub(super) fn new(session: Session) -> Self {
         let (ready, held, parked) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { session, ready, out: HashMap::new(), stale: HashMap::new(), held, parked, late: HashMap::new() }
+        let (out, sent, stale, late) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        Self { session, ready, out, sent, stale, held, parked, late }
     }
 
     /// How many events wait to be taken.
@@ -97,7 +100,7 @@ impl Hand {
                 let Some(late) = self.late.remove(&(event.position, number(member))) else { continue };
                 if counts(&late.settlement, &event) {
                     event.due.remove(member);
-                    settled.push(((late.settlement, late.key), late.told));
+                    settled.push((self.send((late.settlement, late.key)), late.told));
                 } else {
                     self.void(late.key);
                 }
@@ -174,7 +177,7 @@ impl Hand {
             if handed.members.is_empty() {
                 self.out.remove(&position);
             }
-            return Fate::Now((settlement, key));
+            return Fate::Now(self.send((settlement, key)));
         }
         let Some(stale) = self.stale.get_mut(&position) else { return Fate::Now((settlement, None)) };
         stale.out.members.remove(member);
@@ -195,10 +198,49 @@ impl Hand {
         }
         self.free();
         if counts {
-            return Fate::Now((settlement, key));
+            return Fate::Now(self.send((settlement, key)));
         }
         self.void(key);
         Fate::Dropped
+    }
+
+    /// An outcome goes to the node: its event is not begun anew before the answer.
+    fn send(&mut self, (settlement, key): Keyed) -> Keyed {
+        let place = (settlement.position, settlement.member);
+        self.sent.insert(place, (settlement.attempt.number, key));
+        (settlement, key)
+    }
+
+    /// The node has taken in outcomes that were sent in a session, or never will: what waits for their answers goes on.
+    pub(super) fn answered(&mut self, session: Session, batch: &[Keyed]) {
+        for (settlement, _) in batch {
+            let (position, member) = (settlement.position, settlement.member);
+            if self.session == session {
+                let is_last = |sent: &(u32, _)| sent.0 == settlement.attempt.number;
+                if self.sent.get(&(position, member)).is_some_and(is_last) {
+                    self.sent.remove(&(position, member));
+                }
+            } else if let Some(stale) = self.stale.get_mut(&position) {
+                stale.out.members.remove(usize::from(member));
+                if stale.out.members.is_empty() {
+                    self.stale.remove(&position);
+                }
+            }
+        }
+        self.free();
+    }
+
+    /// What becomes of an outcome that was sent in a session which the node knows no more.
+    pub(super) fn resettle(&mut self, session: Session, (settlement, key): Keyed) -> Fate {
+        if self.session == session {
+            self.sent.remove(&(settlement.position, settlement.member));
+        } else {
+            let member = usize::from(settlement.member);
+            if self.stale.get(&settlement.position).is_some_and(|stale| stale.out.members.contains(member)) {
+                return self.settle(settlement);
+            }
+        }
+        Fate::Late(self.wait_for((settlement, key)))
     }
 
     /// What still runs of a key counts no more.
@@ -211,7 +253,7 @@ impl Hand {
     }
 
     /// Lets an outcome wait until its event is delivered again.
-    pub(super) fn wait_for(&mut self, (settlement, key): Keyed) -> oneshot::Receiver<Result<(), SettleError>> {
+    fn wait_for(&mut self, (settlement, key): Keyed) -> oneshot::Receiver<Result<(), SettleError>> {
         let (told, telling) = oneshot::channel();
         let place = (settlement.position, settlement.member);
         self.late.insert(place, Late { settlement, key, told, looked: 0 });
@@ -226,6 +268,11 @@ impl Hand {
         for (position, out) in self.out.drain() {
             let stale = self.stale.entry(position).or_default();
             stale.out = Out { members: stale.out.members.union(out.members), key: out.key };
+        }
+        for ((position, member), (_, key)) in self.sent.drain() {
+            let stale = self.stale.entry(position).or_default();
+            stale.out.members.insert(usize::from(member));
+            stale.out.key = key;
         }
         self.held.clear();
         self.ready.clear();
@@ -250,6 +297,11 @@ impl Hand {
         }
         given_up.into_iter().for_each(|key| self.void(key));
         self.late.keys().copied().collect()
+    }
+
+    /// No outcome waits any more.
+    pub(super) fn forget_late(&mut self) {
+        self.late.clear();
     }
 
     /// The node has got an outcome already.
@@ -349,6 +401,41 @@ mod tests {
         let (settled, _) = hand.give(1, vec![event(1, 0)]);
         assert_eq!(settled.iter().map(|((settlement, _), _)| settlement.position.offset()).collect::<Vec<_>>(), [1]);
         assert!(!hand.has_late() && taken(&mut hand).is_empty());
+    }
+
+    #[test]
+    fn what_has_an_outcome_on_its_way_is_not_begun_anew() {
+        let mut hand = Hand::new(1);
+        hand.give(1, vec![event(1, 0), event(2, 0)]);
+        assert_eq!(taken(&mut hand), [1, 2]);
+        let Fate::Now(first) = hand.settle(outcome(1, 1)) else { panic!("it has its session") };
+        let Fate::Now(second) = hand.settle(outcome(2, 1)) else { panic!("it has its session") };
+        hand.renew(1, 2);
+        hand.give(1, vec![event(1, 0), event(2, 0), event(3, 0)]);
+        assert_eq!(taken(&mut hand), [0; 0]);
+        // The node got neither.
+        assert!(matches!(hand.resettle(1, first), Fate::Now(_)));
+        assert_eq!(taken(&mut hand), [0; 0], "nor what is behind it");
+        assert!(matches!(hand.resettle(1, second), Fate::Now(_)));
+        assert_eq!(taken(&mut hand), [3]);
+    }
+
+    #[test]
+    fn what_the_node_gives_again_after_it_took_in_an_outcome_is_begun_anew() {
+        let mut hand = Hand::new(1);
+        hand.give(1, vec![event(1, 0)]);
+        assert_eq!(taken(&mut hand), [1]);
+        let Fate::Now(first) = hand.settle(outcome(1, 1)) else { panic!("it has its session") };
+        // The next attempt may come before the answer, in one session.
+        hand.give(2, vec![event(1, 1)]);
+        assert_eq!(taken(&mut hand), [1]);
+        let Fate::Now(second) = hand.settle(outcome(1, 2)) else { panic!("it has its session") };
+        hand.answered(1, &[first]);
+        hand.renew(1, 2);
+        hand.give(1, vec![event(1, 2)]);
+        assert_eq!(taken(&mut hand), [0; 0], "the second outcome is still on its way");
+        hand.answered(1, &[second]);
+        assert_eq!(taken(&mut hand), [1]);
     }
 
     #[test]

@@ -14,7 +14,11 @@ use oncue::{
     transport::{SettleError, Transport},
 };
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, RwLock},
+    task::JoinHandle,
+};
 
 use super::{
     answer::look,
@@ -38,7 +42,9 @@ pub(super) struct Host {
     asked: Mutex<Duration>,
     progress: AtomicU64,
     progressed: Notify,
-    tasks: [JoinHandle<()>; 2],
+    /// Held by those who look at what the log has.
+    looking: Arc<RwLock<()>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Open {
@@ -55,10 +61,10 @@ enum Kind {
 impl Host {
     pub(super) fn new(transport: Arc<dyn Transport>, clock: Clock, lease: Duration, handle: &Handle) -> Arc<Self> {
         Arc::new_cyclic(|host| Self {
-            tasks: [
+            tasks: Mutex::new(vec![
                 handle.spawn(count_progress(Arc::clone(&transport), Weak::clone(host))),
                 handle.spawn(keep_up(Arc::clone(&transport))),
-            ],
+            ]),
             asked: Mutex::new(clock.monotonic()),
             transport,
             clock,
@@ -66,14 +72,25 @@ impl Host {
             sessions: Mutex::default(),
             progress: AtomicU64::new(1),
             progressed: Notify::new(),
+            looking: Arc::default(),
         })
     }
 
-    /// Ends all sessions, and makes everything durable.
+    /// Ends all sessions, and makes everything durable. Nothing of its own uses the log any more then.
     pub(super) async fn close(&self) -> Result<(), SettleError> {
         let sessions = std::mem::take(&mut *self.sessions.lock());
-        drop(sessions);
-        self.tasks.iter().for_each(JoinHandle::abort);
+        for Open { what, .. } in sessions.into_values() {
+            if let Kind::Serving(serving) = what {
+                serving.end().await;
+            }
+        }
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.iter().for_each(JoinHandle::abort);
+        for task in tasks {
+            // It was aborted, or had ended.
+            let _ = task.await;
+        }
+        let _nobody_looks = self.looking.write().await;
         self.transport.close().await
     }
 
@@ -123,8 +140,15 @@ impl Host {
             Request::Inspect(Question::Unsettled { sessions }) if !self.knows(&sessions) => Ok(Reply::Count(1)),
             Request::Inspect(question) => {
                 let transport = Arc::clone(&self.transport);
+                let looking = Arc::clone(&self.looking).read_owned().await;
                 // It may read what lies on the disk.
-                let looked = tokio::task::spawn_blocking(move || look(transport.inspect(), question)).await;
+                let looked = tokio::task::spawn_blocking(move || {
+                    let looked = look(transport.inspect(), question);
+                    drop(transport);
+                    drop(looking);
+                    looked
+                });
+                let looked = looked.await;
                 Ok(looked.map_err(|error| Refusal::Malformed(error.to_string()))??)
             }
             Request::Extend { sessions } => {
@@ -241,7 +265,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.lock().iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -31,6 +31,9 @@ pub(super) const WAIT_MILLIS: u64 = 5_000;
 /// How long opening waits for a node that is just being started.
 const OPENING: Duration = Duration::from_secs(5);
 
+/// How long somebody who leaves waits for an answer.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// The topics of a node, over a wire.
 pub struct Remote(pub(super) Arc<Ends>);
 
@@ -117,13 +120,21 @@ impl Ends {
         }
     }
 
-    /// Tells the node that a session is over.
-    pub(super) fn leave(&self, session: Session) {
-        self.lost(session);
-        let call = self.caller.call(&Request::Leave { session }, Some(Duration::from_secs(2)));
+    /// Tells the node that a session is over, after what is still asked in it; does not wait for that for long.
+    pub(super) fn leave(self: &Arc<Self>, session: Session, after: impl Future<Output = ()> + Send + 'static) {
+        let ends = Arc::clone(self);
+        let goodbye = async move {
+            if tokio::time::timeout(GOODBYE, after).await.is_err() {
+                tracing::debug!("a session is left with questions that have no answer");
+            }
+            ends.lost(session);
+            if let Err(error) = ends.caller.call(&Request::Leave { session }, Some(GOODBYE)).await {
+                tracing::debug!(%error, "a session is not left but goes on until its lease is over");
+            }
+        };
         let mut leaving = self.leaving.lock();
         leaving.retain(|task| !task.is_finished());
-        leaving.push(self.caller.in_background(call));
+        leaving.push(self.caller.spawn(goodbye));
     }
 
     pub(super) fn look(&self, question: super::message::Question) -> Result<Reply, InspectError> {
@@ -324,7 +335,7 @@ impl Tail for RemoteTail {
 
 impl Drop for RemoteTail {
     fn drop(&mut self) {
-        self.ends.leave(self.session);
+        self.ends.leave(self.session, std::future::ready(()));
     }
 }
 

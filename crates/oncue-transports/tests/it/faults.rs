@@ -6,7 +6,7 @@ use bytes::Bytes;
 use oncue::{
     Clock, Envelope,
     handler::{HandlerExt as _, extract::Context},
-    transport::{Publish, PublishError},
+    transport::{Action, Attempt, Limit, MemberSpec, Publish, PublishError, Settlement, Start, SubscriptionSpec},
 };
 use oncue_transports::{
     http::{HttpServer, MEDIA_TYPE},
@@ -94,6 +94,39 @@ async fn a_handler_that_takes_longer_than_a_lease_keeps_its_event() {
     bus.idle().await.unwrap();
     assert_eq!(*seen.lock(), [("e-0".to_owned(), 1), ("e-1".to_owned(), 1)]);
     bus.shutdown().await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_dropped_takes_no_more_events_for_an_outcome_that_came_late() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Running::start("127.0.0.1:0", directory.path()).await;
+    let proxy = Proxy::start(node.server.address()).await;
+    let transport = open(format!("http://{}", proxy.address())).await;
+    let member = MemberSpec { id: "shared".into(), start: Start::Earliest, ..MemberSpec::default() };
+    let spec = SubscriptionSpec { topic: "events".into(), members: vec![member], ..SubscriptionSpec::default() };
+    let mut dropped = transport.subscribe(spec.clone()).await.unwrap().consumer;
+    transport.publish(&Publish { topic: "events".into(), events: events(0..3), source: None }).await.unwrap();
+    let mut taken = Vec::new();
+    dropped.next(Limit { events: 1, bytes: 1 << 20 }, &mut taken).await.unwrap();
+    node.stop().await;
+    let node = Running::start("127.0.0.1:0", directory.path()).await;
+    proxy.lead_to(node.server.address());
+    let now = Clock::system().now();
+    let attempt = Attempt { number: 1, class: None, read: now, ended: now };
+    let (position, action) = (taken[0].position, Action::Ack);
+    let settled = dropped.settle(vec![Settlement { position, member: 0, action, attempt, error: None, written: None }]);
+    drop(dropped);
+    settled.await.unwrap();
+    let mut other = transport.subscribe(spec).await.unwrap().consumer;
+    let mut taken = Vec::new();
+    while taken.len() < 3 {
+        let next = other.next(Limit { events: 3, bytes: 1 << 20 }, &mut taken);
+        tokio::time::timeout(Duration::from_secs(30), next).await.expect("somebody else has them").unwrap();
+    }
+    assert_eq!(taken.iter().map(|taken| taken.envelope.id()).collect::<Vec<_>>(), ["e-0", "e-1", "e-2"]);
+    drop(other);
+    transport.close().await.unwrap();
     node.stop().await;
 }
 
