@@ -18,7 +18,7 @@ use crate::proxy::Proxy;
 /// Clients that are gone are known to be after so long.
 const LEASE: Duration = Duration::from_secs(2);
 /// A machine that does other things too is no failure.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A node that listens on loopback.
 pub(crate) struct Running {
