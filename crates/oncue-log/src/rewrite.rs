@@ -103,8 +103,9 @@ impl Core {
         }
         let (mut events, mut of_events, mut live) = (0, 0, 0);
         for (topic, seen) in index.topics() {
-            let first = self.view.read().offsets(topic).first;
-            let left = wanted.count(topic, seen.first_offset.max(first)..seen.next_offset).min(seen.events);
+            // What the caller asks for stays, also if it was dropped: that may not be durable yet.
+            let dropped = if wanted.lists(topic) { 0 } else { self.view.read().offsets(topic).first };
+            let left = wanted.count(topic, seen.first_offset.max(dropped)..seen.next_offset).min(seen.events);
             live = scaled(seen.bytes, left, seen.events).saturating_add(live);
             (events, of_events) = (seen.events.saturating_add(events), seen.bytes.saturating_add(of_events));
         }

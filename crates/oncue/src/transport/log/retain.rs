@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use oncue_log::{AppendError, Lsn, ReadError, TopicId, Wanted};
+use oncue_log::{AppendError, Lsn, ReadError, TopicId, TopicInfo, Wanted};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -250,24 +250,31 @@ impl Inner {
     /// something by that is told when the log is opened again.
     fn free_of_fenced(&self, limits: &[Limit]) -> Result<(), String> {
         let Some(mut wanted) = self.keeper.wanted.lock().clone() else { return Ok(()) };
-        for limit in limits.iter().filter(|limit| limit.first > 0) {
-            wanted.events.insert(limit.topic, std::iter::once(limit.first..u64::MAX).collect());
+        for topic in self.log.topics() {
+            // What was dropped since may be taken back by a crash, with the settling that it was dropped for.
+            let durable = wanted.events.get(&topic.id).and_then(|kept| kept.first()).map_or(0, |kept| kept.start);
+            let limit = limits.iter().find(|limit| limit.topic == topic.id).map_or(0, |limit| limit.first);
+            // No limit looks at what was dropped: one that says no more than that says nothing.
+            let first = if limit > topic.first_offset { limit } else { durable };
+            wanted.events.insert(topic.id, vec![first..u64::MAX]);
         }
         self.log.drop_segments(&wanted).map(drop).map_err(|error| error.to_string())
     }
 
-    /// The state records that something points to, as a durable state says.
+    /// What is not dropped, and the state records that something points to, as a durable state says.
     fn wanted(&self) -> Result<Wanted, String> {
         let (mut states, mut chains) = (Vec::new(), Vec::new());
-        let upto = {
+        let (upto, events) = {
             let shared = self.shared.lock();
+            let kept = |topic: TopicInfo| (topic.id, vec![topic.first_offset..u64::MAX]);
+            let events = self.log.topics().into_iter().map(kept).collect();
             for state in shared.state.known() {
                 states.extend(state.keyed.records());
                 states.extend(state.dead.values().map(|dead| dead.lsn));
                 states.extend(state.redriven.values());
                 chains.extend(state.failing.values().map(|failing| failing.lsn));
             }
-            shared.end
+            (shared.end, events)
         };
         // What is applied may not be durable yet: a crash would take it back, and what it replaced be wanted again.
         self.log.wait_durable(upto).map_err(|fenced| fenced.reason)?;
@@ -276,7 +283,7 @@ impl Inner {
         }
         states.sort_unstable();
         states.dedup();
-        Ok(Wanted { states, upto, ..Wanted::default() })
+        Ok(Wanted { events, states, upto })
     }
 
     /// The records of an event's attempts, from the last one back.
