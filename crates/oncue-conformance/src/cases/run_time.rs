@@ -49,7 +49,8 @@ async fn still_waits(
 }
 
 /// Case 20. A handler that is paused is given nothing: what runs is finished and settled first, what comes waits, other
-/// handlers go on, and a restart changes nothing of it. Resumed, it goes on where it stopped, in order.
+/// handlers go on, who waits for all to be through waits for it no longer, and a restart changes nothing of it. Resumed, it
+/// goes on where it stopped, in order.
 ///
 /// # Errors
 /// It does not.
@@ -62,6 +63,12 @@ pub async fn pause(bench: &Bench) -> Result<(), Failure> {
     let mut bus = handlers(bench.app().await?).start().await?;
     publish_in_turn(bench, &bus, &keys, 0..numbers).await?;
     seen_by(bench, &seen, "paused", keys.len()).await;
+    bench.acked(&bus, "other", total(1)).await?;
+    let idle = tokio::spawn({
+        let bus = bus.clone();
+        async move { bus.idle().await }
+    });
+    let idle = still_waits(bench, idle, "all was through while a handler was at an event of each key").await?;
     let pausing = tokio::spawn({
         let bus = bus.clone();
         async move { bus.pause("paused").await }
@@ -69,6 +76,7 @@ pub async fn pause(bench: &Bench) -> Result<(), Failure> {
     let pausing = still_waits(bench, pausing, "it was paused while its handler was at an event of each key").await?;
     gate.send_replace(true);
     bench.wait("the pause, when what runs is finished", pausing).await??;
+    bench.wait("every handler but the paused one to be through with every event", idle).await??;
     let (calls, known) = (seen.count("paused"), acked(&bus, "paused"));
     ensure_eq!(known, calls as u64, "events settled when it is paused, of {calls} calls");
     publish_in_turn(bench, &bus, &keys, numbers..2 * numbers).await?;

@@ -72,7 +72,8 @@ pub trait Transport: Send + Sync + 'static {
     /// Completes when `subscription` is through with the event.
     fn outcome(&self, event: &EventRef, subscription: &str) -> BoxFuture<'_, Result<Settled, InspectError>>;
 
-    /// Completes at the next progress of a subscription after this call: something was settled or passed by.
+    /// Completes at the next progress of a subscription after this call: something was settled or passed by, or nobody
+    /// serves it any more.
     fn progress(&self) -> BoxFuture<'_, ()>;
 
     /// What the transport knows, for people and reports.

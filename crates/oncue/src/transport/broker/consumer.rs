@@ -35,6 +35,8 @@ impl Drop for Instance {
             let mut served = group.inner.served.lock();
             served.retain(|_, known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(group)));
             drop(served);
+            // What it was not through with is not waited for any more.
+            group.inner.progress.notify_waiters();
             let releasing = Arc::clone(group);
             group.inner.broker.runtime().spawn(async move { releasing.release().await });
         }

@@ -93,6 +93,8 @@ impl Drop for LogConsumer {
         let mut hand = self.core.hand.lock();
         if hand.leave(self.id) {
             self.core.inner.detach(&self.core);
+            // What it was not through with is not waited for any more.
+            self.core.inner.progress.notify_waiters();
         }
     }
 }
