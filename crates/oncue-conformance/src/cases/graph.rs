@@ -6,7 +6,7 @@ use oncue::{
     App, Bus,
     handler::{HandlerError, Registration},
     policy,
-    transport::OnDeadLetter,
+    transport::{OnDeadLetter, Start},
 };
 
 use crate::{
@@ -54,12 +54,16 @@ fn edges_hold(seen: &Seen, key: &str, numbers: u32) -> Result<(), Failure> {
 
 /// Case 38. In a diamond each handler runs once all before it acknowledged that event, and the next event of the key
 /// once all of them are through; a failing branch is waited for, a dead-lettered one makes those after it skip the event,
-/// or holds the key. All of that survives a restart in the middle.
+/// or holds the key. All of that survives a restart in the middle. What one skips, those after it skip also when they
+/// begin anew.
 ///
 /// # Errors
 /// It does not.
 pub async fn after(bench: &Bench) -> Result<(), Failure> {
     let mut parts = vec![("skip", skips(bench).await), ("hold", holds(bench).await)];
+    if bench.capabilities().history {
+        parts.push(("skip and begin anew", skips_anew(bench).await));
+    }
     if bench.capabilities().durable {
         parts.push(("hold and restart", holds_after_restart(bench).await));
         parts.push(("retries and restart", restarts(bench).await));
@@ -87,6 +91,30 @@ async fn skips(bench: &Bench) -> Result<(), Failure> {
         ensure_eq!(seen.of("bottom", key), [(0, 1), (1, 1), (2, 1), (4, 1), (5, 1)], "`bottom`, {key}");
     }
     seen.in_order()?;
+    bench.shutdown(bus).await
+}
+
+/// The first of three gave up on number 1, and knows nothing of that any more when the last one begins anew: it was skipped
+/// by the one between them, which has not handled it.
+async fn skips_anew(bench: &Bench) -> Result<(), Failure> {
+    let seen = Seen::new(bench);
+    let handler = |id: &'static str| {
+        let rejects = move |step: &Step, _| match (id, step.number) {
+            ("first", 1) => Err(HandlerError::reject("never")),
+            _ => Ok(()),
+        };
+        noting(id, &seen, rejects)
+    };
+    let app = bench.app_at("-anew").await?.on(handler("first"));
+    let app = app.on(handler("second").after_id("first")).on(handler("third").after_id("second"));
+    let bus = app.start().await?;
+    bench.publish(&bus, "key", 0..3).await?;
+    bench.idle(&bus).await?;
+    bench.wait("`first` to begin anew", bus.reset("first", Start::Latest)).await?;
+    bench.wait("`third` to begin anew", bus.reset("third", Start::Earliest)).await?;
+    bench.idle(&bus).await?;
+    ensure_eq!(seen.of("second", "key"), [(0, 1), (2, 1)], "`second`");
+    ensure_eq!(seen.of("third", "key"), [(0, 1), (2, 1), (0, 1), (2, 1)], "`third`, which began anew");
     bench.shutdown(bus).await
 }
 

@@ -352,6 +352,7 @@ mod tests {
             due: Members::first(1),
             done: Members::NONE,
             dead: Members::NONE,
+            held: Members::NONE,
             attempts: (attempts > 0).then_some((0, attempts)).into_iter().collect(),
             copies: Vec::new(),
         }

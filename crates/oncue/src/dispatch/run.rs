@@ -29,8 +29,8 @@ pub(crate) struct Run {
     done: Members,
     /// Members that gave up on the event, or skip it because one before them did.
     dead: Members,
-    /// Those of them that skip it: they have no dead letter, which could hold anything.
-    skipped: Members,
+    /// Those of them whose dead letter holds its key.
+    held: Members,
     /// A member will handle it later, or a dead letter holds its key: with strict order the key waits.
     pub(crate) waits: bool,
     /// Nothing is left to start.
@@ -58,9 +58,8 @@ pub(crate) enum Step {
 impl Run {
     pub(crate) fn new(delivered: Delivered, members: &[Member], now: Timestamp) -> Self {
         let known = delivered.due.union(delivered.done).union(delivered.dead);
-        let holds = |dead: usize| members[dead].on_dead_letter == OnDeadLetter::Hold;
         // A member that is not due now will be, or a dead letter holds the key: either way the event is not over.
-        let waits = !known.contains_all(Members::first(members.len())) || delivered.dead.iter().any(holds);
+        let waits = !known.contains_all(Members::first(members.len())) || !delivered.held.is_empty();
         Self {
             key: delivered.envelope.key_hash(),
             arrived: now,
@@ -68,7 +67,7 @@ impl Run {
             running: Members::NONE,
             done: delivered.done,
             dead: delivered.dead,
-            skipped: Members::NONE,
+            held: delivered.held,
             waits,
             ended: false,
             given_back: false,
@@ -93,13 +92,10 @@ impl Run {
             }
             if self.dead.intersects(after) {
                 self.left.remove(member);
-                let gave_up = |before: usize| self.dead.contains(before) && !self.skipped.contains(before);
-                let holds = |before: usize| gave_up(before) && members[before].on_dead_letter == OnDeadLetter::Hold;
-                return Step::Settle(if after.iter().any(holds) {
+                return Step::Settle(if self.held.intersects(after) {
                     self.unhandled(member, Action::Release)
                 } else {
                     self.dead.insert(member);
-                    self.skipped.insert(member);
                     self.unhandled(member, Action::Skip)
                 });
             }
@@ -219,8 +215,11 @@ impl Run {
         match settlement.action {
             Action::DeadLetter => {
                 self.dead.insert(index);
-                // A held key waits as behind a retry.
-                self.waits |= member.on_dead_letter == OnDeadLetter::Hold;
+                if member.on_dead_letter == OnDeadLetter::Hold {
+                    self.held.insert(index);
+                    // A held key waits as behind a retry.
+                    self.waits = true;
+                }
             }
             _ => self.waits = true,
         }

@@ -16,8 +16,11 @@ pub struct Delivered {
     pub due: Members,
     /// Members that are through with it: acked, or not interested.
     pub done: Members,
-    /// Members whose attempt ended as a dead letter.
+    /// Members that gave up on it: it is a dead letter of theirs, or they skip it because one before them gave up. So do
+    /// those after them.
     pub dead: Members,
+    /// Those of `dead` whose dead letter holds the event's key: those after them wait.
+    pub held: Members,
     /// Attempts already made, for members that made any.
     pub attempts: Vec<(u8, u32)>,
     /// What single members are given instead of the event: a dead letter of theirs that is handled again, edited perhaps.

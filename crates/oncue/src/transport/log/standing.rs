@@ -6,7 +6,7 @@ use super::{
     Shared,
     feed::FedEvent,
     hand::{Afterwards, ConsumerId, Hand, InFlight, Reading},
-    records::SubscriptionNumber,
+    records::{End, SubscriptionNumber},
     state::SubscriptionState,
 };
 use crate::{
@@ -62,11 +62,11 @@ struct Standing {
     due: Members,
     done: Members,
     dead: Members,
+    /// Those of `dead` whose dead letter holds the key.
+    held: Members,
     attempts: Vec<(u8, u32)>,
     /// The earliest time that is not there yet at which it is to be handed out: a retry, or its own.
     retry_at: Option<Timestamp>,
-    /// A dead letter holds the key.
-    held: bool,
 }
 
 /// How an event stands with each member. Members that do not want it are through with it here and now, and so are
@@ -81,9 +81,9 @@ fn standing(
         due: Members::NONE,
         done: Members::NONE,
         dead: Members::NONE,
+        held: Members::NONE,
         attempts: Vec::new(),
         retry_at: None,
-        held: false,
     };
     for (member, wants) in spec.members.iter().enumerate() {
         let state = states.state_mut(member);
@@ -91,9 +91,13 @@ fn standing(
         let envelope = copy_of(copies, member).unwrap_or(envelope);
         if let Some(dead) = state.dead.get(&offset) {
             standing.dead.insert(member);
-            standing.held |= dead.hold;
+            if dead.hold {
+                standing.held.insert(member);
+            }
         } else if !again && state.settled.contains(offset) {
-            standing.done.insert(member);
+            // One that skipped it has not handled it: one after it that begins anew skips it, too.
+            let skipped = state.end_of(offset) == End::Skipped;
+            if skipped { standing.dead.insert(member) } else { standing.done.insert(member) }
         } else if !again && !wants.matches(envelope) {
             state.settled.insert(offset);
             standing.done.insert(member);
@@ -198,7 +202,7 @@ pub(in crate::transport) fn consider<R: Reading>(
         }
         return None;
     }
-    let waits = standing.retry_at.is_some() || standing.held;
+    let waits = standing.retry_at.is_some() || !standing.held.is_empty();
     if standing.due.is_empty() && !waits {
         hand.unpark(key, offset);
         return None;
@@ -229,6 +233,7 @@ pub(in crate::transport) fn consider<R: Reading>(
         due: standing.due,
         done: standing.done,
         dead: standing.dead,
+        held: standing.held,
         attempts: standing.attempts,
         copies,
     })
@@ -267,7 +272,7 @@ pub(in crate::transport) fn close<R: Reading>(
         return over;
     }
     let standing = standing(spec, states, (offset, &event.envelope, &event.copies), When::Settled);
-    if standing.retry_at.is_some() || standing.held || !standing.due.is_empty() {
+    if standing.retry_at.is_some() || !standing.held.is_empty() || !standing.due.is_empty() {
         hand.landed(key);
     }
     match standing.retry_at {
@@ -275,7 +280,7 @@ pub(in crate::transport) fn close<R: Reading>(
             hand.park(key, offset);
             afterwards.retries.push((key, at, place));
         }
-        None if standing.held => {
+        None if !standing.held.is_empty() => {
             hand.park(key, offset);
             // Another that holds the key, and comes first, may have waited for this one.
             hand.let_go_on(key);

@@ -52,7 +52,9 @@ impl Model {
             };
             if dies {
                 (track.dead, track.holds, track.open) = (true, hold, hold);
-                self.gave_up.insert((subscription, *number));
+                if !hold {
+                    self.gave_up.insert((subscription, *number));
+                }
             }
             if track.open {
                 failed.extend(key);

@@ -155,7 +155,7 @@ pub(super) struct Model {
     pub(super) served: Vec<Served>,
     pub(super) events: BTreeMap<Number, Known>,
     pub(super) tracks: BTreeMap<(usize, Number), Track>,
-    /// What was given up once: what comes after it may have been skipped.
+    /// What was given up once, and held nothing: what comes after it may have been skipped.
     pub(super) gave_up: BTreeSet<(usize, Number)>,
     /// What was emitted by subscriptions before they began anew.
     pub(super) emitted: Vec<Number>,
