@@ -10,8 +10,8 @@ use std::{
 use oncue::{
     Clock, Envelope, Timestamp,
     transport::{
-        Action, Attempt, Consumer, Delivered, Limit, LogTransport, LogUrl, MemberSpec, Publish, Settlement,
-        SubscriptionSpec, Transport,
+        Action, Attempt, Consumer, Delivered, EventRef, Limit, LogTransport, LogUrl, MemberSpec, Publish, Settled,
+        Settlement, SubscriptionSpec, Transport,
     },
 };
 
@@ -62,4 +62,23 @@ async fn what_an_instance_was_settling_when_it_left_goes_on_with_the_others() {
         let taken = tokio::time::timeout(Duration::from_secs(10), waits).await.expect("it is told").unwrap();
         assert_eq!(taken[0].envelope.data(), "second", "feed_from={feed_from}");
     }
+}
+
+/// It settled, and was gone before anybody was told: who waits for the outcome is told, though nobody is left to go on.
+#[tokio::test]
+async fn what_the_last_instance_was_settling_when_it_left_is_told() {
+    let transport = LogTransport::open(&LogUrl::memory(), Clock::system()).unwrap();
+    let mut leaves = instance(&transport).await;
+    let envelope = Envelope::builder("step").build().unwrap();
+    let publish = Publish { topic: "events".into(), events: vec![envelope.clone()], source: None };
+    let position = transport.publish(&publish).await.unwrap()[0].position;
+    let mut given = Vec::new();
+    leaves.next(ALL, &mut given).await.unwrap();
+    let event = EventRef { topic: "events".into(), position, envelope };
+    let mut outcome = transport.outcome(&event, "shared");
+    assert!(is_pending(&mut outcome).await, "it is being handled");
+    drop(leaves.settle(vec![acked(&given[0])]));
+    drop(leaves);
+    let settled = tokio::time::timeout(Duration::from_secs(10), outcome).await.expect("it is told").unwrap();
+    assert_eq!(settled, Settled::Acked);
 }

@@ -93,6 +93,11 @@ impl Drop for LogConsumer {
         let mut hand = self.core.hand.lock();
         if hand.leave(self.id) {
             self.core.inner.detach(&self.core);
+            // Nobody goes on after what was being settled: whoever waits for that waits until it is durable.
+            let settling = std::mem::take(&mut hand.settling);
+            let mut shared = self.core.inner.shared.lock();
+            settling.iter().flat_map(|settled| &settled.outcomes).for_each(|outcome| shared.tell(*outcome));
+            drop(shared);
             // What it was not through with is not waited for any more.
             self.core.inner.progress.notify_waiters();
         }

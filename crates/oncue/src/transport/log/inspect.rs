@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use oncue_log::{Lsn, Record, TopicId};
 use tokio::sync::oneshot;
 
@@ -357,6 +358,22 @@ impl Inner {
                 Settled::DeadLettered { error: history.last().map_or_else(String::new, |last| last.error.clone()) }
             }
         })
+    }
+}
+
+/// Completes at the next progress after this call, and when what is being written is durable: whoever wrote it may have
+/// gone, and tell nobody.
+pub(super) fn progress(inner: &Arc<Inner>) -> impl Future<Output = ()> + Send {
+    let told = inner.progress.notified();
+    async move {
+        let end = inner.shared.lock().events_end;
+        if inner.log.durable() >= end {
+            return told.await;
+        }
+        // Of a log that is fenced nothing becomes durable any more.
+        if let Either::Right((Err(_), told)) = select(std::pin::pin!(told), inner.durable(end)).await {
+            told.await;
+        }
     }
 }
 

@@ -463,7 +463,7 @@ impl Transport for LogTransport {
     }
 
     fn progress(&self) -> BoxFuture<'_, ()> {
-        self.inner.progress.notified().boxed()
+        inspect::progress(&self.inner).boxed()
     }
 
     fn inspect(&self) -> &dyn Inspect {

@@ -1,6 +1,6 @@
-//! Dead letters that are resolved while the disk is slow.
+//! What is waited for while the disk is slow.
 
-use std::io;
+use std::{io, time::Duration};
 
 use futures_util::future::FutureExt as _;
 use oncue_log::{
@@ -14,8 +14,8 @@ use crate::{
     clock::Clock,
     policy::ErrorClass,
     transport::{
-        Action, Attempt, Limit, LogTransport, LogUrl, MemberSpec, OnDeadLetter, Publish, Settlement, SubscriptionSpec,
-        Transport as _,
+        Action, Attempt, Inspect as _, Limit, LogTransport, LogUrl, MemberSpec, OnDeadLetter, Publish, Settlement,
+        SubscriptionSpec, Transport as _, Written,
     },
 };
 
@@ -108,4 +108,34 @@ async fn a_key_goes_on_when_the_resolution_of_its_dead_letter_is_durable_and_not
         consumer.next(ONE, &mut given).await.unwrap();
         assert_eq!(given[0].envelope.data(), next);
     }
+}
+
+/// Whoever wrote it has gone, and tells nobody that it is durable: that is progress all the same.
+#[tokio::test]
+async fn what_is_being_written_is_progress_when_it_is_durable_whoever_is_left() {
+    let spec = SubscriptionSpec {
+        topic: "events".into(),
+        members: vec![MemberSpec { id: "gone".into(), ..MemberSpec::default() }],
+        ..SubscriptionSpec::default()
+    };
+    let disk = Arc::new(Mutex::new(()));
+    let storage = Box::new(Slow(MemoryStorage::new(), Arc::clone(&disk)));
+    let transport = LogTransport::on_storage(LogUrl::memory(), storage, Options::default(), Clock::system()).unwrap();
+    let mut consumer = transport.subscribe(spec).await.unwrap().consumer;
+    let event = Envelope::builder("step").build().unwrap();
+    let publish = Publish { topic: "events".into(), events: vec![event.clone()], source: None };
+    transport.publish(&publish).await.unwrap();
+    let mut given = Vec::new();
+    consumer.next(ONE, &mut given).await.unwrap();
+    let attempt = Attempt { number: 1, class: None, read: Timestamp::default(), ended: Timestamp::default() };
+    let written = Some(Box::new(Written { emits: vec![("events".to_owned(), event)], state: None }));
+    let (position, action) = (given[0].position, Action::Ack);
+    let slow = disk.lock();
+    drop(consumer.settle(vec![Settlement { position, member: 0, action, attempt, error: None, written }]));
+    drop(consumer);
+    let progress = transport.progress();
+    assert_eq!(transport.inner.unsettled(), 1, "what was emitted is being written");
+    drop(slow);
+    tokio::time::timeout(Duration::from_secs(10), progress).await.expect("it is durable");
+    assert_eq!(transport.inner.unsettled(), 0, "nobody serves it any more");
 }
