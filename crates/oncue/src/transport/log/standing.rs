@@ -70,7 +70,8 @@ struct Standing {
 }
 
 /// How an event stands with each member. Members that do not want it are through with it here and now, and so are
-/// those that it comes too late for.
+/// those that it comes too late for. A dead letter that is handled again is handed out also when it is too late: that it
+/// expires is to be written, as its copy is kept only as long as it waits, and after a crash it would wait again.
 fn standing(
     spec: &SubscriptionSpec,
     states: &mut impl MemberStates,
@@ -101,7 +102,7 @@ fn standing(
         } else if !again && !wants.matches(envelope) {
             state.settled.insert(offset);
             standing.done.insert(member);
-        } else if when.is_too_late_for(envelope) {
+        } else if !again && when.is_too_late_for(envelope) {
             state.expire(offset);
             standing.done.insert(member);
             states.tell(member, offset);
