@@ -89,8 +89,8 @@ impl Model {
             began |= if self.tracks.get(&(which, *number)).is_some_and(ended) {
                 self.settled(which, *number).is_none()
             } else {
-                let passes = position.offset() < from && !self.is_passed(which, *number);
-                passes && self.is_before_all(which, *number)
+                let passes = position.offset() < from;
+                passes != self.is_passed(which, *number) && passes == self.is_before_all(which, *number)
             };
         }
         if began {
