@@ -96,7 +96,8 @@ async fn here(bench: &Bench) -> Result<(), Failure> {
     ensure_eq!(receipt.outcome_of("stuck", SHORT).await?, EventOutcome::Pending, "outcome of a handler that hangs");
     all(bench, |wait| receipt.outcomes(wait)).await?;
     for handler in ["nobody", "other"] {
-        let outcome = bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, TELLS_WITHIN)).await;
+        let outcome =
+            bench.wait(format!("the outcome of `{handler}`"), receipt.outcome_of(handler, TELLS_WITHIN)).await;
         ensure!(outcome.is_err(), "outcome of `{handler}`, which takes no such event: {outcome:?}");
     }
     drop(receipt);

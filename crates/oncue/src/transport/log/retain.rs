@@ -256,7 +256,7 @@ impl Inner {
             let limit = limits.iter().find(|limit| limit.topic == topic.id).map_or(0, |limit| limit.first);
             // No limit looks at what was dropped: one that says no more than that says nothing.
             let first = if limit > topic.first_offset { limit } else { durable };
-            wanted.events.insert(topic.id, vec![first..u64::MAX]);
+            wanted.events.insert(topic.id, std::iter::once(first..u64::MAX).collect());
         }
         self.log.drop_segments(&wanted).map(drop).map_err(|error| error.to_string())
     }
@@ -266,7 +266,7 @@ impl Inner {
         let (mut states, mut chains) = (Vec::new(), Vec::new());
         let (upto, events) = {
             let shared = self.shared.lock();
-            let kept = |topic: TopicInfo| (topic.id, vec![topic.first_offset..u64::MAX]);
+            let kept = |topic: TopicInfo| (topic.id, std::iter::once(topic.first_offset..u64::MAX).collect());
             let events = self.log.topics().into_iter().map(kept).collect();
             for state in shared.state.known() {
                 states.extend(state.keyed.records());
