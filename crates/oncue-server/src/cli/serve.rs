@@ -23,6 +23,8 @@ const HTTP: &str = "http://";
 /// An app reaches it by `http://HOST:PORT` where it would say `file:DIR`. Nothing else changes: order per key, retries, dead
 /// letters and keyed state are kept here. One line on stdout for each address says that it is ready.
 ///
+/// Any other program publishes `CloudEvents` by POST to `/topics/TOPIC`, and reads them by GET.
+///
 /// Anyone who reaches the address may do anything: there is no encryption and no password yet. Listen on loopback, or
 /// where only your own services reach.
 ///
@@ -31,7 +33,9 @@ const HTTP: &str = "http://";
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                         oncue serve --listen http://127.0.0.1:7700 --data ./data\n  \
-                        oncue serve --listen http://127.0.0.1:7700 --data ./data --logs ./logs\n\n\
+                        oncue serve --listen http://127.0.0.1:7700 --data ./data --logs ./logs\n  \
+                        curl http://127.0.0.1:7700/topics/orders -H 'ce-specversion: 1.0' -H 'ce-id: 1' \\\n       \
+                        -H 'ce-source: /shop' -H 'ce-type: order.created' -d '{\"total\": 5}'\n\n\
                         Exit codes: 0 stopped by a signal; 1 it failed while it ran; 2 the address or the directory \
                         cannot be used.")]
 pub(super) struct Serve {

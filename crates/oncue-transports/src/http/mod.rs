@@ -1,5 +1,6 @@
 //! `http://HOST:PORT`: the wire over HTTP. Each message is the body of a `POST` to [`PATH`], its answer that of the response.
 
+mod binding;
 mod client;
 mod server;
 

@@ -19,7 +19,10 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::{MEDIA_TYPE, PATH};
+use super::{
+    MEDIA_TYPE, PATH,
+    binding::{self, Path},
+};
 use crate::wire::{
     MAIN, Node,
     message::{self, MAX_MESSAGE_BYTES, Refusal, Reply, VERSION},
@@ -33,6 +36,9 @@ const HEAD: Duration = Duration::from_secs(10);
 const BODY: Duration = Duration::from_secs(30);
 /// After an error of accepting, such as no more file handles.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is answered.
+pub(super) type Body = Full<Bytes>;
 
 /// A node cannot listen.
 #[derive(Debug, Error)]
@@ -151,32 +157,57 @@ async fn converse(stream: TcpStream, node: Arc<Node>, mut stopped: watch::Receiv
     }
 }
 
-async fn respond(node: &Node, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let Some((version, log)) = wire_path(request.uri().path()) else {
-        return plain(StatusCode::NOT_FOUND, format!("an Oncue node: messages go to {PATH}\n"));
-    };
-    if request.method() != Method::POST {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n".to_owned());
+async fn respond(node: &Node, request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    if let Some((version, log)) = wire_path(path) {
+        if head.method != Method::POST {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n".to_owned());
+        }
+        if version != VERSION {
+            return send(&Err(Refusal::Version { node: VERSION, client: version }));
+        }
+        return match read(body).await {
+            Ok(body) => send(&match message::decode_request(&body) {
+                Ok(request) => node.answer(log, request).await,
+                Err(refusal) => Err(refusal),
+            }),
+            Err(Unread::Late) => late(),
+            Err(Unread::Refused(refusal)) => send(&Err(refusal)),
+        };
     }
-    if version != VERSION {
-        return send(&Err(Refusal::Version { node: VERSION, client: version }));
+    if let Some(path) = Path::of(path) {
+        return match read(body).await {
+            Ok(body) => binding::respond(node, path, (head.method, head.uri.query()), &head.headers, body).await,
+            Err(Unread::Late) => late(),
+            Err(Unread::Refused(refusal)) => binding::refused(&refusal),
+        };
     }
-    let log = log.to_owned();
-    let said = request.body().size_hint().lower();
-    let body = Limited::new(request.into_body(), MAX_MESSAGE_BYTES).collect();
-    let answer = match tokio::time::timeout(BODY, body).await {
-        Ok(Ok(body)) => match message::decode_request(&body.to_bytes()) {
-            Ok(request) => node.answer(&log, request).await,
-            Err(refusal) => Err(refusal),
-        },
+    plain(StatusCode::NOT_FOUND, format!("an Oncue node: apps reach it at {PATH}, other programs at /topics/TOPIC\n"))
+}
+
+/// Why there is no body.
+enum Unread {
+    Late,
+    Refused(Refusal),
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Unread> {
+    let said = body.size_hint().lower();
+    let body = Limited::new(body, MAX_MESSAGE_BYTES).collect();
+    match tokio::time::timeout(BODY, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let bytes = usize::try_from(said).unwrap_or(usize::MAX).max(MAX_MESSAGE_BYTES + 1);
-            Err(Refusal::TooLarge { bytes, limit: MAX_MESSAGE_BYTES })
+            Err(Unread::Refused(Refusal::TooLarge { bytes, limit: MAX_MESSAGE_BYTES }))
         }
-        Ok(Err(error)) => Err(Refusal::Malformed(error.to_string())),
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the message did not arrive in time\n".to_owned()),
-    };
-    send(&answer)
+        Ok(Err(error)) => Err(Unread::Refused(Refusal::Malformed(error.to_string()))),
+        Err(_) => Err(Unread::Late),
+    }
+}
+
+fn late() -> Response<Body> {
+    plain(StatusCode::REQUEST_TIMEOUT, "the message did not arrive in time\n".to_owned())
 }
 
 /// Version and log of a path: `/wire/v1` or `/wire/v1/LOG`.
@@ -186,7 +217,7 @@ fn wire_path(path: &str) -> Option<(u32, &str)> {
     Some((version.parse().ok()?, log))
 }
 
-fn send(answer: &Result<Reply, Refusal>) -> Response<Full<Bytes>> {
+fn send(answer: &Result<Reply, Refusal>) -> Response<Body> {
     let status = match answer {
         Err(Refusal::Malformed(_) | Refusal::Unknown(_) | Refusal::Version { .. }) => StatusCode::BAD_REQUEST,
         Err(Refusal::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -211,7 +242,7 @@ fn send(answer: &Result<Reply, Refusal>) -> Response<Full<Bytes>> {
     }
 }
 
-fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+pub(super) fn plain(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     response

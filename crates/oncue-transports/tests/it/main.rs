@@ -3,6 +3,8 @@
 
 #[cfg(feature = "http")]
 mod faults;
+#[cfg(feature = "http")]
+mod foreign;
 #[cfg(feature = "nats")]
 mod nats_faults;
 #[cfg(feature = "nats")]
