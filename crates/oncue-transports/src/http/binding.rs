@@ -60,8 +60,6 @@ enum Malformed {
         "`{0}` is no format of events that is read here: send {STRUCTURED}, {BATCH}, or attributes as `ce-` headers"
     )]
     Format(String),
-    #[error("the header `{0}` is not text")]
-    Header(HeaderName),
     #[error("`{0}`: a query is `from=OFFSET` and `limit=COUNT`")]
     Query(String),
 }
@@ -127,7 +125,7 @@ async fn read(node: &Node, path: Path<'_>, from: u64, limit: usize) -> Response<
 /// The events of a request: one or a batch as JSON, or one as headers and data. What says nothing of itself is another
 /// tool's: its type is the topic's name.
 fn events(topic: &str, headers: &HeaderMap, body: Bytes) -> Result<Vec<Envelope>, Malformed> {
-    let content_type = headers.get(CONTENT_TYPE).map(|value| text(CONTENT_TYPE, value)).transpose()?;
+    let content_type = headers.get(CONTENT_TYPE).map(text);
     // The media type alone says the mode, whatever its parameters are.
     let media = content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     match media.to_ascii_lowercase().as_str() {
@@ -139,7 +137,7 @@ fn events(topic: &str, headers: &HeaderMap, body: Bytes) -> Result<Vec<Envelope>
     let mut attributes = Vec::new();
     for (name, value) in headers {
         if let Some(attribute) = name.as_str().strip_prefix(PREFIX) {
-            attributes.push((attribute, attribute_text(&text(name.clone(), value)?)));
+            attributes.push((attribute, attribute_text(&text(value))));
         }
     }
     if attributes.is_empty() {
@@ -160,8 +158,10 @@ fn batch(body: &[u8]) -> Result<Vec<Envelope>, Malformed> {
     items.iter().enumerate().map(event).collect()
 }
 
-fn text(name: HeaderName, value: &HeaderValue) -> Result<String, Malformed> {
-    std::str::from_utf8(value.as_bytes()).map(str::to_owned).map_err(|_| Malformed::Header(name))
+/// A header's bytes as text: some senders encode no percents, and mean UTF-8, or what HTTP once meant, Latin-1.
+fn text(value: &HeaderValue) -> String {
+    let latin = || value.as_bytes().iter().copied().map(char::from).collect();
+    std::str::from_utf8(value.as_bytes()).map_or_else(|_| latin(), str::to_owned)
 }
 
 /// What a header says: without the quotes of a quoted string, and percent-decoded once.
@@ -232,6 +232,13 @@ mod tests {
             ("\"", "\""),
         ] {
             assert_eq!(attribute_text(header), said, "{header}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_encoded_is_read_all_the_same() {
+        for bytes in ["ünï 100%".as_bytes(), b"\xfcn\xef 100%"] {
+            assert_eq!(attribute_text(&text(&HeaderValue::from_bytes(bytes).unwrap())), "ünï 100%");
         }
     }
 
