@@ -1,8 +1,11 @@
 //! Handlers that change while events flow.
 
+use std::time::Duration;
+
 use oncue::{
     Bus, DEFAULT_GRACE,
-    handler::{HandlerExt as _, Registration},
+    handler::{HandlerError, HandlerExt as _, Registration},
+    policy,
     transport::Start,
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -11,8 +14,11 @@ use super::order::publish_in_turn;
 use crate::{
     Bench, Failure, Seen, Step,
     failure::{ensure, ensure_eq},
+    noting,
     seen::{accepting, keys},
 };
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// A handler whose calls with number 0 wait for the gate.
 fn waiting(id: &str, seen: &Seen, opened: &watch::Receiver<bool>) -> Registration {
@@ -49,8 +55,7 @@ async fn still_waits(
 }
 
 /// Case 20. A handler that is paused is given nothing: what runs is finished and settled first, what comes waits, other
-/// handlers go on, who waits for all to be through waits for it no longer, and a restart changes nothing of it. Resumed, it
-/// goes on where it stopped, in order.
+/// handlers go on, and a restart changes nothing of it. Resumed, it goes on where it stopped, in order.
 ///
 /// # Errors
 /// It does not.
@@ -63,12 +68,6 @@ pub async fn pause(bench: &Bench) -> Result<(), Failure> {
     let mut bus = handlers(bench.app().await?).start().await?;
     publish_in_turn(bench, &bus, &keys, 0..numbers).await?;
     seen_by(bench, &seen, "paused", keys.len()).await;
-    bench.acked(&bus, "other", total(1)).await?;
-    let idle = tokio::spawn({
-        let bus = bus.clone();
-        async move { bus.idle().await }
-    });
-    let idle = still_waits(bench, idle, "all was through while a handler was at an event of each key").await?;
     let pausing = tokio::spawn({
         let bus = bus.clone();
         async move { bus.pause("paused").await }
@@ -76,7 +75,6 @@ pub async fn pause(bench: &Bench) -> Result<(), Failure> {
     let pausing = still_waits(bench, pausing, "it was paused while its handler was at an event of each key").await?;
     gate.send_replace(true);
     bench.wait("the pause, when what runs is finished", pausing).await??;
-    bench.wait("every handler but the paused one to be through with every event", idle).await??;
     let (calls, known) = (seen.count("paused"), acked(&bus, "paused"));
     ensure_eq!(known, calls as u64, "events settled when it is paused, of {calls} calls");
     publish_in_turn(bench, &bus, &keys, numbers..2 * numbers).await?;
@@ -116,7 +114,8 @@ fn acked(bus: &Bus, subscription: &str) -> u64 {
 }
 
 /// Case 24. Handlers come and go while events flow: one that comes is given what it asked for, one that goes finishes
-/// what it is at, and goes on there when it comes back; no other notices.
+/// what it is at, and goes on there when it comes back; no other notices. Who waits for all to be through waits no longer for
+/// one that has gone.
 ///
 /// # Errors
 /// They do not.
@@ -165,6 +164,24 @@ pub async fn subscribe(bench: &Bench) -> Result<(), Failure> {
         seen.complete("new", &keys, 3 * numbers, true)?;
         removed(bench, &bus, &keys, 3 * numbers).await?;
     }
+    bench.shutdown(bus).await?;
+    gone_while_all_is_waited_for(bench).await
+}
+
+/// Its event waits for a retry when it goes: nothing is settled by that which would tell whoever waits for all.
+async fn gone_while_all_is_waited_for(bench: &Bench) -> Result<(), Failure> {
+    let seen = Seen::new(bench);
+    let fails = noting("fails", &seen, |_, _| Err(HandlerError::transient("not yet")));
+    let bus = bench.app_at("-idle").await?.on(fails.retry(policy::fixed(HOUR))).start().await?;
+    bench.publish(&bus, "key", 0..1).await?;
+    bench.until(&bus, "fails", "a failed attempt", |known| known.stats.retried == 1).await?;
+    let idle = tokio::spawn({
+        let bus = bus.clone();
+        async move { bus.idle().await }
+    });
+    let idle = still_waits(bench, idle, "all was through while an event waited for its retry").await?;
+    bench.wait("a handler to go whose event waits for its retry", bus.unsubscribe("fails")).await?;
+    bench.wait("every handler to be through with every event, as the one that was not has gone", idle).await??;
     bench.shutdown(bus).await
 }
 
