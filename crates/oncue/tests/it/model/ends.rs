@@ -93,10 +93,10 @@ impl Model {
             (track.by == app && (track.running || !track.durable)).then_some(*key)
         };
         let keys: Vec<_> = self.tracks.iter().filter_map(of_app).collect();
+        let settled: Vec<_> = keys.into_iter().map(|key| (key, self.settled(key.0, key.1))).collect();
         // Without power nobody can tell what is settled: it is seen when the log is opened again.
         let is_on = self.storage.is_on();
-        for key in keys {
-            let settled = self.settled(key.0, key.1);
+        for (key, settled) in settled {
             let Some(track) = self.tracks.get_mut(&key) else { continue };
             if is_on && track.acked && settled != Some(Settled::Acked) {
                 (track.acked, track.emitted) = (false, None);
