@@ -12,6 +12,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "amqp")]
+mod amqp;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "nats")]
@@ -26,8 +28,8 @@ use oncue::{
     transport::{self, Inspect, OpenError, Transport},
 };
 
-/// Opens the transport of a URL: `memory:` and `file:PATH` of the library, `http://HOST:PORT` and `nats://HOST:PORT` of
-/// this crate. Stands still until it is reached: not to be called on a thread of a runtime.
+/// Opens the transport of a URL: `memory:` and `file:PATH` of the library, `http://HOST:PORT`, `amqp://HOST:PORT`
+/// (`amqps://` with encryption) and `nats://HOST:PORT` of this crate. Stands still until it is reached: not to be called on a thread of a runtime.
 ///
 /// # Errors
 /// An unknown scheme, or one that this build leaves out; a broker that cannot be reached; what opening a log met.
@@ -37,6 +39,12 @@ pub fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
         "http" => Ok(Arc::new(wire::Remote::open(&http::link(url)?)?)),
         #[cfg(not(feature = "http"))]
         "http" => Err(OpenError::NotBuilt { url: without_secrets(url), scheme: "http".to_owned(), feature: "http" }),
+        #[cfg(feature = "amqp")]
+        "amqp" | "amqps" => amqp::open(url, clock),
+        #[cfg(not(feature = "amqp"))]
+        scheme @ ("amqp" | "amqps") => {
+            Err(OpenError::NotBuilt { url: without_secrets(url), scheme: scheme.to_owned(), feature: "amqp" })
+        }
         #[cfg(feature = "nats")]
         "nats" => nats::open(url, clock),
         #[cfg(not(feature = "nats"))]
@@ -60,7 +68,7 @@ pub fn inspect(url: &str, clock: &Clock) -> Result<Arc<dyn Inspect>, OpenError> 
 /// Whether a URL is one of those that this crate adds, built or not.
 #[must_use]
 pub fn is_broker(url: &str) -> bool {
-    url.starts_with("nats://")
+    ["amqp://", "amqps://", "nats://"].iter().any(|scheme| url.starts_with(scheme))
 }
 
 /// The URL as it may be shown: what stands before an `@` is left out.

@@ -43,18 +43,30 @@ fn broker(name: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nats_keeps_the_contract() {
     let Some(url) = broker("nats") else { return };
+    keeps_the_contract("nats:", url).await;
+}
+
+#[cfg(any(feature = "amqp", feature = "nats"))]
+async fn keeps_the_contract(name: &str, url: String) {
     let run = Clock::system().now().as_micros();
     let open = move |place: String, clock| {
         let url = format!("{url}?prefix=test-{run}-{place}");
         async move { Ok(tokio::task::spawn_blocking(move || oncue_transports::open(&url, clock)).await??) }
     };
-    let suite = Suite::new("nats:", open).instances(true).deadline(DEADLINE);
+    let suite = Suite::new(name, open).instances(true).deadline(DEADLINE);
     let cases = || CATALOGUE.iter().map(|case| case.number).filter(|number| !LEFT_OUT.contains(number));
     let report = suite.run(&Filter::only(cases()), Tier::Fast).await;
     println!("{report}");
     let asked = report.entries.iter().filter(|entry| !LEFT_OUT.contains(&entry.case.number));
     let missed: Vec<_> = asked.filter(|entry| entry.verdict != Verdict::Passed).collect();
     assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[cfg(feature = "amqp")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq_keeps_the_contract() {
+    let Some(url) = broker("rabbitmq") else { return };
+    keeps_the_contract("amqp:", url).await;
 }
 
 #[test]

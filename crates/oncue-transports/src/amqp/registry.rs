@@ -1,0 +1,106 @@
+//! Which topics and ledgers there are: a broker lists no queues, so a stream says it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use lapin::BasicProperties;
+use oncue::transport::broker::{BrokerError, LedgerName};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    connecting::{Link, failed},
+    stream::{Message, Stream},
+};
+
+/// The name of its stream: no topic has it.
+pub(super) const NAME: &str = "oncue-registry";
+/// How long is waited for the first message of a stream that may be empty.
+const LAST_WITHIN: Duration = Duration::from_millis(250);
+
+/// What was made, once; the first entry of a topic counts.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Entry {
+    Topic { name: String, partitions: u16 },
+    Ledger { subscription: String, partition: u16 },
+}
+
+#[derive(Default)]
+struct Known {
+    topics: BTreeMap<String, u16>,
+    ledgers: BTreeSet<LedgerName>,
+}
+
+pub(super) struct Registry {
+    stream: Arc<Stream>,
+    known: Arc<Mutex<Known>>,
+}
+
+impl Registry {
+    pub(super) async fn open(link: &Arc<Link>) -> Result<Self, BrokerError> {
+        let stream = Stream::open(link, link.url.queue(NAME), None).await?;
+        let known: Arc<Mutex<Known>> = Arc::default();
+        let taking = Arc::clone(&known);
+        stream.follow(
+            0,
+            Box::new(move |stored| {
+                let mut known = taking.lock();
+                match serde_json::from_slice(&stored.data) {
+                    Ok(Entry::Topic { name, partitions }) => drop(known.topics.entry(name).or_insert(partitions)),
+                    Ok(Entry::Ledger { subscription, partition }) => {
+                        known.ledgers.insert(LedgerName { subscription, partition });
+                    }
+                    Err(error) => tracing::warn!(%error, offset = stored.offset, "not an entry of the registry"),
+                }
+            }),
+        );
+        if let Some(last) = stream.last(LAST_WITHIN).await? {
+            stream.reach(last.offset).await?;
+        }
+        Ok(Self { stream, known })
+    }
+
+    async fn enter(&self, entry: &Entry, id: &str) -> Result<(), BrokerError> {
+        let data = serde_json::to_vec(entry).map_err(failed)?.into();
+        let properties = BasicProperties::default().with_message_id(id.into());
+        self.stream.append(&[Message { properties, data }]).await.map(drop)
+    }
+
+    /// The partitions of a topic; `partitions` if it is new.
+    pub(super) async fn topic(&self, name: &str, partitions: u16, id: &str) -> Result<u16, BrokerError> {
+        let known = || self.known.lock().topics.get(name).copied();
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        self.enter(&Entry::Topic { name: name.to_owned(), partitions }, id).await?;
+        Ok(known().unwrap_or(partitions))
+    }
+
+    /// Whether a ledger is there.
+    pub(super) async fn has_ledger(&self, name: &LedgerName) -> Result<bool, BrokerError> {
+        let known = || self.known.lock().ledgers.contains(name);
+        if !known() {
+            self.stream.catch_up().await?;
+        }
+        Ok(known())
+    }
+
+    pub(super) async fn enter_ledger(&self, name: &LedgerName, id: &str) -> Result<(), BrokerError> {
+        let (subscription, partition) = (name.subscription.clone(), name.partition);
+        self.enter(&Entry::Ledger { subscription, partition }, id).await
+    }
+
+    pub(super) async fn topics(&self) -> Result<Vec<(String, u16)>, BrokerError> {
+        self.stream.catch_up().await?;
+        Ok(self.known.lock().topics.iter().map(|(name, partitions)| (name.clone(), *partitions)).collect())
+    }
+
+    pub(super) async fn ledgers(&self) -> Result<Vec<LedgerName>, BrokerError> {
+        self.stream.catch_up().await?;
+        Ok(self.known.lock().ledgers.iter().cloned().collect())
+    }
+}

@@ -1,0 +1,280 @@
+//! A topic: one stream, in one order over all its partitions; an event's partition follows from its key.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use oncue::{
+    Clock, Envelope,
+    clock::Timestamp,
+    event::partition_of,
+    transport::{
+        Position, Published,
+        broker::{BrokerError, Extent},
+    },
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{
+    connecting::{Link, failed},
+    message,
+    stream::{From, Stored, Stream},
+};
+
+/// Events that are kept as they come, for whoever keeps up; and their bytes.
+const RECENT_EVENTS: usize = 4096;
+const RECENT_BYTES: usize = 16 << 20;
+/// What was published twice is recognised among so many events of so long.
+const WINDOW_EVENTS: usize = 100_000;
+const WINDOW: Duration = Duration::from_secs(120);
+/// How far clocks may be apart.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
+/// How long is waited for the first message of a stream that may be empty. If it comes later, more is read.
+const LAST_WITHIN: Duration = Duration::from_millis(100);
+
+pub(super) struct Topic {
+    name: String,
+    pub(super) partitions: u16,
+    stream: Arc<Stream>,
+    seen: Arc<Mutex<Seen>>,
+    clock: Clock,
+}
+
+/// Bytes of an event, beside its data.
+const EVENT_BYTES: usize = 256;
+
+/// What was seen of it.
+struct Seen {
+    /// How far each partition reaches: never less than it does.
+    next: Vec<u64>,
+    recent: VecDeque<(u64, Envelope)>,
+    recent_bytes: usize,
+    /// Everything from here on is in `recent`.
+    recent_from: u64,
+    /// Where the event of a source and an id stands.
+    known: HashMap<(String, String), Position>,
+    oldest: VecDeque<(Timestamp, (String, String))>,
+    /// What is another one again, and where that stands.
+    again: BTreeMap<u64, Position>,
+}
+
+fn identity(event: &Envelope) -> (String, String) {
+    (event.source().to_owned(), event.id().to_owned())
+}
+
+impl Seen {
+    fn partition(&self, event: &Envelope) -> u16 {
+        partition_of(event.key(), u16::try_from(self.next.len()).unwrap_or(u16::MAX))
+    }
+
+    fn take(&mut self, offset: u64, event: Envelope) {
+        let partition = self.partition(&event);
+        let position = Position::new(partition, offset, 0);
+        let first = *self.known.entry(identity(&event)).or_insert(position);
+        if first != position {
+            self.again.insert(offset, first);
+            if self.again.len() > WINDOW_EVENTS {
+                self.again.pop_first();
+            }
+            return;
+        }
+        self.oldest.push_back((event.published(), identity(&event)));
+        let too_old = event.published().as_micros() - i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX);
+        while self.oldest.len() > WINDOW_EVENTS
+            || self.oldest.front().is_some_and(|(published, _)| published.as_micros() < too_old)
+        {
+            let Some((_, identity)) = self.oldest.pop_front() else { break };
+            self.known.remove(&identity);
+        }
+        let next = &mut self.next[usize::from(partition)];
+        *next = (*next).max(offset + 1);
+        self.recent_bytes += event.data().len() + EVENT_BYTES;
+        self.recent.push_back((offset, event));
+        while self.recent.len() > RECENT_EVENTS || self.recent_bytes > RECENT_BYTES {
+            let Some((gone, event)) = self.recent.pop_front() else { break };
+            self.recent_bytes -= event.data().len() + EVENT_BYTES;
+            self.recent_from = gone + 1;
+        }
+    }
+
+    /// Those of a partition, from an offset on, if they are all here.
+    fn recent(&self, partition: Option<u16>, from: u64, limit: usize) -> Option<Vec<(Position, Envelope)>> {
+        if from < self.recent_from {
+            return None;
+        }
+        let first = self.recent.partition_point(|(offset, _)| *offset < from);
+        let found = self.recent.range(first..).map(|(offset, event)| (self.partition(event), *offset, event));
+        let found = found.filter(|(of, ..)| partition.is_none_or(|partition| partition == *of));
+        Some(found.take(limit).map(|(of, offset, event)| (Position::new(of, offset, 0), event.clone())).collect())
+    }
+
+    /// A partition was read from an offset to where `end` was the end: it has nothing more than was found.
+    fn was_read(&mut self, partition: u16, end: u64, next: u64) {
+        let known = &mut self.next[usize::from(partition)];
+        if *known <= end {
+            *known = (*known).min(next);
+        }
+    }
+}
+
+impl Topic {
+    pub(super) async fn open(
+        link: &Arc<Link>,
+        name: &str,
+        partitions: u16,
+        clock: Clock,
+        growth: watch::Sender<u64>,
+    ) -> Result<Self, BrokerError> {
+        let stream = Stream::open(link, link.url.queue(name), None).await?;
+        let last = stream.last(LAST_WITHIN).await?.map(|last| last.offset);
+        let end = last.map_or(0, |last| last + 1);
+        let from = end.saturating_sub(RECENT_EVENTS as u64);
+        let seen = Seen {
+            next: vec![end; usize::from(partitions)],
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            recent_from: from,
+            known: HashMap::new(),
+            oldest: VecDeque::new(),
+            again: BTreeMap::new(),
+        };
+        let seen = Arc::new(Mutex::new(seen));
+        let (taking, topic) = (Arc::clone(&seen), name.to_owned());
+        stream.follow(
+            from,
+            Box::new(move |stored: Stored| {
+                match message::decode(&topic, &stored) {
+                    Ok(event) => taking.lock().take(stored.offset, event),
+                    Err(error) => tracing::warn!(error, topic, "passed by"),
+                }
+                growth.send_modify(|count| *count = count.wrapping_add(1));
+            }),
+        );
+        if let Some(last) = last {
+            stream.reach(last).await?;
+        }
+        Ok(Self { name: name.to_owned(), partitions, stream, seen, clock })
+    }
+
+    pub(super) fn heard(&self, partition: u16) -> u64 {
+        self.seen.lock().next.get(usize::from(partition)).copied().unwrap_or(0)
+    }
+
+    pub(super) async fn publish(
+        &self,
+        events: &[(u16, Envelope)],
+        ids: impl Fn() -> String,
+    ) -> Result<Vec<Published>, BrokerError> {
+        let known: Vec<Option<Position>> = {
+            let seen = self.seen.lock();
+            events.iter().map(|(_, event)| seen.known.get(&identity(event)).copied()).collect()
+        };
+        let now = self.clock.now();
+        let new = events.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let messages: Vec<_> = new.map(|((_, event), _)| message::encode(event, &ids(), now)).collect();
+        let mut offsets = self.stream.append(&messages).await?.into_iter();
+        let seen = self.seen.lock();
+        let published = events.iter().zip(known).map(|((partition, _), known)| match known {
+            Some(position) => Some(Published { position, duplicate: true }),
+            None => offsets.next().map(|offset| {
+                // Somebody may have published the same at this moment.
+                let first = seen.again.get(&offset).copied();
+                let position = first.unwrap_or_else(|| Position::new(*partition, offset, 0));
+                Published { position, duplicate: first.is_some() }
+            }),
+        });
+        published.collect::<Option<_>>().ok_or_else(|| failed("a message did not come"))
+    }
+
+    pub(super) async fn events(
+        &self,
+        partition: Option<u16>,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(Position, Envelope)>, BrokerError> {
+        if partition.is_none() {
+            // Nobody says how far it reaches.
+            self.stream.catch_up().await?;
+        }
+        let end = self.stream.next();
+        let recent = self.seen.lock().recent(partition, from, limit);
+        let found = match recent {
+            Some(found) => found,
+            None => self.read(partition, from, limit).await?,
+        };
+        if let Some(partition) = partition.filter(|_| found.len() < limit) {
+            let next = found.last().map_or(from, |(last, _)| last.offset() + 1);
+            self.seen.lock().was_read(partition, end, next);
+        }
+        Ok(found)
+    }
+
+    async fn read(
+        &self,
+        partition: Option<u16>,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(Position, Envelope)>, BrokerError> {
+        let mut found = Vec::new();
+        self.each(From::Offset(from), |position, event| {
+            if partition.is_none_or(|partition| partition == position.partition()) {
+                found.push((position, event));
+            }
+            found.len() >= limit
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Reads events, without those that were published again, until it is enough.
+    async fn each(
+        &self,
+        from: From,
+        mut is_enough: impl FnMut(Position, Envelope) -> bool,
+    ) -> Result<(), BrokerError> {
+        let reading = self.stream.read(from, |stored| {
+            let Ok(event) = message::decode(&self.name, &stored) else { return false };
+            let position = {
+                let seen = self.seen.lock();
+                let is_new = !seen.again.contains_key(&stored.offset);
+                is_new.then(|| Position::new(seen.partition(&event), stored.offset, 0))
+            };
+            position.is_some_and(|position| is_enough(position, event))
+        });
+        reading.await
+    }
+
+    pub(super) async fn extent(&self, partition: u16) -> Result<Extent, BrokerError> {
+        self.stream.catch_up().await?;
+        let (mut first, mut next, mut events) = (None, 0, 0);
+        self.each(From::Offset(0), |position, _| {
+            if position.partition() == partition {
+                first = first.or(Some(position.offset()));
+                next = position.offset() + 1;
+                events += 1;
+            }
+            false
+        })
+        .await?;
+        Ok(Extent { first: first.unwrap_or(next), next, events })
+    }
+
+    pub(super) async fn since(&self, partition: u16, time: Timestamp) -> Result<Option<u64>, BrokerError> {
+        self.stream.catch_up().await?;
+        let is_over = self.seen.lock().recent.back().is_some_and(|(_, newest)| newest.published() < time);
+        let earlier = time.as_micros() - i64::try_from(CLOCKS_APART.as_micros()).unwrap_or(i64::MAX);
+        let from = if is_over { From::Offset(0) } else { From::Time(Timestamp::from_micros(earlier.max(0))) };
+        let mut found = None;
+        self.each(from, |position, event| {
+            if position.partition() == partition && event.published() >= time {
+                found = Some(position.offset());
+            }
+            found.is_some()
+        })
+        .await?;
+        Ok(found)
+    }
+}
