@@ -21,6 +21,8 @@ const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(4);
 /// Longest time that a broker may take for one answer.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// What is said of one that did not come.
+pub(super) const NO_ANSWER: &str = "no answer";
 /// A broker that is silent for so long is gone, in seconds.
 const HEARTBEAT: u16 = 10;
 
@@ -52,7 +54,7 @@ pub(super) fn failed(error: impl std::fmt::Display) -> BrokerError {
 pub(super) async fn answered<T>(asking: impl Future<Output = Result<T, Error>>) -> Result<T, BrokerError> {
     match timeout(ANSWER_WITHIN, asking).await {
         Ok(answer) => answer.map_err(failed),
-        Err(_) => Err(failed("no answer")),
+        Err(_) => Err(failed(NO_ANSWER)),
     }
 }
 

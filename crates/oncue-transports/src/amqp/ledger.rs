@@ -106,7 +106,7 @@ impl Index {
 }
 
 impl Ledger {
-    /// `is_new`: there can be nothing in it.
+    /// A ledger; one that is new has nothing to be read.
     pub(super) async fn open(
         link: &Arc<Link>,
         queue: String,

@@ -19,7 +19,7 @@ use super::{
 /// The name of its stream: no topic has it.
 pub(super) const NAME: &str = "oncue-registry";
 /// How long is waited for the first message of a stream that may be empty.
-const LAST_WITHIN: Duration = Duration::from_millis(250);
+const LAST_WITHIN: Duration = Duration::from_millis(100);
 
 /// What was made, once; the first entry of a topic counts.
 #[derive(Debug, Deserialize, Serialize)]
@@ -70,14 +70,17 @@ impl Registry {
         self.stream.append(&[Message { properties, data }]).await.map(drop)
     }
 
-    /// The partitions of a topic; `partitions` if it is new.
-    pub(super) async fn topic(&self, name: &str, partitions: u16, id: &str) -> Result<u16, BrokerError> {
+    /// The partitions of a topic, `partitions` if it is new; and whether it is.
+    pub(super) async fn topic(&self, name: &str, partitions: u16, id: &str) -> Result<(u16, bool), BrokerError> {
         let known = || self.known.lock().topics.get(name).copied();
+        if known().is_none() {
+            self.stream.catch_up().await?;
+        }
         if let Some(known) = known() {
-            return Ok(known);
+            return Ok((known, false));
         }
         self.enter(&Entry::Topic { name: name.to_owned(), partitions }, id).await?;
-        Ok(known().unwrap_or(partitions))
+        Ok((known().unwrap_or(partitions), true))
     }
 
     /// Whether a ledger is there.

@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::connecting::{ANSWER_WITHIN, Link, Session, answered, failed};
+use super::connecting::{ANSWER_WITHIN, Link, NO_ANSWER, Session, answered, failed};
 
 /// Messages that are on their way at once.
 const PREFETCH: u16 = 128;
@@ -36,7 +36,7 @@ const TRIED_FOR: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Those that wait to know that everything was read.
 const WAITING: usize = 256;
-/// The code of a queue that is there with other properties, and of one that is not there.
+/// The code of a queue that is there with other properties.
 const OTHERWISE: u16 = 406;
 
 /// A message, to be appended.
@@ -98,7 +98,11 @@ pub(super) struct Stream {
 
 impl Stream {
     /// A stream, made if it is not there; of so many bytes, or of as many as there are.
-    pub(super) async fn open(link: &Arc<Link>, name: String, bytes: Option<u64>) -> Result<Arc<Self>, BrokerError> {
+    pub(super) async fn open(
+        link: &Arc<Link>,
+        name: String,
+        bytes: Option<u64>,
+    ) -> Result<Arc<Self>, BrokerError> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
         if let Some(bytes) = bytes {
@@ -133,7 +137,7 @@ impl Stream {
             let error = match self.link.session().await {
                 Ok(session) => match ask(Arc::clone(&session)).await {
                     Err(BrokerError::Failed(reason)) => {
-                        if !session.connection.status().connected() || reason == "no answer" {
+                        if !session.connection.status().connected() || reason == NO_ANSWER {
                             self.link.lose(&session);
                         }
                         BrokerError::Failed(reason)
@@ -150,27 +154,21 @@ impl Stream {
         }
     }
 
+    /// Makes it, if it is not there. One that keeps something else than was asked for is somebody's who knew why.
     async fn declare(&self, session: &Session) -> Result<(), BrokerError> {
-        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let passive = QueueDeclareOptions { passive: true, ..durable };
-        for options in [durable, passive] {
+        for passive in [false, true] {
             let channel = answered(session.connection.create_channel()).await?;
+            let options = QueueDeclareOptions { durable: true, passive, ..QueueDeclareOptions::default() };
             let declaring = channel.queue_declare(self.name.as_str().into(), options, self.arguments.clone());
-            match timeout(ANSWER_WITHIN, declaring).await {
-                Err(_) => return Err(failed("no answer")),
-                Ok(Ok(_)) => {
-                    answered(channel.close(200, "declared".into())).await?;
-                    return Ok(());
-                }
-                Ok(Err(error)) => match error.kind() {
-                    // Somebody made it who knew better what it is to keep.
-                    ErrorKind::ProtocolError(refused) if refused.get_id() == OTHERWISE && !options.passive => {}
+            match timeout(ANSWER_WITHIN, declaring).await.map_err(|_| failed(NO_ANSWER))? {
+                Ok(_) => return answered(channel.close(200, "declared".into())).await,
+                Err(error) => match error.kind() {
+                    ErrorKind::ProtocolError(refused) if !passive && refused.get_id() == OTHERWISE => {}
                     ErrorKind::ProtocolError(refused) => {
+                        let (name, reason) = (&self.name, refused.get_message());
                         return Err(BrokerError::Refused(format!(
-                            "the queue `{}`: {error}: streams need RabbitMQ 3.9 or newer, and the right to `configure` \
-                             queues",
-                            self.name,
-                            error = refused.get_message()
+                            "the queue `{name}`: {reason}: streams need RabbitMQ 3.9 or newer, and the right to \
+                             `configure` queues"
                         )));
                     }
                     _ => return Err(failed(error)),
@@ -264,7 +262,7 @@ impl Stream {
                         }
                     }
                     // Who asked may have given up.
-                    who.into_iter().for_each(|who| drop(who.send(())));
+                    who.into_iter().for_each(|who| who.send(()).unwrap_or(()));
                     None
                 }
             };
@@ -436,7 +434,7 @@ impl Reader {
 
     /// The next message, which is known to be there.
     async fn next(&mut self) -> Result<Stored, BrokerError> {
-        let delivery = timeout(ANSWER_WITHIN, self.consumer.next()).await.map_err(|_| failed("no answer"))?;
+        let delivery = timeout(ANSWER_WITHIN, self.consumer.next()).await.map_err(|_| failed(NO_ANSWER))?;
         self.stored(delivery).await
     }
 

@@ -124,12 +124,12 @@ impl Topic {
     pub(super) async fn open(
         link: &Arc<Link>,
         name: &str,
-        partitions: u16,
+        (partitions, is_new): (u16, bool),
         clock: Clock,
         growth: watch::Sender<u64>,
     ) -> Result<Self, BrokerError> {
         let stream = Stream::open(link, link.url.queue(name), None).await?;
-        let last = stream.last(LAST_WITHIN).await?.map(|last| last.offset);
+        let last = if is_new { None } else { stream.last(LAST_WITHIN).await?.map(|last| last.offset) };
         let end = last.map_or(0, |last| last + 1);
         let from = end.saturating_sub(RECENT_EVENTS as u64);
         let seen = Seen {
