@@ -111,6 +111,14 @@ impl Seen {
         Some(found.take(limit).map(|(of, offset, event)| (Position::new(of, offset, 0), event.clone())).collect())
     }
 
+    /// Where to read from to find what was published at a time or later.
+    fn since(&self, time: Timestamp) -> From {
+        let is_later = self.recent.back().is_some_and(|(_, newest)| newest.published() >= time);
+        let is_here = self.recent_from == 0 || self.recent.front().is_some_and(|(_, oldest)| oldest.published() < time);
+        // Without one that is later, the broker would wait for it.
+        if is_later && !is_here { From::Time(time) } else { From::Offset(self.recent_from) }
+    }
+
     /// A partition was read from an offset to where `end` was the end: it has nothing more than was found.
     fn was_read(&mut self, partition: u16, end: u64, next: u64) {
         let known = &mut self.next[usize::from(partition)];
@@ -235,6 +243,12 @@ impl Topic {
         from: From,
         mut is_enough: impl FnMut(Position, Envelope) -> bool,
     ) -> Result<(), BrokerError> {
+        if let From::Offset(offset) = from
+            && let Some(recent) = self.seen.lock().recent(None, offset, usize::MAX)
+        {
+            let _ = recent.into_iter().any(|(position, event)| is_enough(position, event));
+            return Ok(());
+        }
         let reading = self.stream.read(from, |stored| {
             let Ok(event) = message::decode(&self.name, &stored) else { return false };
             let position = {
@@ -264,9 +278,9 @@ impl Topic {
 
     pub(super) async fn since(&self, partition: u16, time: Timestamp) -> Result<Option<u64>, BrokerError> {
         self.stream.catch_up().await?;
-        let is_over = self.seen.lock().recent.back().is_some_and(|(_, newest)| newest.published() < time);
         let earlier = time.as_micros() - i64::try_from(CLOCKS_APART.as_micros()).unwrap_or(i64::MAX);
-        let from = if is_over { From::Offset(0) } else { From::Time(Timestamp::from_micros(earlier.max(0))) };
+        let earlier = Timestamp::from_micros(earlier.max(0));
+        let from = self.seen.lock().since(earlier);
         let mut found = None;
         self.each(from, |position, event| {
             if position.partition() == partition && event.published() >= time {

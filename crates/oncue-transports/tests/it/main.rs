@@ -1,6 +1,10 @@
 //! Transports against real brokers: those of `cargo xtask brokers up`; and a node, over real connections.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(any(feature = "amqp", feature = "nats"))]
+mod broker_faults;
+#[cfg(any(feature = "amqp", feature = "nats"))]
+mod cutting;
 #[cfg(feature = "http")]
 mod faults;
 #[cfg(feature = "http")]
@@ -13,6 +17,10 @@ mod nats_server;
 mod node;
 #[cfg(feature = "http")]
 mod proxy;
+#[cfg(feature = "amqp")]
+mod rabbitmq_faults;
+#[cfg(feature = "amqp")]
+mod rabbitmq_server;
 
 use std::{fs, path::Path, time::Duration};
 

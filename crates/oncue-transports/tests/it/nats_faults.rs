@@ -1,141 +1,30 @@
-//! A server that is killed, a connection that is cut, answers that are lost, and intruders.
-
-use std::{sync::Arc, time::Duration};
-
-use futures_util::future::{BoxFuture, FutureExt as _};
-use oncue::{
-    App, Clock, Envelope,
-    event::DEFAULT_TOPIC,
-    handler::HandlerExt as _,
-    transport::{Publish, Transport},
-};
-use oncue_conformance::{Disturbance, Factory, Filter, Intruder, Opened, Suite, Tier, Verdict};
+//! What goes wrong with a NATS server.
 
 use super::{
-    DEADLINE,
-    nats_server::{Mode, Server},
+    broker_faults::{self, USER},
+    nats_server::Nats,
 };
-
-/// Longer than everything here may hang.
-const HANGS: Duration = Duration::from_secs(40);
-const USER: (&str, &str) = ("oncue", "very-secret");
-
-async fn open(url: String) -> Opened {
-    Ok(tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system())).await??)
-}
-
-/// A server whose users are asked for a password.
-#[derive(Clone)]
-struct Disturbed(Arc<Server>);
-
-impl Factory for Disturbed {
-    fn open(&self, place: &str, _: Clock) -> BoxFuture<'static, Opened> {
-        open(format!("nats://{}:{}@{}?prefix={place}", USER.0, USER.1, self.0.host())).boxed()
-    }
-
-    fn open_as(&self, intruder: Intruder, place: &str, _: Clock) -> Result<BoxFuture<'static, Opened>, &'static str> {
-        let host = self.0.host();
-        let url = match intruder {
-            Intruder::WrongCredentials => format!("nats://{}:wrong@{host}?prefix={place}", USER.0),
-            Intruder::NoCredentials => format!("nats://{host}?prefix={place}"),
-            Intruder::NoTls => return Err("this server asks for no TLS"),
-        };
-        Ok(open(url).boxed())
-    }
-
-    fn disturb(&self, disturbance: Disturbance, _: &str) -> Result<BoxFuture<'static, ()>, &'static str> {
-        let server = Arc::clone(&self.0);
-        Ok(async move {
-            match disturbance {
-                Disturbance::Restart => server.restart().await,
-                Disturbance::Cut => {
-                    server.set(Mode::Cut);
-                    server.set(Mode::Through);
-                }
-            }
-        }
-        .boxed())
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_the_server_is_killed_or_the_connection_is_cut() {
-    let Some(server) = Server::start(Some(USER)).await else { return };
-    let suite = Suite::new("nats:", Disturbed(Arc::new(server))).instances(true).deadline(DEADLINE);
-    let report = suite.run(&Filter::only([17, 30]), Tier::Fast).await;
-    for number in [17, 30] {
-        let entry = &report.entries[number - 1];
-        assert_eq!(entry.verdict, Verdict::Passed, "case {number}: {}", entry.reason);
-        println!("{number}: {}", entry.reason);
-    }
-    let asked = &report.entries[16].reason;
-    assert!(asked.contains("broker restart") && asked.contains("connection cut"), "{asked}");
+    let Some(server) = Nats::start(Some(USER)).await else { return };
+    broker_faults::nothing_is_lost_when_the_server_is_killed_or_the_connection_is_cut(server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_credentials_are_an_error_without_them() {
-    let Some(server) = Server::start(Some(USER)).await else { return };
-    let url = format!("nats://{}:wrong-secret@{}", USER.0, server.host());
-    let error = open(url).await.err().unwrap().to_string();
-    assert!(error.starts_with(&format!("`nats://{}`: ", server.host())), "{error}");
-    assert!(error.contains("refuses these credentials") && !error.contains("secret"), "{error}");
+    let Some(server) = Nats::start(Some(USER)).await else { return };
+    broker_faults::refused_credentials_are_an_error_without_them(server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_whose_confirmation_is_lost_stands_there_once() {
-    let Some(server) = Server::start(None).await else { return };
-    let watching = open(server.direct()).await.unwrap();
-    let mut tail = watching.tail(DEFAULT_TOPIC).await.unwrap();
-    let transport = open(format!("nats://{}", server.host())).await.unwrap();
-    let event = |id: &str| Envelope::builder("t").id(id).source("/s").build().unwrap();
-    let publish = |id: &str| Publish { topic: DEFAULT_TOPIC.into(), events: vec![event(id)], source: None };
-    transport.publish(&publish("first")).await.unwrap();
-    tail.next(1, &mut Vec::new()).await.unwrap();
-    server.set(Mode::Mute);
-    let publishing = tokio::spawn({
-        let (transport, second) = (Arc::clone(&transport), publish("second"));
-        async move { transport.publish(&second).await }
-    });
-    // It is there; that it is, gets lost.
-    let mut seen = Vec::new();
-    tail.next(1, &mut seen).await.unwrap();
-    server.set(Mode::Cut);
-    server.set(Mode::Through);
-    let published = tokio::time::timeout(HANGS, publishing).await.unwrap().unwrap().unwrap();
-    assert_eq!(published[0].position, seen[0].0, "it is told where the first one stands");
-    let kept = watching.inspect().browse(DEFAULT_TOPIC, 0, 10).unwrap();
-    assert_eq!(kept.iter().map(|(_, event)| event.id()).collect::<Vec<_>>(), ["first", "second"]);
+    let Some(server) = Nats::start(None).await else { return };
+    broker_faults::an_event_whose_confirmation_is_lost_stands_there_once(server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_whose_server_is_gone_shuts_down_and_another_goes_on() {
-    let Some(server) = Server::start(None).await else { return };
-    let transport: Arc<dyn Transport> = open(format!("nats://{}", server.host())).await.unwrap();
-    let (begun, mut beginning) = tokio::sync::watch::channel(0);
-    let counts = move |_: Envelope| {
-        begun.send_modify(|count| *count += 1);
-        std::future::ready(())
-    };
-    let bus =
-        App::with_transport(transport, Clock::system()).on(counts.named("counts").types(["t"])).start().await.unwrap();
-    let event = |id: &str| Envelope::builder("t").id(id).source("/s").build().unwrap();
-    bus.publish(event("first")).await.unwrap();
-    beginning.wait_for(|count| *count == 1).await.unwrap();
-    bus.idle().await.unwrap();
-    server.set(Mode::Cut);
-    // Closing is all that is left to do, and it may fail; but it ends.
-    let ended = tokio::time::timeout(HANGS, bus.shutdown_within(Duration::from_secs(1))).await;
-    assert!(ended.is_ok(), "the shutdown hangs");
-    let another = open(server.direct()).await.unwrap();
-    let (begun, mut beginning) = tokio::sync::watch::channel(Vec::new());
-    let notes = move |event: Envelope| {
-        begun.send_modify(|ids| ids.push(event.id().to_owned()));
-        std::future::ready(())
-    };
-    let bus =
-        App::with_transport(another, Clock::system()).on(notes.named("counts").types(["t"])).start().await.unwrap();
-    bus.publish(event("second")).await.unwrap();
-    tokio::time::timeout(HANGS, beginning.wait_for(|ids| !ids.is_empty())).await.unwrap().unwrap();
-    bus.shutdown().await.unwrap();
-    assert_eq!(*beginning.borrow(), ["second"], "what was settled is not handled again");
+    let Some(server) = Nats::start(None).await else { return };
+    broker_faults::an_app_whose_server_is_gone_shuts_down_and_another_goes_on(server).await;
 }

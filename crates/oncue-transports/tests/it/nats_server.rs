@@ -7,18 +7,21 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use oncue::Clock;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
     process::{Child, Command},
-    sync::{Mutex, watch},
+    sync::Mutex,
 };
+
+use super::{broker_faults::Server, cutting::Proxy};
 
 /// How often it is looked whether the server is there.
 const LOOK: Duration = Duration::from_millis(10);
 
-pub(super) struct Server {
+pub(super) struct Nats {
     program: PathBuf,
     folder: tempfile::TempDir,
     address: SocketAddr,
@@ -26,7 +29,7 @@ pub(super) struct Server {
     proxy: Proxy,
 }
 
-impl Server {
+impl Nats {
     /// One with a user's name and password; nothing if none is installed.
     pub(super) async fn start(name_and_password: Option<(&str, &str)>) -> Option<Self> {
         super::broker("nats")?;
@@ -43,26 +46,28 @@ impl Server {
         let proxy = Proxy::start(address).await;
         Some(Self { program, folder, address, running, proxy })
     }
+}
 
-    /// The way to it that can be cut.
-    pub(super) fn host(&self) -> String {
-        self.proxy.address.to_string()
+impl Server for Nats {
+    fn scheme(&self) -> &'static str {
+        "nats"
     }
 
-    /// The way to it that is not cut.
-    pub(super) fn direct(&self) -> String {
-        format!("nats://{}", self.address)
+    fn address(&self) -> SocketAddr {
+        self.address
     }
 
-    /// As by `kill -9`.
-    pub(super) async fn restart(&self) {
-        let mut running = self.running.lock().await;
-        running.kill().await.unwrap();
-        *running = run(&self.program, self.folder.path(), self.address).await;
+    fn proxy(&self) -> &Proxy {
+        &self.proxy
     }
 
-    pub(super) fn set(&self, mode: Mode) {
-        self.proxy.mode.send_replace(mode);
+    fn restart(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let mut running = self.running.lock().await;
+            running.kill().await.unwrap();
+            *running = run(&self.program, self.folder.path(), self.address).await;
+        }
+        .boxed()
     }
 }
 
@@ -80,58 +85,5 @@ async fn run(program: &Path, folder: &Path, address: SocketAddr) -> Child {
             }
         }
         clock.sleep(LOOK).await;
-    }
-}
-
-/// What becomes of connections through a proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    Through,
-    /// Those that there are end, and no other begins.
-    Cut,
-    /// What the server answers is lost.
-    Mute,
-}
-
-struct Proxy {
-    address: SocketAddr,
-    mode: watch::Sender<Mode>,
-}
-
-impl Proxy {
-    async fn start(to: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, mode) = (listener.local_addr().unwrap(), watch::Sender::new(Mode::Through));
-        let watched = mode.subscribe();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                if *watched.borrow() != Mode::Cut {
-                    tokio::spawn(pass(client, to, watched.clone()));
-                }
-            }
-        });
-        Self { address, mode }
-    }
-}
-
-async fn pass(mut client: TcpStream, to: SocketAddr, mut mode: watch::Receiver<Mode>) {
-    let Ok(mut server) = TcpStream::connect(to).await else { return };
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_server, mut to_server) = server.split();
-    let answering = mode.clone();
-    let up = tokio::io::copy(&mut from_client, &mut to_server);
-    let down = async {
-        let mut bytes = vec![0; 64 * 1024];
-        while let Ok(count) = from_server.read(&mut bytes).await {
-            let is_mute = *answering.borrow() == Mode::Mute;
-            if count == 0 || (!is_mute && to_client.write_all(&bytes[..count]).await.is_err()) {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        _ = up => {}
-        () = down => {}
-        _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
     }
 }

@@ -1,0 +1,165 @@
+//! Any broker's server that is killed, a connection that is cut, answers that are lost, and intruders.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use oncue::{
+    App, Clock, Envelope,
+    event::DEFAULT_TOPIC,
+    handler::HandlerExt as _,
+    transport::{Publish, Transport},
+};
+use oncue_conformance::{Disturbance, Factory, Filter, Intruder, Opened, Suite, Tier, Verdict};
+
+use super::{
+    DEADLINE,
+    cutting::{Mode, Proxy},
+};
+
+/// Longer than everything here may hang.
+const HANGS: Duration = Duration::from_secs(40);
+pub(super) const USER: (&str, &str) = ("oncue", "very-secret");
+
+/// A server of a test's own, behind a connection that can be cut.
+pub(super) trait Server: Send + Sync + 'static {
+    fn scheme(&self) -> &'static str;
+
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+
+    fn proxy(&self) -> &Proxy;
+
+    /// As by `kill -9`.
+    fn restart(&self) -> BoxFuture<'_, ()>;
+
+    /// The way to it that can be cut.
+    fn host(&self) -> String {
+        self.proxy().address.to_string()
+    }
+
+    fn url(&self) -> String {
+        format!("{}://{}", self.scheme(), self.host())
+    }
+
+    /// The way to it that is not cut.
+    fn direct(&self) -> String {
+        format!("{}://{}", self.scheme(), self.address())
+    }
+
+    fn set(&self, mode: Mode) {
+        self.proxy().mode.send_replace(mode);
+    }
+}
+
+async fn open(url: String) -> Opened {
+    Ok(tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system())).await??)
+}
+
+/// A server whose users are asked for a password.
+#[derive(Clone)]
+struct Disturbed(Arc<dyn Server>);
+
+impl Factory for Disturbed {
+    fn open(&self, place: &str, _: Clock) -> BoxFuture<'static, Opened> {
+        open(format!("{}://{}:{}@{}?prefix={place}", self.0.scheme(), USER.0, USER.1, self.0.host())).boxed()
+    }
+
+    fn open_as(&self, intruder: Intruder, place: &str, _: Clock) -> Result<BoxFuture<'static, Opened>, &'static str> {
+        let (scheme, host) = (self.0.scheme(), self.0.host());
+        let url = match intruder {
+            Intruder::WrongCredentials => format!("{scheme}://{}:wrong@{host}?prefix={place}", USER.0),
+            Intruder::NoCredentials => format!("{scheme}://{host}?prefix={place}"),
+            Intruder::NoTls => return Err("this server asks for no TLS"),
+        };
+        Ok(open(url).boxed())
+    }
+
+    fn disturb(&self, disturbance: Disturbance, _: &str) -> Result<BoxFuture<'static, ()>, &'static str> {
+        let server = Arc::clone(&self.0);
+        Ok(async move {
+            match disturbance {
+                Disturbance::Restart => server.restart().await,
+                Disturbance::Cut => {
+                    server.set(Mode::Cut);
+                    server.set(Mode::Through);
+                }
+            }
+        }
+        .boxed())
+    }
+}
+
+pub(super) async fn nothing_is_lost_when_the_server_is_killed_or_the_connection_is_cut(server: impl Server) {
+    let suite = Suite::new(server.scheme(), Disturbed(Arc::new(server))).instances(true).deadline(DEADLINE);
+    let report = suite.run(&Filter::only([17, 30]), Tier::Fast).await;
+    for number in [17, 30] {
+        let entry = &report.entries[number - 1];
+        assert_eq!(entry.verdict, Verdict::Passed, "case {number}: {}", entry.reason);
+        println!("{number}: {}", entry.reason);
+    }
+    let asked = &report.entries[16].reason;
+    assert!(asked.contains("broker restart") && asked.contains("connection cut"), "{asked}");
+}
+
+pub(super) async fn refused_credentials_are_an_error_without_them(server: impl Server) {
+    let (scheme, host) = (server.scheme(), server.host());
+    let url = format!("{scheme}://{}:wrong-secret@{host}", USER.0);
+    let error = open(url).await.err().unwrap().to_string();
+    assert!(error.starts_with(&format!("`{scheme}://{host}`: ")), "{error}");
+    assert!(error.contains("refuses these credentials") && !error.contains("secret"), "{error}");
+}
+
+pub(super) async fn an_event_whose_confirmation_is_lost_stands_there_once(server: impl Server) {
+    let watching = open(server.direct()).await.unwrap();
+    let mut tail = watching.tail(DEFAULT_TOPIC).await.unwrap();
+    let transport = open(server.url()).await.unwrap();
+    let event = |id: &str| Envelope::builder("t").id(id).source("/s").build().unwrap();
+    let publish = |id: &str| Publish { topic: DEFAULT_TOPIC.into(), events: vec![event(id)], source: None };
+    transport.publish(&publish("first")).await.unwrap();
+    tail.next(1, &mut Vec::new()).await.unwrap();
+    server.set(Mode::Mute);
+    let publishing = tokio::spawn({
+        let (transport, second) = (Arc::clone(&transport), publish("second"));
+        async move { transport.publish(&second).await }
+    });
+    // It is there; that it is, gets lost.
+    let mut seen = Vec::new();
+    tail.next(1, &mut seen).await.unwrap();
+    server.set(Mode::Cut);
+    server.set(Mode::Through);
+    let published = tokio::time::timeout(HANGS, publishing).await.unwrap().unwrap().unwrap();
+    assert_eq!(published[0].position, seen[0].0, "it is told where the first one stands");
+    let kept = watching.inspect().browse(DEFAULT_TOPIC, 0, 10).unwrap();
+    assert_eq!(kept.iter().map(|(_, event)| event.id()).collect::<Vec<_>>(), ["first", "second"]);
+}
+
+pub(super) async fn an_app_whose_server_is_gone_shuts_down_and_another_goes_on(server: impl Server) {
+    let transport: Arc<dyn Transport> = open(server.url()).await.unwrap();
+    let (begun, mut beginning) = tokio::sync::watch::channel(0);
+    let counts = move |_: Envelope| {
+        begun.send_modify(|count| *count += 1);
+        std::future::ready(())
+    };
+    let bus =
+        App::with_transport(transport, Clock::system()).on(counts.named("counts").types(["t"])).start().await.unwrap();
+    let event = |id: &str| Envelope::builder("t").id(id).source("/s").build().unwrap();
+    bus.publish(event("first")).await.unwrap();
+    beginning.wait_for(|count| *count == 1).await.unwrap();
+    bus.idle().await.unwrap();
+    server.set(Mode::Cut);
+    // Closing is all that is left to do, and it may fail; but it ends.
+    let ended = tokio::time::timeout(HANGS, bus.shutdown_within(Duration::from_secs(1))).await;
+    assert!(ended.is_ok(), "the shutdown hangs");
+    let another = open(server.direct()).await.unwrap();
+    let (begun, mut beginning) = tokio::sync::watch::channel(Vec::new());
+    let notes = move |event: Envelope| {
+        begun.send_modify(|ids| ids.push(event.id().to_owned()));
+        std::future::ready(())
+    };
+    let bus =
+        App::with_transport(another, Clock::system()).on(notes.named("counts").types(["t"])).start().await.unwrap();
+    bus.publish(event("second")).await.unwrap();
+    tokio::time::timeout(HANGS, beginning.wait_for(|ids| !ids.is_empty())).await.unwrap().unwrap();
+    bus.shutdown().await.unwrap();
+    assert_eq!(*beginning.borrow(), ["second"], "what was settled is not handled again");
+}

@@ -1,0 +1,161 @@
+//! A `RabbitMQ` server of a test's own, which can be killed and started again, behind a connection that can be cut.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use oncue::Clock;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command as AsyncCommand},
+    sync::Mutex,
+};
+
+use super::{broker_faults::Server, cutting::Proxy};
+
+const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// How often it is looked whether the server is there.
+const LOOK: Duration = Duration::from_millis(50);
+/// A client of AMQP 0-9-1 begins.
+const GREETING: &[u8] = b"AMQP\x00\x00\x09\x01";
+/// The first byte of the answer: a method.
+const METHOD: u8 = 1;
+
+pub(super) struct RabbitMq {
+    node: Node,
+    running: Mutex<Running>,
+    proxy: Proxy,
+    /// The name service that nodes find each other by; it ends with this.
+    _names: Child,
+}
+
+struct Node {
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+    names: u16,
+    distribution: u16,
+}
+
+/// A node, and all processes that it started.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Running {
+    fn kill(&self) {
+        if let Some(group) = self.0.id() {
+            // What has ended already needs no end.
+            let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+impl RabbitMq {
+    /// One with a user's name and password; nothing if none is installed.
+    pub(super) async fn start(name_and_password: Option<(&str, &str)>) -> Option<Self> {
+        super::broker("rabbitmq")?;
+        let [address, names, distribution] = free().await;
+        let folder = tempfile::tempdir().unwrap();
+        let user = name_and_password.map_or(String::new(), |(name, password)| {
+            format!("default_user = {name}\ndefault_pass = {password}\n")
+        });
+        let text = format!(
+            "listeners.tcp.1 = {address}\n{user}log.console = true\nlog.file = false\n\
+             vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 100MB\n"
+        );
+        std::fs::write(folder.path().join("rabbitmq.conf"), text).unwrap();
+        std::fs::write(folder.path().join("enabled_plugins"), "[].\n").unwrap();
+        let mut epmd = AsyncCommand::new("epmd");
+        epmd.args(["-address", "127.0.0.1", "-port", &names.port().to_string()]);
+        let names_process = epmd.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let node = Node { folder, address, names: names.port(), distribution: distribution.port() };
+        let running = Mutex::new(node.run().await);
+        let proxy = Proxy::start(address).await;
+        Some(Self { node, running, proxy, _names: names_process })
+    }
+}
+
+impl Server for RabbitMq {
+    fn scheme(&self) -> &'static str {
+        "amqp"
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.node.address
+    }
+
+    fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    fn restart(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let mut running = self.running.lock().await;
+            running.kill();
+            running.0.wait().await.unwrap();
+            *running = self.node.run().await;
+        }
+        .boxed()
+    }
+}
+
+/// Addresses of the loopback that nobody listens on.
+async fn free() -> [SocketAddr; 3] {
+    let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+    // All are held until the last is known, so that they differ.
+    let held = [bind().await, bind().await, bind().await];
+    held.map(|listener| listener.local_addr().unwrap())
+}
+
+impl Node {
+    async fn run(&self) -> Running {
+        let folder = self.folder.path();
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("out.log")).unwrap();
+        let mut command = AsyncCommand::new(PROGRAM);
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(Stdio::null())
+            .env("HOME", folder)
+            .env("RABBITMQ_NODENAME", format!("faults-{}@localhost", self.distribution))
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("ERL_EPMD_PORT", self.names.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
+            .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
+            .env("RABBITMQ_LOG_BASE", folder.join("log"))
+            .env("RABBITMQ_PID_FILE", folder.join("rabbit.pid"))
+            .env("RABBITMQ_DIST_PORT", self.distribution.to_string())
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}");
+        let mut running = Running(command.spawn().unwrap());
+        let clock = Clock::system();
+        while !greets(self.address).await {
+            assert!(running.0.try_wait().unwrap().is_none(), "it ended:\n{}", log_of(folder));
+            clock.sleep(LOOK).await;
+        }
+        running
+    }
+}
+
+fn log_of(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("out.log")).unwrap_or_default()
+}
+
+async fn greets(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    if stream.write_all(GREETING).await.is_err() {
+        return false;
+    }
+    stream.read_u8().await.is_ok_and(|first| first == METHOD)
+}
