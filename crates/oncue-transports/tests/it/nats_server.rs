@@ -16,7 +16,10 @@ use tokio::{
     sync::Mutex,
 };
 
-use super::{broker_faults::Server, cutting::Proxy};
+use super::{
+    broker_faults::{Server, USER},
+    cutting::Proxy,
+};
 
 /// How often it is looked whether the server is there.
 const LOOK: Duration = Duration::from_millis(10);
@@ -31,14 +34,12 @@ pub(super) struct Nats {
 
 impl Nats {
     /// One with a user's name and password; nothing if none is installed.
-    pub(super) async fn start(name_and_password: Option<(&str, &str)>) -> Option<Self> {
+    pub(super) async fn start() -> Option<Self> {
         super::broker("nats")?;
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/brokers/install/nats/bin/nats-server");
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let users = name_and_password.map_or(String::new(), |(name, password)| {
-            format!("authorization {{ user: \"{name}\", password: \"{password}\" }}\n")
-        });
+        let users = format!("authorization {{ user: \"{}\", password: \"{}\" }}\n", USER.0, USER.1);
         let store = folder.path().join("data");
         let text = format!("listen: \"{address}\"\n{users}jetstream {{ store_dir: \"{}\" }}\n", store.display());
         std::fs::write(folder.path().join("nats.conf"), text).unwrap();

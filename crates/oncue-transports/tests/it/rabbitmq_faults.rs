@@ -1,30 +1,19 @@
-//! What goes wrong with a `RabbitMQ` server.
+//! What goes wrong with a `RabbitMQ` server: one for all, as it takes seconds to start.
+
+use std::sync::Arc;
 
 use super::{
-    broker_faults::{self, USER},
+    broker_faults::{self, Server},
     rabbitmq_server::RabbitMq,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_the_server_is_killed_or_the_connection_is_cut() {
-    let Some(server) = RabbitMq::start(Some(USER)).await else { return };
-    broker_faults::nothing_is_lost_when_the_server_is_killed_or_the_connection_is_cut(server).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refused_credentials_are_an_error_without_them() {
-    let Some(server) = RabbitMq::start(Some(USER)).await else { return };
-    broker_faults::refused_credentials_are_an_error_without_them(server).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_whose_confirmation_is_lost_stands_there_once() {
-    let Some(server) = RabbitMq::start(None).await else { return };
-    broker_faults::an_event_whose_confirmation_is_lost_stands_there_once(server).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_whose_server_is_gone_shuts_down_and_another_goes_on() {
-    let Some(server) = RabbitMq::start(None).await else { return };
-    broker_faults::an_app_whose_server_is_gone_shuts_down_and_another_goes_on(server).await;
+async fn what_goes_wrong_with_rabbitmq_loses_nothing() {
+    let Some(server) = RabbitMq::start().await else { return };
+    let server = Arc::new(server);
+    let server = || Arc::clone(&server) as Arc<dyn Server>;
+    broker_faults::refused_credentials_are_an_error_without_them(server()).await;
+    broker_faults::an_event_whose_confirmation_is_lost_stands_there_once(server()).await;
+    broker_faults::an_app_whose_server_is_gone_shuts_down_and_another_goes_on(server()).await;
+    broker_faults::nothing_is_lost_when_the_server_is_killed_or_the_connection_is_cut(server()).await;
 }

@@ -16,7 +16,10 @@ use tokio::{
     sync::Mutex,
 };
 
-use super::{broker_faults::Server, cutting::Proxy};
+use super::{
+    broker_faults::{Server, USER},
+    cutting::Proxy,
+};
 
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// How often it is looked whether the server is there.
@@ -61,13 +64,11 @@ impl Running {
 
 impl RabbitMq {
     /// One with a user's name and password; nothing if none is installed.
-    pub(super) async fn start(name_and_password: Option<(&str, &str)>) -> Option<Self> {
+    pub(super) async fn start() -> Option<Self> {
         super::broker("rabbitmq")?;
         let [address, names, distribution] = free().await;
         let folder = tempfile::tempdir().unwrap();
-        let user = name_and_password.map_or(String::new(), |(name, password)| {
-            format!("default_user = {name}\ndefault_pass = {password}\n")
-        });
+        let user = format!("default_user = {}\ndefault_pass = {}\n", USER.0, USER.1);
         let text = format!(
             "listeners.tcp.1 = {address}\n{user}log.console = true\nlog.file = false\n\
              vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 100MB\n"
