@@ -32,7 +32,7 @@ pub(crate) fn ci() -> Result<(), Failed> {
 pub(crate) fn test(arguments: &[String]) -> Result<(), Failed> {
     let mut command = vec!["test", "--workspace", "--locked"];
     command.extend(arguments.iter().map(String::as_str));
-    let started = brokers::for_tests(&[Broker::Nats])?;
+    let started = brokers::for_tests(&[Broker::Nats, Broker::Rabbitmq])?;
     let tested = cargo(&command, &[]);
     started.into_iter().try_for_each(Broker::down)?;
     tested

@@ -88,7 +88,8 @@ impl Link {
 
     /// Somebody got no answer by a session: it is of no use any more.
     pub(super) fn lose(&self, session: &Arc<Session>) {
-        let is_current = matches!(&*self.current.borrow(), Current::Connected(current) if Arc::ptr_eq(current, session));
+        let is_current =
+            matches!(&*self.current.borrow(), Current::Connected(current) if Arc::ptr_eq(current, session));
         if is_current {
             self.lost.notify_one();
         }

@@ -19,7 +19,8 @@ use tokio::sync::watch;
 
 use super::{
     connecting::Link,
-    stream::{From, Message, Stored, Stream},
+    reading::{From, Stored},
+    stream::{Message, Stream},
 };
 
 /// The number of a record.
@@ -117,14 +118,8 @@ impl Ledger {
         let stream = Stream::open(link, queue, Some(limit)).await?;
         let last = if is_new { None } else { stream.last(LAST_WITHIN).await? };
         let begin = last.as_ref().and_then(|last| last.number(WANTED)).unwrap_or(0);
-        let index = Index {
-            first: 1,
-            places: VecDeque::new(),
-            bytes: 0,
-            recent: VecDeque::new(),
-            recent_bytes: 0,
-            begin,
-        };
+        let index =
+            Index { first: 1, places: VecDeque::new(), bytes: 0, recent: VecDeque::new(), recent_bytes: 0, begin };
         let index = Arc::new(Mutex::new(index));
         let taking = Arc::clone(&index);
         stream.follow(

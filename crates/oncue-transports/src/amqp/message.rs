@@ -8,7 +8,7 @@ use lapin::{
 };
 use oncue::{Envelope, clock::Timestamp};
 
-use super::stream::{Message, Stored};
+use super::{reading::Stored, stream::Message};
 
 /// What the names of attributes begin with; the second one is read, too.
 const PREFIXES: [&str; 2] = ["cloudEvents_", "cloudEvents:"];
@@ -146,7 +146,8 @@ mod tests {
         headers.insert("tenant".into(), text("a")).insert("X-Other".into(), text("b"));
         let foreign = decoded(BasicProperties::default().with_headers(headers), b"");
         assert_eq!(foreign.extensions().collect::<Vec<_>>(), [("tenant", "a")]);
-        let json = || BasicProperties::default().with_content_type("application/cloudevents+json; charset=UTF-8".into());
+        let json =
+            || BasicProperties::default().with_content_type("application/cloudevents+json; charset=UTF-8".into());
         let event = decoded(json(), br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":1}"#);
         assert_eq!((event.event_type(), event.source(), event.is_foreign()), ("t", "/s", false));
         assert!(decoded(json(), b"{}").is_foreign(), "what is malformed keeps its bytes");

@@ -6,6 +6,7 @@
 mod connecting;
 mod ledger;
 mod message;
+mod reading;
 mod registry;
 mod stream;
 mod topic;

@@ -13,24 +13,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use lapin::{
-    BasicProperties, Channel, Consumer, ErrorKind,
-    message::{BasicReturnMessage, Delivery},
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    BasicProperties, ErrorKind,
+    message::BasicReturnMessage,
+    options::QueueDeclareOptions,
     types::{AMQPValue, FieldTable, ShortString},
 };
-use oncue::{clock::Timestamp, transport::broker::BrokerError};
+use oncue::transport::broker::BrokerError;
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{sleep, timeout},
 };
 
-use super::connecting::{ANSWER_WITHIN, Link, NO_ANSWER, Session, answered, failed};
+use super::{
+    connecting::{ANSWER_WITHIN, Link, NO_ANSWER, Session, answered, failed},
+    reading::{From, Reader, Stored},
+};
 
-/// Messages that are on their way at once.
-const PREFETCH: u16 = 128;
 /// How long what may be repeated is, where nobody answers: a broker that starts again is back by then.
 const TRIED_FOR: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,42 +44,6 @@ const OTHERWISE: u16 = 406;
 pub(super) struct Message {
     pub(super) properties: BasicProperties,
     pub(super) data: Bytes,
-}
-
-/// A message that stands in a stream.
-pub(super) struct Stored {
-    pub(super) offset: u64,
-    pub(super) properties: BasicProperties,
-    pub(super) data: Bytes,
-}
-
-impl Stored {
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
-        number(self.properties.headers().as_ref()?, name)
-    }
-}
-
-pub(super) fn number(headers: &FieldTable, name: &str) -> Option<u64> {
-    match headers.inner().get(name)? {
-        AMQPValue::LongLongInt(number) => u64::try_from(*number).ok(),
-        AMQPValue::LongInt(number) => u64::try_from(*number).ok(),
-        AMQPValue::ShortInt(number) => u64::try_from(*number).ok(),
-        AMQPValue::ShortShortInt(number) => u64::try_from(*number).ok(),
-        AMQPValue::ShortShortUInt(number) => Some(u64::from(*number)),
-        AMQPValue::ShortUInt(number) => Some(u64::from(*number)),
-        AMQPValue::LongUInt(number) => Some(u64::from(*number)),
-        _ => None,
-    }
-}
-
-/// Where to read from.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum From {
-    Offset(u64),
-    /// The last messages that were written together.
-    Last,
-    /// What was written together at that time or later.
-    Time(Timestamp),
 }
 
 /// What is done with each message, in their order.
@@ -98,17 +63,14 @@ pub(super) struct Stream {
 
 impl Stream {
     /// A stream, made if it is not there; of so many bytes, or of as many as there are.
-    pub(super) async fn open(
-        link: &Arc<Link>,
-        name: String,
-        bytes: Option<u64>,
-    ) -> Result<Arc<Self>, BrokerError> {
+    pub(super) async fn open(link: &Arc<Link>, name: String, bytes: Option<u64>) -> Result<Arc<Self>, BrokerError> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
         if let Some(bytes) = bytes {
             let (most, segment) = (i64::try_from(bytes), i64::try_from(bytes / 16));
             arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(most.unwrap_or(i64::MAX)));
-            arguments.insert("x-stream-max-segment-size-bytes".into(), AMQPValue::LongLongInt(segment.unwrap_or(i64::MAX)));
+            arguments
+                .insert("x-stream-max-segment-size-bytes".into(), AMQPValue::LongLongInt(segment.unwrap_or(i64::MAX)));
         }
         let (caught_up, asked) = mpsc::channel(WAITING);
         let (next, waiting, asked) = (AtomicU64::new(0), Mutex::default(), Mutex::new(Some(asked)));
@@ -132,26 +94,31 @@ impl Stream {
     where
         F: Future<Output = Result<T, BrokerError>>,
     {
-        let until = Instant::now() + TRIED_FOR;
-        loop {
-            let error = match self.link.session().await {
-                Ok(session) => match ask(Arc::clone(&session)).await {
-                    Err(BrokerError::Failed(reason)) => {
-                        if !session.connection.status().connected() || reason == NO_ANSWER {
-                            self.link.lose(&session);
+        let mut last = failed(NO_ANSWER);
+        let trying = async {
+            loop {
+                let error = match self.link.session().await {
+                    Ok(session) => match ask(Arc::clone(&session)).await {
+                        Err(BrokerError::Failed(reason)) => {
+                            if !session.connection.status().connected() || reason == NO_ANSWER {
+                                self.link.lose(&session);
+                            }
+                            BrokerError::Failed(reason)
                         }
-                        BrokerError::Failed(reason)
-                    }
-                    answer => return answer,
-                },
-                Err(error) => error,
-            };
-            if Instant::now() >= until || !matches!(error, BrokerError::Failed(_)) {
-                return Err(error);
+                        answer => return answer,
+                    },
+                    Err(error) => error,
+                };
+                if !matches!(error, BrokerError::Failed(_)) {
+                    return Err(error);
+                }
+                tracing::debug!(%error, stream = self.name, "no answer: asked again");
+                last = error;
+                sleep(PAUSE).await;
             }
-            tracing::debug!(%error, stream = self.name, "no answer: asked again");
-            sleep(PAUSE).await;
-        }
+        };
+        let tried = timeout(TRIED_FOR, trying).await;
+        tried.unwrap_or(Err(last))
     }
 
     /// Makes it, if it is not there. One that keeps something else than was asked for is somebody's who knew why.
@@ -296,36 +263,37 @@ impl Stream {
 
     /// Everything that was confirmed before is taken when this returns.
     pub(super) async fn catch_up(&self) -> Result<(), BrokerError> {
-        let until = Instant::now() + TRIED_FOR;
-        loop {
-            let (caught_up, waiting) = oneshot::channel();
-            let asking = async {
-                self.caught_up.send(caught_up).await.ok()?;
-                waiting.await.ok()
-            };
-            match timeout_at(until, asking).await {
-                Ok(Some(())) => return Ok(()),
-                Ok(None) if self.link.is_closed() => return Err(BrokerError::Closed),
-                Ok(None) => sleep(PAUSE).await,
-                Err(_) => {
-                    self.link.session().await?;
-                    return Err(failed(format!("`{}` cannot be read", self.name)));
+        let trying = async {
+            loop {
+                let (caught_up, waiting) = oneshot::channel();
+                // Who follows drops it when the connection is lost.
+                if self.caught_up.send(caught_up).await.is_ok() && waiting.await.is_ok() {
+                    return Ok(());
                 }
+                if self.link.is_closed() {
+                    return Err(BrokerError::Closed);
+                }
+                sleep(PAUSE).await;
             }
+        };
+        match timeout(TRIED_FOR, trying).await {
+            Ok(caught_up) => caught_up,
+            // It says why it is not there.
+            Err(_) => self.link.session().await.and_then(|_| Err(failed(format!("`{}` cannot be read", self.name)))),
         }
     }
 
     /// A message that is known to be there is taken when this returns.
     pub(super) async fn reach(&self, offset: u64) -> Result<(), BrokerError> {
-        let until = Instant::now() + TRIED_FOR;
-        while self.next() <= offset {
-            self.catch_up().await?;
-            if Instant::now() >= until {
-                return Err(failed(format!("message {offset} of `{}` does not come", self.name)));
+        let reaching = async {
+            while self.next() <= offset {
+                self.catch_up().await?;
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
-        Ok(())
+            Ok(())
+        };
+        let reached = timeout(TRIED_FOR, reaching).await;
+        reached.unwrap_or_else(|_| Err(failed(format!("message {offset} of `{}` does not come", self.name))))
     }
 
     /// Appends messages, each with an id of its own, and gives their offsets once the broker has confirmed all of them. It
@@ -348,34 +316,39 @@ impl Stream {
     }
 
     async fn append_seen(&self, messages: &[Message], seen: &mut [Standing]) -> Result<(), BrokerError> {
-        let until = Instant::now() + TRIED_FOR;
-        loop {
-            let missing: Vec<&Message> =
-                messages.iter().zip(&*seen).filter(|(_, (_, offset))| offset.is_none()).map(|(message, _)| message).collect();
-            let session = self.link.session().await?;
-            let Err(error) = self.send(&session, &missing, seen).await else { return Ok(()) };
-            if !matches!(error, BrokerError::Failed(_)) || Instant::now() >= until {
-                return Err(error);
+        let mut last = failed(NO_ANSWER);
+        let trying = async {
+            loop {
+                let missing = messages.iter().zip(&*seen).filter(|(_, (_, offset))| offset.is_none());
+                let missing: Vec<&Message> = missing.map(|(message, _)| message).collect();
+                if missing.is_empty() {
+                    return Ok(());
+                }
+                let session = self.link.session().await?;
+                let Err(error) = self.send(&session, &missing, seen).await else { return Ok(()) };
+                if !matches!(error, BrokerError::Failed(_)) {
+                    return Err(error);
+                }
+                tracing::debug!(%error, stream = self.name, "not confirmed: what is not there is sent again");
+                last = error;
+                self.link.lose(&session);
+                sleep(PAUSE).await;
+                // What stands there, though that was not told, is known then.
+                self.again(|session| async move { self.declare(&session).await }).await?;
+                self.catch_up().await?;
+                seen.iter_mut().for_each(|(standing, offset)| *offset = offset.or_else(|| standing.try_recv().ok()));
             }
-            tracing::debug!(%error, stream = self.name, "not confirmed: what is not there is sent again");
-            self.link.lose(&session);
-            sleep(PAUSE).await;
-            // What stands there, though that was not told, is known then.
-            self.again(|session| async move { self.declare(&session).await }).await?;
-            self.catch_up().await?;
-            seen.iter_mut().for_each(|(standing, offset)| *offset = offset.or_else(|| standing.try_recv().ok()));
-            if seen.iter().all(|(_, offset)| offset.is_some()) {
-                return Ok(());
-            }
-        }
+        };
+        let tried = timeout(TRIED_FOR, trying).await;
+        tried.unwrap_or(Err(last))
     }
 
     /// Sends messages, and waits until they are confirmed and seen.
     async fn send(&self, session: &Session, messages: &[&Message], seen: &mut [Standing]) -> Result<(), BrokerError> {
         let confirms = session.send(&self.name, messages).await?;
-        let until = Instant::now() + ANSWER_WITHIN;
         for confirm in confirms {
-            let confirmed = timeout_at(until, confirm).await.map_err(|_| failed("no confirmation"))?.map_err(failed)?;
+            let confirmed = timeout(ANSWER_WITHIN, confirm).await.map_err(|_| failed("no confirmation"))?;
+            let confirmed = confirmed.map_err(failed)?;
             if !confirmed.is_ack() {
                 return Err(failed("the broker did not take a message"));
             }
@@ -384,7 +357,8 @@ impl Stream {
             }
         }
         for (standing, offset) in seen.iter_mut().filter(|(_, offset)| offset.is_none()) {
-            let stands = timeout_at(until, standing).await.map_err(|_| failed("a confirmed message did not come"))?;
+            let stands =
+                timeout(ANSWER_WITHIN, standing).await.map_err(|_| failed("a confirmed message did not come"))?;
             *offset = Some(stands.map_err(|_| BrokerError::Closed)?);
         }
         Ok(())
@@ -396,82 +370,4 @@ type Standing = (oneshot::Receiver<u64>, Option<u64>);
 
 fn refusal(queue: &str, returned: &BasicReturnMessage) -> String {
     format!("the queue `{queue}` took no message: {} {}", returned.reply_code, returned.reply_text)
-}
-
-/// Reads a stream on a channel of its own.
-struct Reader {
-    channel: Channel,
-    consumer: Consumer,
-    /// The last message that was taken, and how many were since it was told.
-    last: u64,
-    taken: u16,
-}
-
-impl Reader {
-    async fn attach(session: &Session, queue: &str, from: From) -> Result<Self, BrokerError> {
-        let channel = answered(session.connection.create_channel()).await?;
-        answered(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
-        let from = match from {
-            From::Offset(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
-            From::Last => AMQPValue::LongString("last".into()),
-            From::Time(time) => {
-                AMQPValue::Timestamp(u64::try_from(time.as_micros().div_euclid(1_000_000)).unwrap_or_default())
-            }
-        };
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-stream-offset".into(), from);
-        let consuming = channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments);
-        let consumer = answered(consuming).await?;
-        Ok(Self { channel, consumer, last: 0, taken: 0 })
-    }
-
-    /// What was sent before is on its way, or here, when this returns.
-    async fn synchronize(&mut self) -> Result<(), BrokerError> {
-        self.tell().await?;
-        // It changes nothing. The broker answers in its order, after what it sends.
-        answered(self.channel.basic_qos(PREFETCH, BasicQosOptions::default())).await
-    }
-
-    /// The next message, which is known to be there.
-    async fn next(&mut self) -> Result<Stored, BrokerError> {
-        let delivery = timeout(ANSWER_WITHIN, self.consumer.next()).await.map_err(|_| failed(NO_ANSWER))?;
-        self.stored(delivery).await
-    }
-
-    /// The next message; nothing if none has come.
-    async fn arrived(&mut self) -> Result<Option<Stored>, BrokerError> {
-        match self.consumer.next().now_or_never() {
-            Some(delivery) => self.stored(delivery).await.map(Some),
-            None => {
-                self.tell().await?;
-                Ok(None)
-            }
-        }
-    }
-
-    async fn stored(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<Stored, BrokerError> {
-        let delivery = delivery.ok_or_else(|| failed("the stream is gone"))?.map_err(failed)?;
-        self.last = delivery.delivery_tag;
-        self.taken += 1;
-        if self.taken >= PREFETCH / 4 {
-            self.tell().await?;
-        }
-        let headers = delivery.properties.headers().as_ref();
-        let offset = headers.and_then(|headers| number(headers, "x-stream-offset"));
-        let offset = offset.ok_or_else(|| BrokerError::Refused("the queue is no stream: use another name".to_owned()))?;
-        Ok(Stored { offset, properties: delivery.properties, data: delivery.data.into() })
-    }
-
-    /// Tells the broker what was taken: it sends more for that.
-    async fn tell(&mut self) -> Result<(), BrokerError> {
-        if std::mem::take(&mut self.taken) == 0 {
-            return Ok(());
-        }
-        answered(self.channel.basic_ack(self.last, BasicAckOptions { multiple: true })).await
-    }
-
-    /// The broker is told, and not waited for.
-    fn detach(self) {
-        tokio::spawn(async move { answered(self.channel.close(200, "read".into())).await });
-    }
 }

@@ -21,7 +21,8 @@ use tokio::sync::watch;
 use super::{
     connecting::{Link, failed},
     message,
-    stream::{From, Stored, Stream},
+    reading::{From, Stored},
+    stream::Stream,
 };
 
 /// Events that are kept as they come, for whoever keeps up; and their bytes.
@@ -238,11 +239,7 @@ impl Topic {
     }
 
     /// Reads events, without those that were published again, until it is enough.
-    async fn each(
-        &self,
-        from: From,
-        mut is_enough: impl FnMut(Position, Envelope) -> bool,
-    ) -> Result<(), BrokerError> {
+    async fn each(&self, from: From, mut is_enough: impl FnMut(Position, Envelope) -> bool) -> Result<(), BrokerError> {
         if let From::Offset(offset) = from
             && let Some(recent) = self.seen.lock().recent(None, offset, usize::MAX)
         {

@@ -45,7 +45,8 @@ impl AmqpUrl {
         let shown = without_secrets(url);
         let wrong = |reason: String| OpenError::Url { url: shown.clone(), reason };
         let (address, options) = url.split_once('?').unwrap_or((url, ""));
-        let host = address.split_once("://").map_or("", |(_, rest)| rest.rsplit_once('@').map_or(rest, |(_, host)| host));
+        let host =
+            address.split_once("://").map_or("", |(_, rest)| rest.rsplit_once('@').map_or(rest, |(_, host)| host));
         if host.is_empty() || host.starts_with(['/', ':', '[']) {
             return Err(wrong("no name of a host: write `amqp://HOST:PORT`".to_owned()));
         }
