@@ -115,7 +115,7 @@ pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenEr
         handle: runtime.handle().clone(),
         runtime: Some(runtime),
     };
-    Ok(Arc::new(BrokerTransport::new(Arc::new(amqp), clock)))
+    Ok(Arc::new(BrokerTransport::new(Arc::new(Asked(Arc::new(amqp))), clock)))
 }
 
 impl Amqp {
@@ -168,9 +168,23 @@ impl Amqp {
     }
 }
 
-impl Broker for Amqp {
+/// What is asked is done on the broker's own runtime: who asks may hold up another one, on which somebody waits for it.
+struct Asked(Arc<Amqp>);
+
+impl Asked {
+    fn ask<T, F>(&self, ask: impl FnOnce(Arc<Amqp>) -> F) -> BoxFuture<'static, Result<T, BrokerError>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, BrokerError>> + Send + 'static,
+    {
+        let asked = self.0.handle.spawn(ask(Arc::clone(&self.0)));
+        async move { asked.await.unwrap_or(Err(BrokerError::Closed)) }.boxed()
+    }
+}
+
+impl Broker for Asked {
     fn url(&self) -> String {
-        self.link.url.shown.clone()
+        self.0.link.url.shown.clone()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -185,19 +199,21 @@ impl Broker for Amqp {
     }
 
     fn runtime(&self) -> &tokio::runtime::Handle {
-        &self.handle
+        &self.0.handle
     }
 
     fn topic<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<u16, BrokerError>> {
-        async move { Ok(self.open_topic(name).await?.partitions) }.boxed()
+        let name = name.to_owned();
+        self.ask(|amqp| async move { Ok(amqp.open_topic(&name).await?.partitions) })
     }
 
     fn topics(&self) -> BoxFuture<'_, Result<Vec<(String, u16)>, BrokerError>> {
-        self.registry.topics().boxed()
+        self.ask(|amqp| async move { amqp.registry.topics().await })
     }
 
     fn extent<'a>(&'a self, topic: &'a str, partition: u16) -> BoxFuture<'a, Result<Extent, BrokerError>> {
-        async move { self.open_topic(topic).await?.extent(partition).await }.boxed()
+        let topic = topic.to_owned();
+        self.ask(move |amqp| async move { amqp.open_topic(&topic).await?.extent(partition).await })
     }
 
     fn publish<'a>(
@@ -205,7 +221,8 @@ impl Broker for Amqp {
         topic: &'a str,
         events: &'a [(u16, Envelope)],
     ) -> BoxFuture<'a, Result<Vec<Published>, BrokerError>> {
-        async move { self.open_topic(topic).await?.publish(events, || self.id()).await }.boxed()
+        let (topic, events) = (topic.to_owned(), events.to_vec());
+        self.ask(|amqp| async move { amqp.open_topic(&topic).await?.publish(&events, || amqp.id()).await })
     }
 
     fn events<'a>(
@@ -215,7 +232,8 @@ impl Broker for Amqp {
         from: u64,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(Position, Envelope)>, BrokerError>> {
-        async move { self.open_topic(topic).await?.events(partition, from, limit).await }.boxed()
+        let topic = topic.to_owned();
+        self.ask(move |amqp| async move { amqp.open_topic(&topic).await?.events(partition, from, limit).await })
     }
 
     fn since<'a>(
@@ -224,7 +242,8 @@ impl Broker for Amqp {
         partition: u16,
         time: Timestamp,
     ) -> BoxFuture<'a, Result<Option<u64>, BrokerError>> {
-        async move { self.open_topic(topic).await?.since(partition, time).await }.boxed()
+        let topic = topic.to_owned();
+        self.ask(move |amqp| async move { amqp.open_topic(&topic).await?.since(partition, time).await })
     }
 
     fn append<'a>(
@@ -233,13 +252,13 @@ impl Broker for Amqp {
         record: Bytes,
         after: u64,
     ) -> BoxFuture<'a, Result<u64, BrokerError>> {
-        async move {
+        let ledger = ledger.clone();
+        self.ask(move |amqp| async move {
             if record.len() > MAX_RECORD_BYTES {
                 return Err(BrokerError::TooLarge { bytes: record.len(), limit: MAX_RECORD_BYTES });
             }
-            self.open_ledger(ledger).await?.append(record, after, &self.id()).await
-        }
-        .boxed()
+            amqp.open_ledger(&ledger).await?.append(record, after, &amqp.id()).await
+        })
     }
 
     fn records<'a>(
@@ -248,33 +267,33 @@ impl Broker for Amqp {
         from: u64,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(u64, Bytes)>, BrokerError>> {
-        async move {
-            match self.ledger(ledger).await? {
+        let ledger = ledger.clone();
+        self.ask(move |amqp| async move {
+            match amqp.ledger(&ledger).await? {
                 Some(ledger) => ledger.records(from, limit).await,
                 None => Ok(Vec::new()),
             }
-        }
-        .boxed()
+        })
     }
 
     fn purge<'a>(&'a self, ledger: &'a LedgerName, before: u64) -> BoxFuture<'a, Result<(), BrokerError>> {
-        if let Some(ledger) = self.opened_ledger(ledger) {
+        if let Some(ledger) = self.0.opened_ledger(ledger) {
             ledger.purge(before);
         }
         std::future::ready(Ok(())).boxed()
     }
 
     fn ledgers(&self) -> BoxFuture<'_, Result<Vec<LedgerName>, BrokerError>> {
-        self.registry.ledgers().boxed()
+        self.ask(|amqp| async move { amqp.registry.ledgers().await })
     }
 
     fn heard(&self, topic: &str, partition: u16) -> u64 {
-        let opened = self.topics.lock().get(topic).and_then(|topic| topic.get().cloned());
+        let opened = self.0.topics.lock().get(topic).and_then(|topic| topic.get().cloned());
         opened.map_or(0, |topic| topic.heard(partition))
     }
 
     fn growth(&self) -> watch::Receiver<u64> {
-        self.growth.subscribe()
+        self.0.growth.subscribe()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

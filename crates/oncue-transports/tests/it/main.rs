@@ -20,6 +20,8 @@ mod proxy;
 #[cfg(feature = "amqp")]
 mod rabbitmq_faults;
 #[cfg(feature = "amqp")]
+mod rabbitmq_foreign;
+#[cfg(feature = "amqp")]
 mod rabbitmq_server;
 
 use std::{fs, path::Path, time::Duration};
