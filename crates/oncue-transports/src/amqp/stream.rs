@@ -39,6 +39,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const WAITING: usize = 256;
 /// The code of a queue that is there with other properties.
 const OTHERWISE: u16 = 406;
+/// The codes of what is refused whenever it is asked: access, properties, what is not allowed or not there to be had.
+const FOR_GOOD: [u16; 4] = [403, OTHERWISE, 530, 540];
 
 /// A message, to be appended.
 pub(super) struct Message {
@@ -131,7 +133,8 @@ impl Stream {
                 Ok(_) => return answered(channel.close(200, "declared".into())).await,
                 Err(error) => match error.kind() {
                     ErrorKind::ProtocolError(refused) if !passive && refused.get_id() == OTHERWISE => {}
-                    ErrorKind::ProtocolError(refused) => {
+                    // Any other may be over soon: of a broker that has just been started, not all is there.
+                    ErrorKind::ProtocolError(refused) if FOR_GOOD.contains(&refused.get_id()) => {
                         let (name, reason) = (&self.name, refused.get_message());
                         return Err(BrokerError::Refused(format!(
                             "the queue `{name}`: {reason}: streams need RabbitMQ 3.9 or newer, and the right to \
