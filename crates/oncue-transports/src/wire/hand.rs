@@ -355,6 +355,7 @@ mod tests {
             held: Members::NONE,
             attempts: (attempts > 0).then_some((0, attempts)).into_iter().collect(),
             copies: Vec::new(),
+            failing: Vec::new(),
         }
     }
 

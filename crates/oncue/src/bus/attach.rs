@@ -2,10 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::serve::{Handler, Provided};
+use super::{
+    learn::Learning,
+    serve::{Handler, Provided},
+};
 use crate::{
     config::HandlerConfig,
-    dispatch::Member,
+    dispatch::{Gate, Member},
     error::StartError,
     graph::{After, Component, Graph, Vertex},
     handler::{HandlerOptions, Registration, Retry, StateMap},
@@ -52,6 +55,13 @@ pub(super) fn check(
     let mut problems: Vec<String> = handlers.iter().flat_map(Registration::problems).collect();
     for handler in handlers {
         problems.extend(handler.check(states).err());
+        let policy = match &handler.options.retry {
+            Some(Retry::Policy(policy)) => Some(policy),
+            Some(Retry::Named(name)) => policies.get(name),
+            None => None,
+        };
+        let wrong = policy.map(|policy| policy.problems()).unwrap_or_default();
+        problems.extend(wrong.into_iter().map(|wrong| format!("{handler}: its retry policy: {wrong}")));
         if let Some(Retry::Named(name)) = &handler.options.retry
             && !policies.contains_key(name)
         {
@@ -144,8 +154,14 @@ impl Joined {
         SubscriptionSpec { topic, members: self.handlers.iter().map(member).collect(), order, ordered }
     }
 
-    pub(super) fn members(&self, provided: &Provided, policies: &HashMap<String, Arc<dyn Policy>>) -> Vec<Member> {
-        let member = |(handler, after): &(Registration, Members)| {
+    pub(super) async fn members(
+        &self,
+        provided: &Provided,
+        policies: &HashMap<String, Arc<dyn Policy>>,
+        learning: &Arc<Learning>,
+    ) -> Vec<Member> {
+        let mut members = Vec::with_capacity(self.handlers.len());
+        for (handler, after) in &self.handlers {
             let policy = match &handler.options.retry {
                 Some(Retry::Policy(policy)) => Arc::clone(policy),
                 Some(Retry::Named(name)) => {
@@ -153,8 +169,16 @@ impl Joined {
                 }
                 None => Arc::clone(&provided.default_policy),
             };
-            Member::new(handler, policy, *after, &provided.states, &provided.clock)
-        };
-        self.handlers.iter().map(member).collect()
+            let policy = match policy.computed() {
+                Some(rules) => {
+                    let learned = learning.bind(rules, &handler.id, provided).await;
+                    let gate = Gate { dependency: Arc::clone(&learned.dependency), deadline: rules.max_age() };
+                    (learned as Arc<dyn Policy>, Some(gate))
+                }
+                None => (policy, None),
+            };
+            members.push(Member::new(handler, policy, *after, &provided.states, &provided.clock));
+        }
+        members
     }
 }

@@ -5,6 +5,7 @@ mod attach;
 mod control;
 mod dead_letters;
 mod health;
+mod learn;
 mod lifecycle;
 mod pull;
 mod request;

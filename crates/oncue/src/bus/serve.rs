@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -20,18 +20,22 @@ use tokio::{
 use super::{
     DEFAULT_GRACE,
     attach::{self, Joined},
+    learn::Learning,
 };
 use crate::{
     clock::Clock,
     config::{Config, HandlerConfig, PolicyConfig},
-    dispatch::{DispatchError, Dispatcher, Phase},
+    dispatch::{DispatchError, Dispatcher, Member, Phase},
     error::StartError,
     event::{Envelope, takes},
     graph::Graph,
     handler::{BreakerHandle, Registration, Retry, StateMap},
-    policy::Policy,
+    policy::{Policy, optimal},
     transport::{Retention, RetentionFrom, SubscriptionInfo, TopicControl, Transport},
 };
+
+/// The policy that is there without anybody having named it.
+const OPTIMAL: &str = "optimal";
 
 /// What an app gives to its handlers.
 pub(crate) struct Provided {
@@ -58,6 +62,9 @@ pub(crate) struct Serving {
     phases: parking_lot::Mutex<Vec<watch::Sender<Phase>>>,
     /// The app is shut down.
     closed: AtomicBool,
+    /// Policies that are computed.
+    learning: Arc<Learning>,
+    learning_begun: Once,
 }
 
 /// What is served, as it is shown.
@@ -148,6 +155,8 @@ impl Serving {
             owned: parking_lot::Mutex::default(),
             phases: parking_lot::Mutex::default(),
             closed: AtomicBool::new(false),
+            learning: Arc::default(),
+            learning_begun: Once::new(),
         }
     }
 
@@ -296,6 +305,7 @@ impl Serving {
     fn policies(&self, config: &Config) -> HashMap<String, Arc<dyn Policy>> {
         let mut policies = self.provided.policies.clone();
         policies.extend(config.policies.iter().map(|(name, policy)| (name.clone(), policy.policy())));
+        policies.entry(OPTIMAL.to_owned()).or_insert_with(|| Arc::new(optimal()));
         policies
     }
 
@@ -330,7 +340,13 @@ impl Serving {
             phases.retain(|known| !known.is_closed());
             phases.push(phase.clone());
         }
-        let members = joined.members(provided, policies);
+        let members = joined.members(provided, policies, &self.learning).await;
+        if members.iter().any(Member::learns) {
+            self.learning_begun.call_once(|| {
+                let learning = Arc::clone(&self.learning);
+                self.owns(tokio::spawn(learning.run(Arc::clone(&provided.transport), provided.clock.clone())));
+            });
+        }
         let orders = joined.orders();
         let mut dispatcher = Dispatcher::new(members, subscribed.consumer, orders, provided.clock.clone(), watched);
         let failed = self.failed.clone();

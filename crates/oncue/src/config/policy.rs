@@ -232,8 +232,14 @@ mod tests {
     /// What follows each of the first attempts, at the longest that jitter allows and at the shortest.
     fn decisions(policy: &dyn Policy) -> Vec<Decision> {
         let of = |attempt, random| {
-            let failure =
-                Failure { attempt, class: ErrorClass::Transient, error: "", age: Duration::from_secs(59), random };
+            let failure = Failure {
+                attempt,
+                class: ErrorClass::Transient,
+                error: "",
+                age: Duration::from_secs(59),
+                failing_for: Duration::ZERO,
+                random,
+            };
             policy.decide(&failure)
         };
         (1..12).flat_map(|attempt| [of(attempt, 0.0), of(attempt, 0.9)]).collect()

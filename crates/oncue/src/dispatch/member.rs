@@ -4,10 +4,10 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::run::RunId;
+use super::{gate::Gate, run::RunId};
 use crate::{
     clock::Clock,
-    handler::{BatchLimits, Binding, Draining, ErasedHandler, Invocation, Layers, Registration, StateMap},
+    handler::{BatchLimits, Binding, Draining, ErasedHandler, Invocation, Layer, Layers, Registration, StateMap},
     policy::Policy,
     transport::{Members, OnDeadLetter},
 };
@@ -26,6 +26,8 @@ pub(crate) struct Member {
     /// Tells its calls that it is being stopped.
     pub(crate) draining: watch::Sender<bool>,
     pub(crate) policy: Arc<dyn Policy>,
+    /// Its policy is computed of its attempts, and a gate stands before it.
+    gated: bool,
     /// Calls at once, at most.
     pub(crate) concurrency: usize,
     /// It takes `Keyed`.
@@ -46,22 +48,22 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(
         handler: &Registration,
-        policy: Arc<dyn Policy>,
+        (policy, gate): (Arc<dyn Policy>, Option<Gate>),
         after: Members,
         states: &Arc<StateMap>,
         clock: &Clock,
     ) -> Self {
         let (told, draining) = Draining::pair();
+        let gated = gate.is_some();
+        let gate = gate.map(|gate| Arc::new(gate) as Arc<dyn Layer>);
+        let layers = gate.into_iter().chain(handler.layers.iter().cloned()).collect();
         let binding = Arc::new(Binding { draining, ..handler.binding(states, clock) });
         Self {
             id: Arc::clone(&binding.subscription),
-            callee: Arc::new(Callee {
-                handler: Arc::clone(&handler.handler),
-                layers: handler.layers.as_slice().into(),
-                binding,
-            }),
+            callee: Arc::new(Callee { handler: Arc::clone(&handler.handler), layers, binding }),
             draining: told,
             policy,
+            gated,
             concurrency: handler.options.concurrency,
             keyed: handler.keyed,
             on_dead_letter: handler.options.on_dead_letter,
@@ -71,6 +73,11 @@ impl Member {
             over: None,
             queue: VecDeque::new(),
         }
+    }
+
+    /// Whether its policy is computed of its attempts.
+    pub(crate) fn learns(&self) -> bool {
+        self.gated
     }
 
     pub(crate) fn has_place(&self) -> bool {

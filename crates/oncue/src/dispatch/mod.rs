@@ -5,6 +5,7 @@
 
 mod at_once;
 mod drain;
+mod gate;
 mod gather;
 mod invoke;
 mod lanes;
@@ -23,7 +24,6 @@ use slab::Slab;
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
 
-pub(crate) use self::member::Member;
 use self::{
     at_once::Settles,
     gather::Gather,
@@ -31,6 +31,7 @@ use self::{
     lanes::Lanes,
     run::{Run, RunId},
 };
+pub(crate) use self::{gate::Gate, member::Member};
 use crate::{
     clock::{Clock, Timestamp},
     handler::Invocation,

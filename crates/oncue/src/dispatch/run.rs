@@ -204,7 +204,8 @@ impl Run {
             }
         };
         let (class, error, for_good) = failed;
-        let decision = if for_good { Decision::DeadLetter } else { self.decide(member, number, class, &error, now) };
+        let decision =
+            if for_good { Decision::DeadLetter } else { self.decide((member, index), number, (class, &error), now) };
         settlement.action = match decision {
             Decision::Retry(delay) => Action::Retry(now.after(delay)),
             Decision::DeadLetter => Action::DeadLetter,
@@ -226,9 +227,16 @@ impl Run {
         settlement
     }
 
-    fn decide(&self, member: &Member, attempt: u32, class: ErrorClass, error: &str, now: Timestamp) -> Decision {
+    fn decide(
+        &self,
+        (member, index): (&Member, usize),
+        attempt: u32,
+        (class, error): (ErrorClass, &str),
+        now: Timestamp,
+    ) -> Decision {
         let age = now.since(self.delivered.envelope.published());
-        member.policy.decide(&Failure { attempt, class, error, age, random: fastrand::f64() })
+        let failing_for = self.delivered.failing_for(index, now);
+        member.policy.decide(&Failure { attempt, class, error, age, failing_for, random: fastrand::f64() })
     }
 
     fn log_failure(&self, member: &Member, attempt: u32, class: ErrorClass, error: &str, action: Action) {

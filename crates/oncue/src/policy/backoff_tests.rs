@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn failure(attempt: u32, class: ErrorClass) -> Failure<'static> {
-    Failure { attempt, class, error: "no", age: Duration::ZERO, random: 0.0 }
+    Failure { attempt, class, error: "no", age: Duration::ZERO, failing_for: Duration::ZERO, random: 0.0 }
 }
 
 fn delay(policy: &dyn Policy, attempt: u32) -> Option<Duration> {
@@ -107,7 +107,7 @@ proptest! {
         let deadline = deadline.map(Duration::from_micros);
         if let Some(deadline) = deadline { policy = policy.deadline(deadline); }
         let age = Duration::from_micros(age);
-        if let Decision::Retry(delay) = policy.decide(&Failure { attempt, class, error: "", age, random }) {
+        if let Decision::Retry(delay) = policy.decide(&Failure { attempt, class, error: "", age, failing_for: age, random }) {
             prop_assert!(delay <= max_delay);
             prop_assert!(attempt < max_attempts);
             prop_assert!(class.is_retryable());

@@ -1,6 +1,7 @@
 //! What follows a failed attempt. A policy decides; somebody else waits.
 
 mod backoff;
+mod optimal;
 mod plan;
 
 use std::{fmt, time::Duration};
@@ -9,6 +10,8 @@ pub use backoff::{
     DEFAULT_FACTOR, DEFAULT_INITIAL, DEFAULT_JITTER, DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_DELAY, Exponential, Fixed, List,
     Never, exponential, fixed, list, never,
 };
+pub use optimal::{Attempts, Cell, Costs, CostsError, DEFAULT_OPTIMAL_JITTER, Odds, Optimal, Survival, optimal};
+pub(crate) use optimal::{Dependency, Entry, Learned, Pass, Tried, Trouble, Unsolved, Verdict};
 pub use plan::{Plan, PlannedAttempt, plan};
 
 /// What kind of failure it was: what a policy, the settle record and the decision model tell apart.
@@ -72,6 +75,8 @@ pub struct Failure<'a> {
     pub error: &'a str,
     /// Time since the event was published.
     pub age: Duration,
+    /// Time since its first attempt failed, without outages of what its handler calls; zero when the first fails.
+    pub failing_for: Duration,
     /// Uniform in [0, 1): for jitter, so that a policy itself stays a function.
     pub random: f64,
 }
@@ -89,4 +94,14 @@ pub enum Decision {
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
     /// The decision for this failure.
     fn decide(&self, failure: &Failure<'_>) -> Decision;
+
+    /// What is wrong with its settings, each with the fix: told at the start, with all else that is wrong.
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The policy, if it is one that is [computed](optimal()): each subscription is given its own, of its own attempts.
+    fn computed(&self) -> Option<&Optimal> {
+        None
+    }
 }

@@ -58,7 +58,7 @@ fn trace(policy: &dyn Policy, class: ErrorClass, random: f64, most: u32) -> (Vec
     let mut attempts = vec![(Duration::ZERO, Duration::ZERO)];
     let mut age = Duration::ZERO;
     for attempt in 1.. {
-        let failure = Failure { attempt, class, error: "planned", age, random };
+        let failure = Failure { attempt, class, error: "planned", age, failing_for: age, random };
         let Decision::Retry(wait) = policy.decide(&failure) else { break };
         if attempt >= most {
             return (attempts, true);

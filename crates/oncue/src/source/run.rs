@@ -164,6 +164,7 @@ impl Runner {
             class: error.class(),
             error: &text,
             age: Duration::ZERO,
+            failing_for: Duration::ZERO,
             random: fastrand::f64(),
         };
         let Decision::Retry(delay) = self.policy.decide(&failure) else {

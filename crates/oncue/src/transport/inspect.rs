@@ -3,7 +3,13 @@
 use bytes::Bytes;
 
 use super::{EventAddress, EventRef, InspectError, Position, Retention, RetentionFrom, Settled, SourceState};
-use crate::{clock::Timestamp, event::Envelope, filter::Filter, metrics::HandlerStats, policy::ErrorClass};
+use crate::{
+    clock::Timestamp,
+    event::Envelope,
+    filter::Filter,
+    metrics::HandlerStats,
+    policy::{Attempts, ErrorClass},
+};
 
 /// What a transport knows. Reads only.
 pub trait Inspect: Send + Sync {
@@ -49,6 +55,12 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// There is no such subscription, or it does not take this event; unreadable storage.
     fn settled(&self, event: &EventRef, subscription: &str) -> Result<Option<Settled>, InspectError>;
+
+    /// The attempts of a subscription, counted. None of one that is not known, and where the transport does not count.
+    fn attempts(&self, subscription: &str) -> Option<Attempts> {
+        let _ = subscription;
+        None
+    }
 
     /// How far a source with state has come.
     fn source(&self, id: &str) -> SourceState;

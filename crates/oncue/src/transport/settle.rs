@@ -1,5 +1,7 @@
 //! Settling: making the outcome of a delivery durable.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{Members, Position};
@@ -25,6 +27,9 @@ pub struct Delivered {
     pub attempts: Vec<(u8, u32)>,
     /// What single members are given instead of the event: a dead letter of theirs that is handled again, edited perhaps.
     pub copies: Vec<(u8, Envelope)>,
+    /// When the first attempt failed, for members whose next attempt is to be compared with that.
+    #[serde(default)]
+    pub failing: Vec<(u8, Timestamp)>,
 }
 
 impl Delivered {
@@ -32,6 +37,13 @@ impl Delivered {
     #[must_use]
     pub fn envelope_of(&self, member: usize) -> &Envelope {
         copy_of(&self.copies, member).unwrap_or(&self.envelope)
+    }
+
+    /// Since when `member` fails at it: without outages of what it calls, and zero before it failed.
+    #[must_use]
+    pub fn failing_for(&self, member: usize, now: Timestamp) -> Duration {
+        let since = self.failing.iter().find(|(known, _)| usize::from(*known) == member);
+        since.map_or(Duration::ZERO, |(_, since)| now.since(*since))
     }
 
     /// How many attempts `member` has made before this delivery.

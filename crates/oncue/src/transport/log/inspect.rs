@@ -20,6 +20,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     event::Envelope,
+    policy::Attempts,
     transport::{
         DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, StorageInfo,
         SubscriptionInfo, TopicInfo,
@@ -174,6 +175,11 @@ impl Inner {
 }
 
 impl Inspect for Inner {
+    fn attempts(&self, subscription: &str) -> Option<Attempts> {
+        self.catch_up();
+        self.shared.lock().state.find(subscription).map(|state| state.attempts.clone())
+    }
+
     fn subscriptions(&self) -> Vec<SubscriptionInfo> {
         self.catch_up();
         let (mut infos, waiting) = {

@@ -65,6 +65,7 @@ struct Standing {
     /// Those of `dead` whose dead letter holds the key.
     held: Members,
     attempts: Vec<(u8, u32)>,
+    failing: Vec<(u8, Timestamp)>,
     /// The earliest time that is not there yet at which it is to be handed out: a retry, or its own.
     retry_at: Option<Timestamp>,
 }
@@ -84,6 +85,7 @@ fn standing(
         dead: Members::NONE,
         held: Members::NONE,
         attempts: Vec::new(),
+        failing: Vec::new(),
         retry_at: None,
     };
     for (member, wants) in spec.members.iter().enumerate() {
@@ -108,7 +110,10 @@ fn standing(
             states.tell(member, offset);
         } else if let Some(failing) = state.failing.get(&offset) {
             let due = failing.due;
-            standing.attempts.push((u8::try_from(member).unwrap_or(u8::MAX), failing.attempts));
+            let number = u8::try_from(member).unwrap_or(u8::MAX);
+            standing.attempts.push((number, failing.attempts));
+            let trouble = failing.trouble.filter(|trouble| !trouble.down);
+            standing.failing.extend(trouble.map(|trouble| (number, trouble.since)));
             match turn(spec, states, member, offset) {
                 Turn::Comes(before) => standing.wait(member, Some(due).max(before).filter(|due| when.is_before(*due))),
                 Turn::Held => {}
@@ -237,6 +242,7 @@ pub(in crate::transport) fn consider<R: Reading>(
         held: standing.held,
         attempts: standing.attempts,
         copies,
+        failing: standing.failing,
     })
 }
 

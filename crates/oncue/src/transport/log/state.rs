@@ -19,6 +19,7 @@ use super::{
 use crate::{
     codec::{Malformed, Reader, Writer},
     metrics::Ended,
+    policy::Attempts,
     transport::SourceState,
 };
 
@@ -26,9 +27,12 @@ use crate::{
 pub(super) const MAX_NUMBERED_TYPES: usize = 65_536;
 
 /// Version of the checkpoint's layout.
-const CHECKPOINT: u8 = 4;
+const CHECKPOINT: u8 = 5;
 
-/// The version before: it did not know of events that were missed.
+/// The version before: it did not count attempts.
+const CHECKPOINT_WITHOUT_ATTEMPTS: u8 = 4;
+
+/// The version before that: it did not know of events that were missed, either.
 const CHECKPOINT_WITHOUT_MISSED: u8 = 3;
 
 #[derive(Default)]
@@ -115,6 +119,9 @@ impl State {
             Change::Retry(retry) => self.retry(retry, lsn)?,
             Change::DeadLetter(Dead { about, .. }) => {
                 let state = self.subscription(about.subscription)?;
+                if let Some(last) = about.history.last().filter(|_| !about.copy) {
+                    state.failed(about.offset, last);
+                }
                 state.failing.remove(&about.offset);
                 state.missed.take_back(about.offset);
                 let again = state.redriven.remove(&about.offset).is_some();
@@ -182,7 +189,11 @@ impl State {
 
     fn retry(&mut self, retry: &Retry, lsn: Lsn) -> Result<(), Malformed> {
         let state = self.subscription(retry.subscription)?;
-        state.failing.insert(retry.offset, Failing { attempts: retry.attempts, due: retry.due, lsn });
+        let trouble = match &retry.failed {
+            Some(failed) => state.failed(retry.offset, failed),
+            None => state.failing.get(&retry.offset).and_then(|failing| failing.trouble),
+        };
+        state.failing.insert(retry.offset, Failing { attempts: retry.attempts, due: retry.due, trouble, lsn });
         let ended = if retry.failed.is_some() { Ended::Retried } else { Ended::Deferred };
         let again = state.redriven.contains_key(&retry.offset);
         state.record(retry.event_type, &retry.times.sample(ended, again));
@@ -213,6 +224,7 @@ impl State {
         for subscription in &self.subscriptions {
             subscription.encode(&mut out);
             subscription.missed.encode(&mut out);
+            subscription.attempts.encode(&mut out);
         }
         self.dedup.encode(&mut out);
         out.varint(self.sources.len() as u64);
@@ -229,7 +241,7 @@ impl State {
         let mut from = Reader::new(checkpoint);
         let version = from.u8()?;
         match version {
-            CHECKPOINT | CHECKPOINT_WITHOUT_MISSED => {}
+            CHECKPOINT | CHECKPOINT_WITHOUT_ATTEMPTS | CHECKPOINT_WITHOUT_MISSED => {}
             1 | 2 => return Err(Malformed("a version of Oncue before its first release wrote this checkpoint")),
             _ => return Err(Malformed("a newer Oncue wrote this checkpoint: open the log with that version")),
         }
@@ -238,9 +250,13 @@ impl State {
             self.types.add(&EventType { number, name: from.text()?.to_owned() })?;
         }
         for number in 0..from.count(8)? {
-            let mut subscription = SubscriptionState::decode(&mut from)?;
+            let counts = version > CHECKPOINT_WITHOUT_ATTEMPTS;
+            let mut subscription = SubscriptionState::decode(&mut from, counts)?;
             if version > CHECKPOINT_WITHOUT_MISSED {
                 subscription.missed = Missed::decode(&mut from)?;
+            }
+            if counts {
+                subscription.attempts = Attempts::decode(&mut from)?;
             }
             if subscription.about.number as usize != number {
                 return Err(Malformed("subscriptions are out of order"));

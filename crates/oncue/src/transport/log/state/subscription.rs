@@ -18,6 +18,8 @@ use crate::{
     clock::Timestamp,
     codec::{Malformed, Reader, Writer},
     metrics::{Ended, HandlerStats, Sample},
+    policy::{Attempts, Tried, Trouble},
+    transport::FailedAttempt,
 };
 
 /// Events that were passed by unhandled (skipped or expired) that are told apart from handled ones: the newest.
@@ -45,6 +47,8 @@ pub(crate) struct SubscriptionState {
     /// Events whose time to live was over.
     expired: u64,
     pub(crate) by_type: BTreeMap<TypeNumber, HandlerStats>,
+    /// Its attempts, counted.
+    pub(crate) attempts: Attempts,
     /// What its topic dropped before it was through with it.
     pub(crate) missed: Missed,
     /// What is to be remembered about it.
@@ -56,6 +60,8 @@ pub(crate) struct SubscriptionState {
 pub(crate) struct Failing {
     pub(crate) attempts: u32,
     pub(crate) due: Timestamp,
+    /// What the next attempt is compared with; none if only the handler put it off.
+    pub(crate) trouble: Option<Trouble>,
     /// The record of the last attempt.
     pub(crate) lsn: Lsn,
 }
@@ -80,6 +86,7 @@ impl SubscriptionState {
             keyed: KeyedStates::default(),
             expired: 0,
             by_type: BTreeMap::new(),
+            attempts: Attempts::default(),
             missed: Missed::default(),
             remembered: None,
             about,
@@ -98,15 +105,26 @@ impl SubscriptionState {
         if !self.settled.insert(ack.offset) && !again && !late {
             return;
         }
-        self.failing.remove(&ack.offset);
+        let failing = self.failing.remove(&ack.offset);
         match ack.end {
-            End::Acked => self.record(ack.event_type, &ack.times.sample(Ended::Acked, again)),
+            End::Acked => {
+                let tried = Tried { number: ack.attempts, read: ack.times.read, ended: ack.times.ended };
+                self.attempts.worked(tried, failing.and_then(|failing| failing.trouble).as_ref());
+                self.record(ack.event_type, &ack.times.sample(Ended::Acked, again));
+            }
             End::Skipped => self.unhandled(ack.offset, false),
             End::Expired => {
                 self.unhandled(ack.offset, true);
                 self.expired = self.expired.saturating_add(1);
             }
         }
+    }
+
+    /// An attempt failed; gives the trouble that the event is in.
+    pub(super) fn failed(&mut self, offset: u64, attempt: &FailedAttempt) -> Option<Trouble> {
+        let before = self.failing.get(&offset).and_then(|failing| failing.trouble);
+        let tried = Tried { number: attempt.number, read: attempt.read, ended: attempt.ended };
+        self.attempts.failed(tried, attempt.class, before.as_ref())
     }
 
     /// An event's time to live is over, or it is of no interest: it is passed by. Nothing is written of it: after a
@@ -226,6 +244,7 @@ impl SubscriptionState {
             out.varint(u64::from(failing.attempts));
             out.signed(failing.due.as_micros());
             out.varint(failing.lsn);
+            Trouble::encode(failing.trouble.as_ref(), out);
         }
         out.varint(self.dead.len() as u64);
         for (offset, dead) in &self.dead {
@@ -256,7 +275,8 @@ impl SubscriptionState {
         }
     }
 
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+    /// `counts`: of a version that counts attempts.
+    pub(super) fn decode(from: &mut Reader<'_>, counts: bool) -> Result<Self, Malformed> {
         let removed = from.u8()? != 0;
         let about = serde_json::from_slice(from.bytes()?).map_err(|_| Malformed("a subscription is not readable"))?;
         let mut state = Self { removed, ..Self::new(about) };
@@ -265,7 +285,9 @@ impl SubscriptionState {
             let offset = from.varint()?;
             let attempts = from.small()?;
             let due = Timestamp::from_micros(from.signed()?);
-            state.failing.insert(offset, Failing { attempts, due, lsn: from.varint()? });
+            let lsn = from.varint()?;
+            let trouble = if counts { Trouble::decode(from)? } else { None };
+            state.failing.insert(offset, Failing { attempts, due, trouble, lsn });
         }
         for _ in 0..from.count(3)? {
             let offset = from.varint()?;

@@ -60,7 +60,7 @@ fn a_checkpoint_restores_all_of_it() {
     restored.restore(&state.checkpoint()).unwrap();
     let one = restored.find("one").unwrap();
     assert_eq!((one.settled.low(), one.settled.contains(9), one.stats().acked), (4, true, 2));
-    assert_eq!(one.failing[&5], Failing { attempts: 2, due: Timestamp::from_micros(77), lsn: 4 });
+    assert_eq!(one.failing[&5], Failing { attempts: 2, due: Timestamp::from_micros(77), trouble: None, lsn: 4 });
     assert!(one.keyed.get("k").is_some());
     assert_eq!(restored.source("s").accepted, 3);
     assert_eq!(restored.next_number(), 2);
