@@ -13,9 +13,9 @@ use crate::{
 pub(crate) const CLASSES: [ErrorClass; 4] =
     [ErrorClass::Transient, ErrorClass::Throttled, ErrorClass::Timeout, ErrorClass::Panic];
 /// After so long, what was seen counts half.
-pub(crate) const HALF_LIFE: Duration = Duration::from_secs(60 * 60);
+pub(crate) const HALF_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many observations it weighs that a next failure is of the class of the last.
-pub(crate) const SAME_CLASS: f64 = 4.0;
+pub(crate) const SAME_CLASS: f64 = 2.0;
 
 /// Which table a class has.
 pub(crate) fn table_of(class: ErrorClass) -> Option<usize> {

@@ -98,9 +98,12 @@ impl Health {
                 }
             }
             Verdict::Works => {
+                if tries {
+                    self.odds.recovered();
+                }
                 self.odds.works(first);
                 self.failing_since = None;
-                if self.outage.is_some() && (tries || !self.odds.is_down()) {
+                if self.outage.is_some() && !self.odds.is_down() {
                     self.outage = None;
                     self.odds.recovered();
                     self.term += 1;
@@ -141,3 +144,7 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "health_tests.rs"]
+mod tests;

@@ -24,12 +24,14 @@ pub struct Odds {
     pub worked: u32,
     /// First attempts that failed.
     pub failed: u32,
+    /// First attempts that failed since something worked: they count when something does, unless it was an outage.
+    pending: u32,
     log: f64,
 }
 
 impl Default for Odds {
     fn default() -> Self {
-        Self { worked: 0, failed: 0, log: LEAST }
+        Self { worked: 0, failed: 0, pending: 0, log: LEAST }
     }
 }
 
@@ -50,11 +52,7 @@ impl Odds {
     /// A first attempt failed in a way that may be the fault of what is called.
     pub(crate) fn fails(&mut self) {
         let weight = ((1.0 - WORKS_THOUGH_DOWN) / self.failing_share()).ln();
-        if !self.is_down() {
-            // During an outage nothing is learned of how it is without one.
-            self.failed += 1;
-            self.forget();
-        }
+        self.pending = self.pending.saturating_add(1);
         self.log = (self.log + weight.max(0.0)).min(2.0 * DOWN);
     }
 
@@ -63,7 +61,13 @@ impl Odds {
     pub(crate) fn works(&mut self, first: bool) {
         if first {
             self.worked += 1;
-            self.forget();
+            if self.worked > MEMORY {
+                self.worked /= 2;
+                self.failed /= 2;
+            }
+        }
+        if self.pending > 0 {
+            self.failed = self.failed.saturating_add(std::mem::take(&mut self.pending)).min(MEMORY);
         }
         if self.log > LEAST {
             let weight = ((1.0 - self.failing_share()) / WORKS_THOUGH_DOWN).ln();
@@ -74,23 +78,19 @@ impl Odds {
     /// It was down and works again.
     pub(crate) fn recovered(&mut self) {
         self.log = LEAST;
-    }
-
-    fn forget(&mut self) {
-        if self.worked.saturating_add(self.failed) > MEMORY {
-            self.worked /= 2;
-            self.failed /= 2;
-        }
+        self.pending = 0;
     }
 
     pub(crate) fn encode(&self, out: &mut Writer) {
         out.varint(u64::from(self.worked));
         out.varint(u64::from(self.failed));
+        out.varint(u64::from(self.pending));
         out.u64(self.log.to_bits());
     }
 
     pub(crate) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let odds = Self { worked: from.small()?, failed: from.small()?, log: f64::from_bits(from.u64()?) };
+        let (worked, failed, pending) = (from.small()?, from.small()?, from.small()?);
+        let odds = Self { worked, failed, pending, log: f64::from_bits(from.u64()?) };
         if !odds.log.is_finite() {
             return Err(Malformed("the odds of an outage are no number"));
         }
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn one_that_works_takes_back_what_failures_said() {
-        let mut odds = after(100, 2);
+        let mut odds = after(20, 1);
         odds.works(true);
         odds.fails();
         assert!(!odds.is_down());

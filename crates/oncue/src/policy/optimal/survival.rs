@@ -13,9 +13,9 @@ pub(crate) const STEP: f64 = LN_2 / 2.0;
 /// α of the prior P(over by t + d | not by t) = 1 − (t/(t + d))^α (Lindy, Pareto).
 const ALPHA: f64 = 1.0;
 /// How many observations the prior weighs as many as, and, for one class of errors, what all classes say together.
-const PRIOR_WEIGHT: f64 = 4.0;
+const PRIOR_WEIGHT: f64 = 2.0;
 /// A cell remembers no more than so many: older ones fade.
-const MEMORY: f64 = 100.0;
+const MEMORY: f64 = 50.0;
 /// However sure the counts are, nothing is certain.
 const MOST_CERTAIN: f64 = 0.999;
 
