@@ -30,12 +30,9 @@ use crate::{
     event::{Envelope, takes},
     graph::Graph,
     handler::{BreakerHandle, Registration, Retry, StateMap},
-    policy::{Policy, optimal},
+    policy::{OPTIMAL, Policy, optimal},
     transport::{Retention, RetentionFrom, SubscriptionInfo, TopicControl, Transport},
 };
-
-/// The policy that is there without anybody having named it.
-const OPTIMAL: &str = "optimal";
 
 /// What an app gives to its handlers.
 pub(crate) struct Provided {

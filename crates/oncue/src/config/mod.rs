@@ -59,7 +59,7 @@ use problem::{Finding, Findings, KeyPath};
 use reader::Table;
 use suggestion::suggestion;
 
-use crate::event::is_topic_name;
+use crate::{event::is_topic_name, policy::OPTIMAL};
 
 /// The largest file that is read: 4 MiB.
 pub const MAX_BYTES: u64 = 4 << 20;
@@ -214,6 +214,7 @@ impl Config {
         let sections = of_groups.chain(of_handlers).chain([(root.child("defaults"), &self.defaults)]);
         for (path, config) in sections {
             if let Some(RetryConfig::Named(name)) = &config.retry
+                && name != OPTIMAL
                 && !policies.contains(name.as_str())
             {
                 let meant = suggestion(name, policies.iter().copied(), "policies");

@@ -11,10 +11,10 @@ use super::{
     reader::{self, Table},
     suggestion::suggestion,
 };
-use crate::policy::{self, DEFAULT_INITIAL, DEFAULT_MAX_DELAY, Policy};
+use crate::policy::{self, Costs, DEFAULT_INITIAL, DEFAULT_MAX_DELAY, Policy};
 
 /// The kinds of policies, as `kind` names them.
-const KINDS: [&str; 4] = ["exponential", "fixed", "list", "never"];
+const KINDS: [&str; 5] = ["exponential", "fixed", "list", "never", "optimal"];
 
 /// A retry policy as data: which one, and what of it is not as by default. See [`crate::policy`] for what each does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,30 @@ pub enum PolicyConfig {
     },
     /// No second attempt: [`policy::never()`].
     Never,
+    /// Delays that are computed: [`policy::optimal()`].
+    Optimal {
+        /// What it brings if an event is handled; see [`Costs`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        success: Option<f64>,
+        /// What an attempt costs.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        attempt: Option<f64>,
+        /// What a second of delay costs.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        delay_per_s: Option<f64>,
+        /// What it costs if an event is given up.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loss: Option<f64>,
+        /// The longest delay.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "duration::serialize_option")]
+        max_delay: Option<Duration>,
+        /// What its handler calls and that may be down.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dependency: Option<String>,
+        /// When to give up.
+        #[serde(flatten)]
+        limits: PolicyLimits,
+    },
 }
 
 /// What bounds every policy that retries.
@@ -110,7 +134,30 @@ impl PolicyConfig {
             Self::Fixed { delay, limits } => limited!(policy::fixed(*delay), limits),
             Self::List { delays, limits } => limited!(policy::list(delays.iter().copied()), limits),
             Self::Never => Arc::new(policy::never()),
+            Self::Optimal { max_delay, dependency, limits, .. } => {
+                let mut policy = policy::optimal().costs(self.costs().unwrap_or_default());
+                if let Some(delay) = max_delay {
+                    policy = policy.max_delay(*delay);
+                }
+                if let Some(name) = dependency {
+                    policy = policy.dependency(name);
+                }
+                limited!(policy, limits)
+            }
         }
+    }
+
+    /// What events are worth, if the policy is one that is computed of that.
+    #[must_use]
+    pub fn costs(&self) -> Option<Costs> {
+        let Self::Optimal { success, attempt, delay_per_s, loss, .. } = self else { return None };
+        let default = Costs::default();
+        Some(Costs {
+            success: success.unwrap_or(default.success),
+            attempt: attempt.unwrap_or(default.attempt),
+            delay_per_s: delay_per_s.unwrap_or(default.delay_per_s),
+            loss: loss.unwrap_or(default.loss),
+        })
     }
 
     /// What is wrong with its values: `key: what, and what would be right`. What was read from text or JSON has no
@@ -145,6 +192,15 @@ impl PolicyConfig {
                 limits: PolicyLimits::read(&mut table),
             },
             "never" => Self::Never,
+            "optimal" => Self::Optimal {
+                success: table.read("success", reader::number),
+                attempt: table.read("attempt", reader::number),
+                delay_per_s: table.read("delay_per_s", reader::number),
+                loss: table.read("loss", reader::number),
+                max_delay: table.read("max_delay", reader::duration),
+                dependency: table.read("dependency", reader::text),
+                limits: PolicyLimits::read(&mut table),
+            },
             other => {
                 let meant = suggestion(other, KINDS, "kinds");
                 let key = table.path.child("kind");
@@ -178,6 +234,12 @@ impl PolicyConfig {
             Self::List { delays, limits } => {
                 if delays.is_empty() {
                     findings.value(&path.child("delays"), "no delay is no retry: list one, or say kind = \"never\"");
+                }
+                limits
+            }
+            Self::Optimal { limits, .. } => {
+                if let Some(Err(error)) = self.costs().map(|costs| costs.check()) {
+                    findings.value(&path.child(error.what()), error.to_string());
                 }
                 limits
             }
@@ -248,7 +310,8 @@ mod tests {
     #[test]
     fn the_policy_is_the_one_that_code_would_make() {
         let seconds = Duration::from_secs;
-        let pairs: [(Value, Arc<dyn Policy>); 6] = [
+        let costs = Costs { success: 1.0, attempt: 0.5, delay_per_s: 0.1, loss: 90.0 };
+        let pairs: [(Value, Arc<dyn Policy>); 8] = [
             (json!({"kind": "exponential"}), Arc::new(exponential())),
             (
                 json!({"kind": "exponential", "initial": "2s", "factor": 3, "max_delay": "1m", "max_attempts": 5,
@@ -273,6 +336,20 @@ mod tests {
                 Arc::new(list([seconds(1), seconds(60)]).max_attempts(4)),
             ),
             (json!({"kind": "never"}), Arc::new(policy::never())),
+            (json!({"kind": "optimal"}), Arc::new(policy::optimal())),
+            (
+                json!({"kind": "optimal", "success": 1, "attempt": 0.5, "delay_per_s": 0.1, "loss": 90, "max_delay": "20s",
+                       "max_attempts": 7, "jitter": 0.5, "deadline": "10m", "dependency": "bank"}),
+                Arc::new(
+                    policy::optimal()
+                        .costs(costs)
+                        .max_delay(seconds(20))
+                        .max_attempts(7)
+                        .jitter(0.5)
+                        .deadline(seconds(600))
+                        .dependency("bank"),
+                ),
+            ),
         ];
         for (value, expected) in pairs {
             let policy = of(value.clone()).unwrap().policy();
@@ -305,6 +382,12 @@ mod tests {
         assert!(wrong(json!({"kind": "exponential", "max_attempts": 0})).starts_with("max_attempts: "));
         assert!(wrong(json!({"kind": "exponential", "max_attempts": 5_000_000_000_u64})).contains("below 4294967296"));
         assert!(wrong(json!({"kind": "exponential", "deadline": "0s"})).starts_with("deadline: "));
+        let cheap = wrong(json!({"kind": "optimal", "loss": 0.01}));
+        assert!(
+            cheap.starts_with("loss: ") && cheap.contains("every failure would be a dead letter at once"),
+            "{cheap}"
+        );
+        assert!(wrong(json!({"kind": "optimal", "attempt": 0})).starts_with("attempt: "));
     }
 
     #[test]

@@ -10,7 +10,10 @@ pub use backoff::{
     DEFAULT_FACTOR, DEFAULT_INITIAL, DEFAULT_JITTER, DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_DELAY, Exponential, Fixed, List,
     Never, exponential, fixed, list, never,
 };
-pub use optimal::{Attempts, Cell, Costs, CostsError, DEFAULT_OPTIMAL_JITTER, Odds, Optimal, Survival, optimal};
+pub use optimal::{
+    AgeSeen, Attempts, Cell, ClassExplained, Costs, CostsError, DEFAULT_OPTIMAL_JITTER, Explanation, OPTIMAL, Odds,
+    Optimal, StateValue, Step, Survival, optimal,
+};
 pub(crate) use optimal::{Dependency, Entry, Learned, Pass, Tried, Trouble, Unsolved, Verdict};
 pub use plan::{Plan, PlannedAttempt, plan};
 

@@ -14,6 +14,7 @@ mod metrics;
 mod middleware;
 mod model;
 mod observing;
+mod optimal;
 mod pull;
 mod request;
 mod retention;

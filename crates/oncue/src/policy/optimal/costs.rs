@@ -52,6 +52,19 @@ pub enum CostsError {
     DelayIsFree,
 }
 
+impl CostsError {
+    /// Which of the costs to look at.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::NotACost { what, .. } => what,
+            Self::LossIsCheap { .. } => "loss",
+            Self::AttemptIsFree => "attempt",
+            Self::DelayIsFree => "delay_per_s",
+        }
+    }
+}
+
 impl Costs {
     /// Whether they make sense.
     ///

@@ -3,6 +3,7 @@
 mod attempts;
 mod costs;
 mod dependency;
+mod explain;
 mod health;
 mod learned;
 mod model;
@@ -18,6 +19,7 @@ use self::model::Moves;
 pub use self::{
     attempts::Attempts,
     costs::{Costs, CostsError},
+    explain::{AgeSeen, ClassExplained, Explanation, StateValue, Step},
     odds::Odds,
     survival::{Cell, Survival},
 };
@@ -29,6 +31,9 @@ pub(crate) use self::{
     model::Unsolved,
 };
 use super::{DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_DELAY, Decision, Failure, Policy};
+
+/// The name by which [`optimal`] is there without anybody having named it.
+pub const OPTIMAL: &str = "optimal";
 
 /// How much of each delay of [`optimal`] is random.
 pub const DEFAULT_OPTIMAL_JITTER: f64 = 0.1;

@@ -71,7 +71,17 @@ impl Moves {
         let actions = self.actions.get(steps).or(self.actions.last())?;
         let (below, part) = split(place(age_s));
         let action = *actions.get(table * AGES + (below + usize::from(part >= 0.5)).min(AGES - 1))?;
-        Some(self.delays.get(action).map_or(Move::GiveUp, |delay| Move::Retry(*delay)))
+        Some(self.delay(action).map_or(Move::GiveUp, Move::Retry))
+    }
+
+    /// The delay of an action; none if it gives up.
+    pub(crate) fn delay(&self, action: usize) -> Option<f64> {
+        self.delays.get(action).copied()
+    }
+
+    /// The delay in a state of the model; none if it gives up.
+    pub(crate) fn action(&self, left: usize, state: usize) -> Option<f64> {
+        self.delay(*self.actions.get(left.checked_sub(1)?)?.get(state)?)
     }
 }
 
