@@ -86,3 +86,38 @@ fn a_file_is_checked_and_every_problem_has_its_place() {
     assert!(check(&syntax, &[]).stdout.starts_with(&format!("{syntax}:1:")));
     check("/nowhere.toml", &[]).refused(&["/nowhere.toml", "cannot be read"]);
 }
+
+#[test]
+fn what_is_known_of_a_subscription_is_explained_and_plotted() {
+    let scratch = Scratch::new();
+    let data = scratch.path("data");
+    let ran = oncue(&["demo", "orders", "--data", &data, "--gateway-failures", "0.2", "--seed", "7", "--json"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let explain = |arguments: &[&str]| oncue(&[&["policy", "explain", "charge", "--data", &data], arguments].concat());
+    let known = explain(&["--json"]).report();
+    assert!(known["counted"].as_u64().unwrap() > 100, "{known}");
+    let transient = &known["classes"][0];
+    assert_eq!(transient["class"], "transient");
+    let plan = transient["plan"].as_array().unwrap();
+    assert_eq!((plan.len(), plan[0]["attempt"].as_u64()), (10, Some(1)));
+    // Four of five calls work: most who fail once are well at the first retry, and it is made soon.
+    assert!(plan[0]["works"].as_f64().unwrap() > 0.6 && plan[0]["delay_s"].as_f64().unwrap() < 0.1, "{plan:?}");
+    assert!(plan[0]["value"].as_f64() >= plan[0]["runner_up"][1].as_f64());
+    assert_eq!(plan[9]["delay_s"], Value::Null, "ten attempts at most");
+    assert_eq!(explain(&["--json"]).report(), known, "the log says the same each time");
+
+    let svg = scratch.path("charge.svg");
+    let told = explain(&["--loss", "500", "--svg", &svg]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    for word in ["retries counted", "a dead letter 500", "== transient ==", "RUNNER-UP", "EXPONENTIAL", "retry after"] {
+        assert!(told.stdout.contains(word), "{word:?} is not in {}", told.stdout);
+    }
+    let plot = std::fs::read_to_string(&svg).unwrap();
+    assert!(plot.starts_with("<svg ") && plot.matches("<rect ").count() > 500 && plot.contains("retry after"));
+
+    explain(&["--loss", "0.01"]).refused(&["every failure would be a dead letter at once"]);
+    oncue(&["policy", "explain", "nobody", "--data", &data]).refused(&["no subscription `nobody`", "`charge`"]);
+    oncue(&["policy", "explain", "charge"]).refused(&["--kind"]);
+    let huge = ["--success", "1e308", "--attempt", "1e308", "--delay-per-s", "1e308", "--loss", "1.7e308"];
+    assert!(explain(&huge).stdout.contains("EXPONENTIAL DELAYS COUNT INSTEAD"));
+}

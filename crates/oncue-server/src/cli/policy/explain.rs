@@ -1,4 +1,5 @@
-//! `oncue policy explain`: what a retry policy does with an event that keeps failing.
+//! `oncue policy explain`: what a retry policy does with an event that keeps failing, and what is known of a subscription's
+//! attempts.
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -10,22 +11,29 @@ use oncue::{
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::learned::Learned;
 use crate::cli::{CommandError, print, view::listed};
 
 /// Print the attempts that a retry policy makes for an event that keeps failing
 ///
 /// The times are counted from publishing, without the time that the attempts themselves take. With jitter each is a range:
 /// shortest and longest.
+///
+/// With --data, print what the log knows of a subscription's attempts, and what the policy that is computed of them does:
+/// how long trouble lasted, the delays with their values and the runner-up's, and what exponential delays would be. Whatever
+/// policy the subscription has: this is what `optimal` does, with these costs and bounds.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                         oncue policy explain --kind exponential\n  \
                         oncue policy explain --kind fixed --delay 2s --max-attempts 5 --deadline 1m\n  \
                         oncue policy explain --kind list --delays 1s,10s,1m --class throttled\n  \
-                        oncue policy explain --config oncue.toml bank --json | jq '.attempts[-1].at_ms'\n\n\
-                        Exit codes: 0 all is done; 2 there is no such policy, or the file or an option is wrong.")]
+                        oncue policy explain --config oncue.toml bank --json | jq '.attempts[-1].at_ms'\n  \
+                        oncue policy explain charge --data ./data --loss 500 --svg charge.svg\n\n\
+                        Exit codes: 0 all is done; 1 the log cannot be read, or the plot not written; 2 there is no such policy, \
+                        subscription or log, or the file or an option is wrong.")]
 pub(super) struct Explain {
     /// Which policy
-    #[arg(long, value_enum, required_unless_present = "config", conflicts_with_all = ["config", "name"])]
+    #[arg(long, value_enum, required_unless_present_any = ["config", "data"], conflicts_with_all = ["config", "data", "name"])]
     kind: Option<Kind>,
 
     #[command(flatten)]
@@ -35,9 +43,16 @@ pub(super) struct Explain {
     #[arg(long, value_name = "FILE", requires = "name")]
     config: Option<PathBuf>,
 
-    /// The policy's name in the configuration file
-    #[arg(requires = "config")]
+    /// The policy's name in the configuration file; with --data, the subscription
     name: Option<String>,
+
+    /// Directory that an app keeps its log in: explain what is known of a subscription's attempts
+    #[arg(long, value_name = "DIR", requires = "name", conflicts_with = "config")]
+    data: Option<PathBuf>,
+
+    /// With --data: plot value and action by attempt and age into this file
+    #[arg(long, value_name = "FILE", requires = "data")]
+    svg: Option<PathBuf>,
 
     /// How each attempt fails
     #[arg(long, value_enum, default_value_t = Class::Transient)]
@@ -54,7 +69,7 @@ pub(super) struct Explain {
 
 /// What a policy is made of; which of it a kind has, the policy itself knows.
 #[derive(Debug, Args)]
-#[group(id = "options", conflicts_with_all = ["config", "name"], multiple = true)]
+#[group(id = "options", conflicts_with = "config", multiple = true)]
 struct Options {
     /// exponential: the delay after the first failed attempt, such as `200ms`
     #[arg(long, value_name = "DURATION")]
@@ -64,7 +79,7 @@ struct Options {
     #[arg(long, value_name = "N")]
     factor: Option<f64>,
 
-    /// exponential: the longest delay
+    /// exponential, optimal: the longest delay
     #[arg(long, value_name = "DURATION")]
     max_delay: Option<String>,
 
@@ -75,6 +90,22 @@ struct Options {
     /// list: the delays, in order
     #[arg(long, value_name = "DURATION,…", value_delimiter = ',', required_if_eq("kind", "list"))]
     delays: Option<Vec<String>>,
+
+    /// optimal: what it brings if an event is handled
+    #[arg(long, value_name = "COST")]
+    success: Option<f64>,
+
+    /// optimal: what an attempt costs
+    #[arg(long, value_name = "COST")]
+    attempt: Option<f64>,
+
+    /// optimal: what a second of delay costs
+    #[arg(long, value_name = "COST")]
+    delay_per_s: Option<f64>,
+
+    /// optimal: what it costs if an event is given up
+    #[arg(long, value_name = "COST")]
+    loss: Option<f64>,
 
     /// Most attempts, the first one included
     #[arg(long, value_name = "N")]
@@ -95,6 +126,7 @@ enum Kind {
     Fixed,
     List,
     Never,
+    Optimal,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -144,17 +176,33 @@ pub(in crate::cli) enum ExplainError {
         /// The policies that there are, in words.
         known: String,
     },
+    /// The plot has no place.
+    #[error("--svg: {} cannot be written: {error}", file.display())]
+    Plot {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
 }
 
 impl Explain {
     pub(super) fn run(self) -> Result<(), CommandError> {
+        if let (Some(data), Some(subscription)) = (&self.data, &self.name) {
+            let policy = self.of_options("optimal")?;
+            let learned = Learned { data: data.clone(), subscription, json: self.json, svg: self.svg.as_deref() };
+            return learned.tell(&policy);
+        }
         let policy = self.policy()?;
         let plan = plan(&*policy.policy(), self.class.into(), self.limit.get());
         print(&if self.json { format!("{:#}\n", json(&policy, &plan)) } else { text(&policy, &plan) })
     }
 
     fn policy(&self) -> Result<PolicyConfig, ExplainError> {
-        let (Some(file), Some(name)) = (&self.config, &self.name) else { return self.of_options() };
+        let (Some(file), Some(name)) = (&self.config, &self.name) else {
+            let kind = self.kind.as_ref().and_then(ValueEnum::to_possible_value);
+            return self.of_options(&kind.map(|kind| kind.get_name().to_owned()).unwrap_or_default());
+        };
         let config = Config::read(file)?;
         config.policies.get(name).cloned().ok_or_else(|| {
             let known = listed(config.policies.keys().map(String::as_str));
@@ -162,13 +210,14 @@ impl Explain {
         })
     }
 
-    fn of_options(&self) -> Result<PolicyConfig, ExplainError> {
-        let kind = self.kind.as_ref().and_then(ValueEnum::to_possible_value);
-        let kind = kind.map(|kind| kind.get_name().to_owned()).unwrap_or_default();
-        let value = self.options.table(&kind);
+    fn of_options(&self, kind: &str) -> Result<PolicyConfig, ExplainError> {
+        let (kind, value) = (kind.to_owned(), self.options.table(kind));
         PolicyConfig::try_from(value).map_err(|what| {
             // The keys of the file are the options, but for this.
-            let what = what.replace("max_attempts", "max-attempts").replace("max_delay", "max-delay");
+            let what = what
+                .replace("max_attempts", "max-attempts")
+                .replace("max_delay", "max-delay")
+                .replace("delay_per_s", "delay-per-s");
             ExplainError::Options { kind, what }
         })
     }
@@ -184,6 +233,10 @@ impl Options {
             ("max_delay", self.max_delay.as_ref().map(|value| json!(value))),
             ("delay", self.delay.as_ref().map(|value| json!(value))),
             ("delays", self.delays.as_ref().map(|value| json!(value))),
+            ("success", self.success.map(|value| json!(value))),
+            ("attempt", self.attempt.map(|value| json!(value))),
+            ("delay_per_s", self.delay_per_s.map(|value| json!(value))),
+            ("loss", self.loss.map(|value| json!(value))),
             ("max_attempts", self.max_attempts.map(|value| json!(value))),
             ("jitter", self.jitter.map(|value| json!(value))),
             ("deadline", self.deadline.as_ref().map(|value| json!(value))),

@@ -1,6 +1,8 @@
 //! `oncue policy`: retry policies, and policies that are computed.
 
 mod explain;
+mod learned;
+mod plot;
 mod solve;
 
 use clap::{Args, Subcommand};
@@ -19,7 +21,7 @@ pub(super) struct Policy {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    Explain(explain::Explain),
+    Explain(Box<explain::Explain>),
     Solve(solve::Solve),
 }
 
