@@ -54,7 +54,7 @@ const CRATES: &[Crate] = &[
     Crate {
         name: "oncue",
         manifest: "crates/oncue/Cargo.toml",
-        may_use: &["oncue-log", "oncue-macros"],
+        may_use: &["oncue-log", "oncue-macros", "oncue-mdp"],
         never: NETWORK,
     },
     Crate {

@@ -66,8 +66,8 @@ impl Learned<'_> {
             known.failing_share * 100.0
         );
         out += &format!(
-            "costs: an attempt {}, a second of delay {}, a dead letter {}, a success {}; {} attempts at most\n",
-            costs.attempt, costs.delay_per_s, costs.loss, -costs.success, known.max_attempts
+            "costs: an attempt {}, a second of delay {}, a dead letter {}; a success brings {}; {} attempts at most\n",
+            costs.attempt, costs.delay_per_s, costs.loss, costs.success, known.max_attempts
         );
         if let Some(since) = known.down_since {
             out +=

@@ -34,10 +34,11 @@ pub(super) fn svg(subscription: &str, known: &Explanation) -> String {
     let least = states.iter().flatten().map(|state| state.value).fold(0.0, f64::min);
     let lower = TOP + rows * CELL + GAP;
     let worth = |state: &StateValue| {
-        let share = if least < 0.0 { state.value / least } else { 0.0 };
+        // From a tenth of a second to an hour of delay: only their orders of magnitude can be seen together.
+        let share = if least < 0.0 { state.value.min(0.0).abs().ln_1p() / least.abs().ln_1p() } else { 0.0 };
         (scale(share, [255, 255, 229], [140, 45, 4]), format!("{:.3}", state.value))
     };
-    panel(&mut out, TOP, &format!("value: 0 (pale) to {least:.1}"), states, worth);
+    panel(&mut out, TOP, &format!("value: 0 (pale) to {least:.1}, logarithmic"), states, worth);
     let done = |state: &StateValue| match state.delay_s {
         None => ("#222222".to_owned(), "dead letter".to_owned()),
         Some(delay) => {

@@ -123,6 +123,8 @@ impl Attempts {
             if tried.number == 1 {
                 self.odds.fails();
             }
+        } else if tried.number == 1 {
+            self.odds.failed_before();
         }
         if let Some(before) = before {
             self.gap(before, tried, Some(class));

@@ -34,6 +34,20 @@ fn an_outage_is_told_from_the_trouble_of_an_event() {
 }
 
 #[test]
+fn failures_among_calls_that_work_are_no_outage_in_whatever_order_they_are_told() {
+    let mut attempts = Attempts::default();
+    for second in (0..1_000).step_by(10) {
+        (0..8).for_each(|part| attempts.worked(tried(1, second + part), None));
+        // These two ended before some of those.
+        for part in 3..5 {
+            attempts.failed(tried(1, second + part), ErrorClass::Transient, None);
+        }
+    }
+    assert_eq!((attempts.down_since(), attempts.outages.cells().len()), (None, 0));
+    assert!((0.17..0.22).contains(&attempts.odds.failing_share()), "{}", attempts.odds.failing_share());
+}
+
+#[test]
 fn what_is_old_counts_less_and_clocks_may_jump() {
     let mut attempts = Attempts::default();
     let trouble = attempts.failed(tried(1, 100), ErrorClass::Transient, None).unwrap();

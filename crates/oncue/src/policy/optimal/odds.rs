@@ -56,6 +56,11 @@ impl Odds {
         self.log = (self.log + weight.max(0.0)).min(2.0 * DOWN);
     }
 
+    /// A first attempt failed, and something has worked since.
+    pub(crate) fn failed_before(&mut self) {
+        self.failed = self.failed.saturating_add(1).min(MEMORY);
+    }
+
     /// A call worked: its first attempt or a later one.
     #[inline]
     pub(crate) fn works(&mut self, first: bool) {

@@ -163,7 +163,9 @@ impl Core {
             }
         }
         let settled = acks.into_iter().zip(&self.numbers).filter(|(entries, _)| !entries.is_empty());
-        changes.extend(settled.map(|(entries, number)| Change::Settle(Settle { subscription: *number, entries })));
+        // First: who counts failures is to know by then what worked meanwhile.
+        let settled = settled.map(|(entries, number)| Change::Settle(Settle { subscription: *number, entries }));
+        changes.splice(0..0, settled);
         if !types.new.is_empty() {
             // A number is given before it is used.
             changes.splice(0..0, types.new.into_iter().map(Change::EventType));
