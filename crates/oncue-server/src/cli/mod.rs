@@ -111,6 +111,9 @@ enum CommandError {
     /// A model was not solved.
     #[error(transparent)]
     Solve(#[from] policy::ModelFileError),
+    /// A simulated app failed.
+    #[error(transparent)]
+    Simulate(#[from] policy::LifeError),
     /// A configuration file is not right.
     #[error(transparent)]
     Check(#[from] config::CheckError),
@@ -134,7 +137,7 @@ impl CommandError {
             Self::Resolve(error) => error.is_callers(),
             Self::Solve(error) => error.is_callers(),
             Self::Edit(_) | Self::Explain(_) | Self::Check(_) => true,
-            Self::Graph(_) | Self::Runtime(_) | Self::Output(_) => false,
+            Self::Graph(_) | Self::Simulate(_) | Self::Runtime(_) | Self::Output(_) => false,
         };
         if is_callers { REFUSED } else { FAILED }
     }

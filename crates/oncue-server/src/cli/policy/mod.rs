@@ -3,6 +3,7 @@
 mod explain;
 mod learned;
 mod plot;
+mod simulate;
 mod solve;
 
 use clap::{Args, Subcommand};
@@ -10,6 +11,7 @@ use clap::{Args, Subcommand};
 use super::CommandError;
 
 pub(super) use explain::ExplainError;
+pub(super) use simulate::LifeError;
 pub(super) use solve::ModelFileError;
 
 /// Understand policies before they are needed, and compute them
@@ -23,6 +25,7 @@ pub(super) struct Policy {
 enum What {
     Explain(Box<explain::Explain>),
     Solve(solve::Solve),
+    Simulate(simulate::Simulate),
 }
 
 impl Policy {
@@ -30,6 +33,7 @@ impl Policy {
         match self.what {
             What::Explain(explain) => explain.run(),
             What::Solve(solve) => solve.run(),
+            What::Simulate(simulate) => simulate.run(),
         }
     }
 }

@@ -1,0 +1,129 @@
+//! One life of the dependency under one policy: the real dispatcher, in virtual time.
+
+use std::{io, sync::Arc, time::Duration};
+
+use oncue::{
+    App, Clock, PausedClock,
+    clock::NotPaused,
+    handler::{Attempt, HandlerExt as _},
+    policy::{Costs, Policy},
+    prelude::*,
+    testing::TIME_OF_START,
+    transport::{LogTransport, LogUrl},
+};
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use super::world::{Scenario, World};
+
+/// How long a call takes.
+const CALL: Duration = Duration::from_millis(20);
+
+/// Why there is nothing to compare.
+#[derive(Debug, Error)]
+pub(in crate::cli) enum LifeError {
+    /// The runtime could not be made.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+    /// Time would not stand still.
+    #[error(transparent)]
+    NotPaused(NotPaused),
+    /// The app failed.
+    #[error("the simulated app failed: {0}")]
+    App(#[from] oncue::Error),
+}
+
+/// What became of all events.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Life {
+    /// What an event cost, on average.
+    pub(super) cost: f64,
+    /// Share of events that were handled.
+    pub(super) handled: f64,
+    /// Calls per event.
+    pub(super) calls: f64,
+    /// From publishing until an event was handled or given up, in seconds, ascending.
+    pub(super) ages: Vec<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Fate {
+    published: f64,
+    calls: u32,
+    last: f64,
+    handled: bool,
+}
+
+/// What the handler is given.
+#[derive(Clone)]
+struct Called {
+    world: Arc<World>,
+    fates: Arc<Mutex<Vec<Fate>>>,
+}
+
+async fn call(
+    envelope: Envelope,
+    State(called): State<Called>,
+    State(clock): State<Clock>,
+    Attempt(attempt): Attempt,
+) -> Result<(), HandlerError> {
+    let event: usize = envelope.key().and_then(|key| key.parse().ok()).unwrap_or_default();
+    let answer = called.world.call(event as u64, attempt, seconds(&clock));
+    clock.sleep(CALL).await;
+    if let Some(fate) = called.fates.lock().get_mut(event) {
+        fate.calls += 1;
+        fate.last = seconds(&clock);
+        fate.handled |= answer.is_ok();
+    }
+    answer
+}
+
+fn seconds(clock: &Clock) -> f64 {
+    clock.now().since(TIME_OF_START).as_secs_f64()
+}
+
+/// Lives it.
+pub(super) fn live(scenario: Scenario, seed: u64, policy: Arc<dyn Policy>, costs: &Costs) -> Result<Life, LifeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.map_err(LifeError::Runtime)?;
+    // The dispatcher draws its jitter on this thread.
+    fastrand::seed(seed);
+    let fates = runtime.block_on(async {
+        let time = PausedClock::new(TIME_OF_START).map_err(LifeError::NotPaused)?;
+        Ok::<_, LifeError>(run(Arc::new(World::new(scenario, seed)), policy, time.clock()).await?)
+    })?;
+    Ok(measured(&fates, costs))
+}
+
+async fn run(world: Arc<World>, policy: Arc<dyn Policy>, clock: Clock) -> oncue::Result<Vec<Fate>> {
+    let transport = Arc::new(LogTransport::open(&"memory:".parse::<LogUrl>()?, clock.clone())?);
+    let arrivals = world.arrivals();
+    let fates = arrivals.iter().map(|at| Fate { published: *at, ..Fate::default() }).collect();
+    let called = Called { world, fates: Arc::new(Mutex::new(fates)) };
+    let handler = call.named("call").types(["called"]).retry(policy);
+    let bus = App::with_transport(transport, clock.clone()).state(called.clone()).on(handler).start().await?;
+    for (number, at) in arrivals.into_iter().enumerate() {
+        clock.sleep(Duration::from_secs_f64((at - seconds(&clock)).max(0.0))).await;
+        bus.publish(Envelope::builder("called").key(number.to_string()).build()?).await?;
+    }
+    bus.idle().await?;
+    bus.shutdown().await?;
+    let fates = called.fates.lock().clone();
+    Ok(fates)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "some thousand events")]
+fn measured(fates: &[Fate], costs: &Costs) -> Life {
+    let events = fates.len().max(1) as f64;
+    let mut life = Life::default();
+    for fate in fates {
+        let age = (fate.last - fate.published).max(0.0);
+        let end = if fate.handled { -costs.success } else { costs.loss };
+        life.cost += (end + f64::from(fate.calls) * costs.attempt + age * costs.delay_per_s) / events;
+        life.handled += f64::from(u8::from(fate.handled)) / events;
+        life.calls += f64::from(fate.calls) / events;
+        life.ages.push(age);
+    }
+    life.ages.sort_by(f64::total_cmp);
+    life
+}
