@@ -72,6 +72,7 @@ impl Command {
             Self::Demo(_) => "warn,oncue::dispatch=error",
             // Its cases make things fail.
             Self::Conformance(_) | Self::ConformanceWorker(_) => "off",
+            Self::Policy(policy) if policy.simulates() => "off",
             _ => "warn",
         }
     }

@@ -29,6 +29,11 @@ enum What {
 }
 
 impl Policy {
+    /// Whether apps are run in which things are to fail.
+    pub(super) fn simulates(&self) -> bool {
+        matches!(self.what, What::Simulate(_))
+    }
+
     pub(super) fn run(self) -> Result<(), CommandError> {
         match self.what {
             What::Explain(explain) => explain.run(),

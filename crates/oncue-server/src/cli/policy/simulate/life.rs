@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use oncue::{
     App, Clock, PausedClock,
     clock::NotPaused,
-    handler::{Attempt, HandlerExt as _},
+    handler::{HandlerExt as _, extract::Attempt},
     policy::{Costs, Policy},
     prelude::*,
     testing::TIME_OF_START,
