@@ -50,7 +50,7 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
 pub(super) fn check(
     handlers: &[Registration],
     states: &StateMap,
-    policies: &HashMap<String, Arc<dyn Policy>>,
+    (policies, default_policy): (&HashMap<String, Arc<dyn Policy>>, &Arc<dyn Policy>),
 ) -> Result<Graph, StartError> {
     let mut problems: Vec<String> = handlers.iter().flat_map(Registration::problems).collect();
     for handler in handlers {
@@ -58,7 +58,7 @@ pub(super) fn check(
         let policy = match &handler.options.retry {
             Some(Retry::Policy(policy)) => Some(policy),
             Some(Retry::Named(name)) => policies.get(name),
-            None => None,
+            None => Some(default_policy),
         };
         let wrong = policy.map(|policy| policy.problems()).unwrap_or_default();
         problems.extend(wrong.into_iter().map(|wrong| format!("{handler}: its retry policy: {wrong}")));

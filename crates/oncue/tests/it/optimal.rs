@@ -199,6 +199,10 @@ async fn costs_that_make_no_sense_are_told_at_the_start_and_what_cannot_be_compu
     let text = refused.map(|_| ()).unwrap_err().to_string();
     assert!(text.contains("charge") && text.contains("every failure would be a dead letter at once"), "{text}");
 
+    let by_default = charge.named("charge").types(["order.created"]);
+    let app = |app: App| app.state(Bank::default()).default_policy(bank_policy().costs(cheap)).on(by_default);
+    assert!(TestApp::start(app).await.is_err(), "the app's own policy is looked at, too");
+
     // They are numbers, and their sums are not.
     let huge = Costs { success: 1e308, attempt: 1e308, delay_per_s: 1e308, loss: 1.7e308 };
     let test = TestApp::start(|app| app.state(Bank::default()).on(with(huge))).await?;
