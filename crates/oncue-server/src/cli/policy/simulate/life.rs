@@ -127,3 +127,26 @@ fn measured(fates: &[Fate], costs: &Costs) -> Life {
     life.ages.sort_by(f64::total_cmp);
     life
 }
+
+#[cfg(test)]
+mod tests {
+    use oncue::policy::fixed;
+
+    use super::*;
+
+    #[test]
+    fn a_life_is_the_same_each_time_and_its_numbers_are_what_happened() {
+        let once = || {
+            live(Scenario::Poison, 3, Arc::new(fixed(Duration::from_secs(1)).max_attempts(3)), &Costs::default())
+                .unwrap()
+        };
+        let life = once();
+        assert_eq!((life.cost.to_bits(), &life.ages), (once().cost.to_bits(), &once().ages));
+        // Two retries a second apart, where three of a hundred never work and every twentieth call fails.
+        assert!((0.95..0.985).contains(&life.handled), "{life:?}");
+        assert!((1.08..1.14).contains(&life.calls), "{}", life.calls);
+        let costs = Costs { loss: 0.0, attempt: 1.0, delay_per_s: 1e-9, ..Costs::default() };
+        let calls = live(Scenario::Poison, 3, Arc::new(fixed(Duration::from_secs(1)).max_attempts(3)), &costs).unwrap();
+        assert!((calls.cost - calls.calls).abs() < 1e-6);
+    }
+}
