@@ -50,7 +50,8 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
 pub(super) fn check(
     handlers: &[Registration],
     states: &StateMap,
-    (policies, default_policy): (&HashMap<String, Arc<dyn Policy>>, &Arc<dyn Policy>),
+    policies: &HashMap<String, Arc<dyn Policy>>,
+    default_policy: &Arc<dyn Policy>,
 ) -> Result<Graph, StartError> {
     let mut problems: Vec<String> = handlers.iter().flat_map(Registration::problems).collect();
     for handler in handlers {

@@ -223,7 +223,7 @@ impl Serving {
     async fn serve(&self, served: &mut Served) -> Result<(), StartError> {
         let effective: Vec<Registration> = served.handlers.iter().map(|handler| served.effective(handler)).collect();
         let policies = self.policies(&served.config);
-        let graph = attach::check(&effective, &self.provided.states, (&policies, &self.provided.default_policy))?;
+        let graph = attach::check(&effective, &self.provided.states, &policies, &self.provided.default_policy)?;
         self.declare_topics(&served.config).await;
         let wanted: Vec<(Vec<Identity>, Joined)> = graph
             .components()
