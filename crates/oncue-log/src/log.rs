@@ -198,9 +198,7 @@ impl Log {
             slot.first_offset = slot.first_offset.max(below);
             Ok(Ticket { lsn, end: lsn + 1, offset: below })
         })?;
-        let mut view = self.core().view.write();
-        let offsets = view.offsets_mut(topic.0);
-        offsets.first = offsets.first.max(below);
+        self.core().view.write().drop_below(ticket.end, topic.0, below);
         Ok(ticket)
     }
 
@@ -329,8 +327,9 @@ impl Log {
     pub fn drop_segments(&self, wanted: &Wanted) -> Result<u64, TrimError> {
         let core = self.core();
         core.catch_up();
+        let dropped = core.dropped();
         trim_while(core, |oldest, next| {
-            let live = core.live_bytes(oldest, next.first_lsn, wanted);
+            let live = core.live_bytes(oldest, next.first_lsn, (wanted, &dropped));
             // Damaged or gone: nobody knows what is in it.
             live.is_ok_and(|live| live == 0)
         })

@@ -1,7 +1,7 @@
 //! Rewriting: what is left of segments that are mostly of no use goes into one new file, with the lsns and offsets that it had.
 //! `docs/log-format.md`, A rewritten segment, tells the rules that this follows.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::core::Core;
 use crate::error::{ReadError, StorageError};
@@ -83,18 +83,32 @@ impl Core {
             let pairs = view.segments.iter().cloned().zip(ends);
             pairs.take_while(|(segment, _)| segment.epoch < bound).collect()
         };
+        let dropped = self.dropped();
         let mut candidates = Vec::with_capacity(segments.len());
         for (segment, end) in segments {
             let bytes = segment.bytes();
-            let live = self.live_bytes(&segment, end, wanted)?;
+            let live = self.live_bytes(&segment, end, (wanted, &dropped))?;
             let live = if segment.may_pay(live) { live } else { bytes };
             candidates.push(Candidate { segment, bytes, live });
         }
         Ok(candidates)
     }
 
+    /// Below which offset the events of each topic were dropped, by id, as far as that is durable: a crash may take back the
+    /// rest.
+    pub(crate) fn dropped(&self) -> Vec<u64> {
+        let durable = self.durable.load(Ordering::Acquire);
+        self.view.write().dropped(durable)
+    }
+
     /// About how many bytes of a sealed segment are wanted: 0 if none is, and only then.
-    pub(crate) fn live_bytes(&self, segment: &Arc<Segment>, end: Lsn, wanted: &Wanted) -> Result<u64, ReadError> {
+    /// `dropped`: below which offset each topic's events were dropped durably.
+    pub(crate) fn live_bytes(
+        &self,
+        segment: &Arc<Segment>,
+        end: Lsn,
+        (wanted, dropped): (&Wanted, &[u64]),
+    ) -> Result<u64, ReadError> {
         let index_at = segment.index_at().unwrap_or(0);
         let reader = self.reader(segment)?;
         let index = reader.index(index_at)?;
@@ -103,9 +117,8 @@ impl Core {
         }
         let (mut events, mut of_events, mut live) = (0, 0, 0);
         for (topic, seen) in index.topics() {
-            // What the caller asks for stays, also if it was dropped: that may not be durable yet.
-            let dropped = if wanted.lists(topic) { 0 } else { self.view.read().offsets(topic).first };
-            let left = wanted.count(topic, seen.first_offset.max(dropped)..seen.next_offset).min(seen.events);
+            let first = (topic as usize).checked_sub(1).and_then(|place| dropped.get(place)).copied().unwrap_or(0);
+            let left = wanted.count(topic, seen.first_offset.max(first)..seen.next_offset).min(seen.events);
             live = scaled(seen.bytes, left, seen.events).saturating_add(live);
             (events, of_events) = (seen.events.saturating_add(events), seen.bytes.saturating_add(of_events));
         }
@@ -183,7 +196,7 @@ impl<'a> Rewriter<'a> {
         let _there_is_none = core.storage.remove(REWRITING);
         let file = core.storage.open(REWRITING, true).map_err(StorageError::on("create", REWRITING))?;
         let (index, buffer, flushed) = (Index::default(), Vec::new(), FIRST_FRAME);
-        let firsts = core.view.read().firsts();
+        let firsts = core.dropped();
         Ok(Self { core, run, readers, header, file, epoch, index, buffer, flushed, next, firsts })
     }
 

@@ -180,6 +180,8 @@ pub(crate) fn topics_of(frame: &Frame) -> Vec<FrameTopic> {
 pub(crate) struct Offsets {
     pub(crate) first: u64,
     pub(crate) next: u64,
+    /// Those below were dropped durably: a crash does not take that back, so their space may go.
+    pub(crate) dropped: u64,
 }
 
 /// Behind one lock, held for a lookup or for taking in a group.
@@ -196,6 +198,8 @@ pub(crate) struct View {
     /// Where the next frame will lie, or the index before it.
     pub(crate) end: Place,
     offsets: Vec<Offsets>,
+    /// Drops that may not be durable yet: the lsn that ends each, its topic, and below which offset.
+    drops: Vec<(Lsn, u32, u64)>,
     pub(crate) checkpoint: Option<WholeCheckpoint>,
     /// The checkpoint that the last segment's header names: recovery reads nothing before it.
     pub(crate) named: Place,
@@ -212,6 +216,7 @@ impl View {
             tail_from: end,
             end,
             offsets,
+            drops: Vec::new(),
             checkpoint: None,
             named: Place::default(),
         }
@@ -226,9 +231,25 @@ impl View {
         (topic as usize).checked_sub(1).and_then(|at| self.offsets.get(at)).copied().unwrap_or_default()
     }
 
-    /// The first offsets of the topics, by id.
-    pub(crate) fn firsts(&self) -> Vec<u64> {
-        self.offsets.iter().map(|offsets| offsets.first).collect()
+    /// The events of a topic below an offset are dropped, by a record that ends at `end`: nobody reads them from now on.
+    pub(crate) fn drop_below(&mut self, end: Lsn, topic: u32, below: u64) {
+        let offsets = self.offsets_mut(topic);
+        if below > offsets.first {
+            offsets.first = below;
+            self.drops.push((end, topic, below));
+        }
+    }
+
+    /// Below which offset the events of each topic were dropped durably, by id.
+    pub(crate) fn dropped(&mut self, durable: Lsn) -> Vec<u64> {
+        let drops = std::mem::take(&mut self.drops);
+        let (done, open): (Vec<_>, Vec<_>) = drops.into_iter().partition(|(end, ..)| *end <= durable);
+        self.drops = open;
+        for (_, topic, below) in done {
+            let offsets = self.offsets_mut(topic);
+            offsets.dropped = offsets.dropped.max(below);
+        }
+        self.offsets.iter().map(|offsets| offsets.dropped).collect()
     }
 
     /// What the segments' files take.

@@ -10,8 +10,8 @@ use crate::record::{KIND_EVENT, KIND_STATE, Lsn, Step, TopicId};
 /// Topic definitions and checkpoints need not be: the newest checkpoint restates them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Topics of which only some events are wanted: the offsets of these, ascending, none twice. No segment is removed that has
-    /// one of them, dropped or not: a drop may not be durable yet. Of a topic that is not here, everything is that was not dropped ([`Log::drop_events`](crate::Log::drop_events)).
+    /// Topics of which only some events are wanted: the offsets of these, ascending, none twice. Of a topic that is not here,
+    /// everything is that was not dropped ([`Log::drop_events`](crate::Log::drop_events)).
     pub events: HashMap<TopicId, Vec<Range<u64>>>,
     /// The lsns of the state records that are wanted, ascending. What the newest checkpoint restates is not, unless it says
     /// where to find it.
@@ -22,11 +22,6 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Whether it says which of a topic's events are wanted.
-    pub(crate) fn lists(&self, topic: u32) -> bool {
-        self.events.contains_key(&TopicId(topic))
-    }
-
     /// How many of a topic's offsets in a range are wanted.
     pub(crate) fn count(&self, topic: u32, range: Range<u64>) -> u64 {
         let length = |range: Range<u64>| range.end.saturating_sub(range.start);

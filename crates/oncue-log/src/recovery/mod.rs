@@ -84,7 +84,10 @@ pub(crate) fn open(
     }
     repair::repair(storage.as_ref(), &found[found.len() - 1], &report)?;
 
-    let offsets = topics.iter().map(|topic| Offsets { first: topic.first_offset, next: topic.next_offset });
+    let offsets = topics.iter().map(|topic| {
+        let (first, next) = (topic.first_offset, topic.next_offset);
+        Offsets { first, next, dropped: first }
+    });
     let end = Place { epoch: found[found.len() - 1].file.epoch, position: verified.newest.end };
     let mut view = View::new(options.tail_bytes, end, offsets.collect());
     for (place, segment) in found.iter().enumerate() {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use oncue_log::{AppendError, Lsn, ReadError, TopicId, TopicInfo, Wanted};
+use oncue_log::{AppendError, Lsn, ReadError, TopicId, Wanted};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -250,31 +250,26 @@ impl Inner {
     /// something by that is told when the log is opened again.
     fn free_of_fenced(&self, limits: &[Limit]) -> Result<(), String> {
         let Some(mut wanted) = self.keeper.wanted.lock().clone() else { return Ok(()) };
-        for topic in self.log.topics() {
-            // What was dropped since may be taken back by a crash, with the settling that it was dropped for.
-            let durable = wanted.events.get(&topic.id).and_then(|kept| kept.first()).map_or(0, |kept| kept.start);
-            let limit = limits.iter().find(|limit| limit.topic == topic.id).map_or(0, |limit| limit.first);
-            // No limit looks at what was dropped: one that says no more than that says nothing.
-            let first = if limit > topic.first_offset { limit } else { durable };
-            wanted.events.insert(topic.id, std::iter::once(first..u64::MAX).collect());
+        let topics: HashMap<_, _> = self.log.topics().into_iter().map(|topic| (topic.id, topic.first_offset)).collect();
+        // No limit looks at what was dropped: one that says no more than that says nothing. The log knows what of it is durable.
+        for limit in limits.iter().filter(|limit| topics.get(&limit.topic).is_some_and(|first| limit.first > *first)) {
+            wanted.events.insert(limit.topic, std::iter::once(limit.first..u64::MAX).collect());
         }
         self.log.drop_segments(&wanted).map(drop).map_err(|error| error.to_string())
     }
 
-    /// What is not dropped, and the state records that something points to, as a durable state says.
+    /// The state records that something points to, as a durable state says.
     fn wanted(&self) -> Result<Wanted, String> {
         let (mut states, mut chains) = (Vec::new(), Vec::new());
-        let (upto, events) = {
+        let upto = {
             let shared = self.shared.lock();
-            let kept = |topic: TopicInfo| (topic.id, std::iter::once(topic.first_offset..u64::MAX).collect());
-            let events = self.log.topics().into_iter().map(kept).collect();
             for state in shared.state.known() {
                 states.extend(state.keyed.records());
                 states.extend(state.dead.values().map(|dead| dead.lsn));
                 states.extend(state.redriven.values());
                 chains.extend(state.failing.values().map(|failing| failing.lsn));
             }
-            (shared.end, events)
+            shared.end
         };
         // What is applied may not be durable yet: a crash would take it back, and what it replaced be wanted again.
         self.log.wait_durable(upto).map_err(|fenced| fenced.reason)?;
@@ -283,7 +278,7 @@ impl Inner {
         }
         states.sort_unstable();
         states.dedup();
-        Ok(Wanted { events, states, upto })
+        Ok(Wanted { states, upto, ..Wanted::default() })
     }
 
     /// The records of an event's attempts, from the last one back.
