@@ -210,10 +210,11 @@ impl Shared {
 
     /// Settles a batch in a session. If that is over, its outcomes wait for their events.
     fn send(self: &Arc<Self>, session: Session, batch: Vec<Keyed>) -> BoxFuture<'static, Result<(), SettleError>> {
+        let settlements = batch.iter().map(|(settlement, _)| settlement.clone()).collect();
+        // Counted from here on: who leaves waits for its answer.
+        let (number, request) = self.sent.lock().begin(session, settlements);
         let shared = Arc::clone(self);
         Box::pin(async move {
-            let settlements = batch.iter().map(|(settlement, _)| settlement.clone()).collect();
-            let (number, request) = shared.sent.lock().begin(session, settlements);
             let answer = shared.ends.caller.call(&request, None).await;
             shared.is_answered(number);
             if let Err(CallError::Refused(Refusal::UnknownSession(_))) = answer {
@@ -247,26 +248,46 @@ impl Shared {
             tracing::warn!(outcomes = batch.len(), "dropped: nobody takes their events any more");
             return Ok(());
         }
-        let (mut now, mut late) = (Vec::new(), Vec::new());
-        let session = {
+        self.settle_in_hand(|hand| batch.into_iter().map(|keyed| hand.resettle(over, keyed)).collect()).await
+    }
+
+    /// Sends outcomes that have a session, and waits for the events of those that have none.
+    fn settle_in_hand(
+        self: &Arc<Self>,
+        fates: impl FnOnce(&mut Hand) -> Vec<Fate>,
+    ) -> BoxFuture<'static, Result<(), SettleError>> {
+        let (fates, session, ready) = {
             let mut hand = self.hand.lock();
-            for keyed in batch {
-                match hand.resettle(over, keyed) {
-                    Fate::Now(keyed) => now.push(keyed),
-                    Fate::Late(told) => late.push(told),
-                    Fate::Dropped => {}
-                }
-            }
-            hand.session
+            let fates = fates(&mut hand);
+            (fates, hand.session, hand.ready() > 0)
         };
-        self.freed.notify_one();
+        if ready {
+            self.freed.notify_one();
+        }
+        let (mut now, mut late, mut dropped) = (Vec::new(), Vec::new(), 0_usize);
+        for fate in fates {
+            match fate {
+                Fate::Now(keyed) => now.push(keyed),
+                Fate::Late(told) => late.push(told),
+                Fate::Dropped => dropped += 1,
+            }
+        }
+        if dropped > 0 {
+            tracing::warn!(
+                outcomes = dropped,
+                "dropped: their session was over, and their events went on without them"
+            );
+        }
         if !late.is_empty() {
             self.look_for_late();
         }
-        if !now.is_empty() {
-            self.send(session, now).await?;
-        }
-        join_all(late).await.into_iter().try_for_each(|told| told.unwrap_or(Ok(())))
+        let sending = (!now.is_empty()).then(|| self.send(session, now));
+        Box::pin(async move {
+            if let Some(sending) = sending {
+                sending.await?;
+            }
+            join_all(late).await.into_iter().try_for_each(|told| told.unwrap_or(Ok(())))
+        })
     }
 
     /// Looks for the events that outcomes wait for, until none does.
@@ -357,38 +378,9 @@ impl Consumer for RemoteConsumer {
         if self.0.ends.is_closed() {
             return Box::pin(std::future::ready(Err(SettleError::Closed)));
         }
-        let (mut now, mut late, mut dropped) = (Vec::new(), Vec::new(), 0_usize);
-        let (session, ready) = {
-            let mut hand = self.0.hand.lock();
-            for settlement in batch {
-                match hand.settle(settlement) {
-                    Fate::Now(settlement) => now.push(settlement),
-                    Fate::Late(told) => late.push(told),
-                    Fate::Dropped => dropped += 1,
-                }
-            }
-            (hand.session, hand.ready() > 0)
-        };
-        if ready {
-            self.0.freed.notify_one();
-        }
-        if dropped > 0 {
-            tracing::warn!(
-                outcomes = dropped,
-                "dropped: their session was over, and their events went on without them"
-            );
-        }
-        if !late.is_empty() {
-            self.0.look_for_late();
-        }
-        let sending = (!now.is_empty()).then(|| self.0.send(session, now));
+        let settling = self.0.settle_in_hand(|hand| batch.into_iter().map(|outcome| hand.settle(outcome)).collect());
         // The settling does not depend on anybody waiting for it.
-        let settled = self.0.ends.caller.spawn(async move {
-            if let Some(sending) = sending {
-                sending.await?;
-            }
-            join_all(late).await.into_iter().try_for_each(|told| told.unwrap_or(Ok(())))
-        });
+        let settled = self.0.ends.caller.spawn(settling);
         Box::pin(async move { settled.await.unwrap_or(Err(SettleError::Closed)) })
     }
 

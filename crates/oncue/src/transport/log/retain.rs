@@ -250,9 +250,8 @@ impl Inner {
     /// something by that is told when the log is opened again.
     fn free_of_fenced(&self, limits: &[Limit]) -> Result<(), String> {
         let Some(mut wanted) = self.keeper.wanted.lock().clone() else { return Ok(()) };
-        let topics: HashMap<_, _> = self.log.topics().into_iter().map(|topic| (topic.id, topic.first_offset)).collect();
         // No limit looks at what was dropped: one that says no more than that says nothing. The log knows what of it is durable.
-        for limit in limits.iter().filter(|limit| topics.get(&limit.topic).is_some_and(|first| limit.first > *first)) {
+        for limit in limits.iter().filter(|limit| limit.first > self.offsets(limit.topic).0) {
             wanted.events.insert(limit.topic, std::iter::once(limit.first..u64::MAX).collect());
         }
         self.log.drop_segments(&wanted).map(drop).map_err(|error| error.to_string())
