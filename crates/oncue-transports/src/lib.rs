@@ -18,6 +18,10 @@ mod amqp;
 pub mod http;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(any(feature = "amqp", feature = "nats"))]
+mod options;
+#[cfg(any(feature = "amqp", feature = "nats"))]
+mod reconnect;
 #[cfg(feature = "http")]
 pub mod wire;
 

@@ -8,17 +8,15 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions},
     tcp::{OwnedIdentity, OwnedTLSConfig},
 };
-use oncue::{policy::exponential, transport::broker::BrokerError};
+use oncue::transport::broker::BrokerError;
 use tokio::{
     sync::{Mutex, Notify, watch},
     time::timeout,
 };
 
 use super::{stream::Message, url::AmqpUrl};
+use crate::reconnect::pause;
 
-/// The first pause before it is tried to connect again, and the longest.
-const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(4);
 /// Longest time that a broker may take for one answer.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// What is said of one that did not come.
@@ -235,23 +233,4 @@ fn reason(error: &Error) -> String {
         _ => "is a broker there, and does it take connections from here?",
     };
     format!("{error}: {mend}")
-}
-
-/// How long is waited before the next attempt: longer each time, half of it at random, so that those who lost a broker
-/// together do not come back together.
-fn pause(attempts: u32) -> Duration {
-    exponential().initial(FIRST).max_delay(LONGEST).delay(attempts, fastrand::f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_bound() {
-        assert!(pause(1) <= FIRST && pause(1) >= FIRST / 2);
-        for attempts in [12, u32::MAX] {
-            assert!(pause(attempts) <= LONGEST && pause(attempts) >= LONGEST / 2);
-        }
-    }
 }

@@ -1,28 +1,19 @@
 //! What an `amqp://` or `amqps://` URL says.
 
-use std::path::PathBuf;
-
 use lapin::uri::{AMQPScheme, AMQPUri};
 use oncue::transport::OpenError;
 
-use crate::without_secrets;
+use crate::{
+    options::{self, PARTITIONS, PARTITIONS_RANGE, Security},
+    without_secrets,
+};
 
-/// Partitions of topics that are made from now on.
-const PARTITIONS: u16 = 4;
 /// MiB of a ledger's stream that the broker keeps.
 const LEDGER_MIB: u16 = 256;
 const OPTIONS: &str = "known are `prefix`, `partitions`, `ledger_mib`, `ca`, `cert` and `key`";
 const BYTES_OF_MIB: u64 = 1 << 20;
 /// With a topic's longest name, a queue's is not too long.
 const MAX_PREFIX_BYTES: usize = 54;
-
-/// What a broker is convinced by, and how one is convinced of it. Files are PEM.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Security {
-    pub(super) ca: Option<PathBuf>,
-    pub(super) cert: Option<PathBuf>,
-    pub(super) key: Option<PathBuf>,
-}
 
 /// `amqp://[USER:PASSWORD@]HOST:PORT[/VHOST][?prefix=NAME&partitions=N&ledger_mib=N]`; `amqps://`, which encrypts, also has
 /// `ca=FILE&cert=FILE&key=FILE`.
@@ -64,37 +55,24 @@ impl AmqpUrl {
             ledger_bytes: u64::from(LEDGER_MIB) * BYTES_OF_MIB,
             security: Security::default(),
         };
-        for option in options.split('&').filter(|option| !option.is_empty()) {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            let number = |least: u16, most: u16| {
-                let number = value.parse::<u16>().ok().filter(|number| (least..=most).contains(number));
-                number.ok_or_else(|| wrong(format!("`{name}` is a number from {least} to {most}, not `{value}`")))
-            };
+        for (name, value) in options::options(options) {
             match name {
-                "prefix" if is_prefix(value) => parsed.prefix = Some(value.to_owned()),
-                "prefix" => return Err(wrong(format!("a prefix is letters, digits, `-` and `_`, not `{value}`"))),
-                "partitions" => parsed.partitions = number(1, 1024)?,
-                "ledger_mib" => parsed.ledger_bytes = u64::from(number(64, u16::MAX)?) * BYTES_OF_MIB,
+                "prefix" => parsed.prefix = Some(options::prefix(value, MAX_PREFIX_BYTES).map_err(wrong)?),
+                "partitions" => parsed.partitions = options::number(name, value, PARTITIONS_RANGE).map_err(wrong)?,
+                "ledger_mib" => {
+                    let mib = options::number(name, value, 64..=u16::MAX).map_err(wrong)?;
+                    parsed.ledger_bytes = u64::from(mib) * BYTES_OF_MIB;
+                }
                 "ca" | "cert" | "key" => {
                     if parsed.server.scheme == AMQPScheme::AMQP {
                         return Err(wrong(format!("`{name}` is of encryption: write `amqps://`")));
                     }
-                    let path = PathBuf::from(value);
-                    if !path.is_file() {
-                        return Err(wrong(format!("`{name}={value}`: there is no such file")));
-                    }
-                    *match name {
-                        "ca" => &mut parsed.security.ca,
-                        "cert" => &mut parsed.security.cert,
-                        _ => &mut parsed.security.key,
-                    } = Some(path);
+                    parsed.security.take(name, value).map_err(wrong)?;
                 }
                 _ => return Err(wrong(format!("unknown option `{name}`: {OPTIONS}"))),
             }
         }
-        if parsed.security.cert.is_some() != parsed.security.key.is_some() {
-            return Err(wrong("`cert` and `key` go together: name both".to_owned()));
-        }
+        parsed.security.check().map_err(wrong)?;
         Ok(parsed)
     }
 
@@ -102,11 +80,6 @@ impl AmqpUrl {
     pub(super) fn queue(&self, name: &str) -> String {
         self.prefix.as_ref().map_or_else(|| name.to_owned(), |prefix| format!("{prefix}.{name}"))
     }
-}
-
-fn is_prefix(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    (1..=MAX_PREFIX_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 #[cfg(test)]

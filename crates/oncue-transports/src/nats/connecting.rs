@@ -1,21 +1,17 @@
 //! Connecting to a server, with what it is to be convinced by, and again when the connection is lost.
 
-use std::time::Duration;
-
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
-use oncue::policy::exponential;
 
 use super::url::NatsUrl;
-
-/// The first pause before it is tried to connect again, and the longest.
-const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(4);
+use crate::reconnect::pause;
 
 /// A connection; the error says why there is none, and how to mend it.
 pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
-    let mut options = ConnectOptions::new().name("oncue").reconnect_delay_callback(pause);
+    let mut options = ConnectOptions::new()
+        .name("oncue")
+        .reconnect_delay_callback(|attempts| pause(u32::try_from(attempts).unwrap_or(u32::MAX)));
     let security = &url.security;
-    options = options.require_tls(security.tls);
+    options = options.require_tls(url.tls);
     if let Some((user, password)) = &url.user {
         options = options.user_and_password(user.clone(), password.clone());
     }
@@ -39,24 +35,4 @@ pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
         };
         format!("{}: {mend}", error.kind())
     })
-}
-
-/// How long is waited before the next attempt: longer each time, half of it at random, so that those who lost a server
-/// together do not come back together.
-fn pause(attempts: usize) -> Duration {
-    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
-    exponential().initial(FIRST).max_delay(LONGEST).delay(attempts, fastrand::f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_bound() {
-        assert!(pause(1) <= FIRST && pause(1) >= FIRST / 2);
-        for attempts in [12, usize::MAX] {
-            assert!(pause(attempts) <= LONGEST && pause(attempts) >= LONGEST / 2);
-        }
-    }
 }

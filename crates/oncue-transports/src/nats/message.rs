@@ -1,13 +1,16 @@
 //! Events as NATS messages: the `CloudEvents` binding, binary mode written, both modes read.
 
-use std::fmt::Write as _;
-
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use oncue::{Envelope, clock::Timestamp};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// What attributes' headers begin with.
 const PREFIX: &str = "ce-";
+/// What headers are encoded for: what is not printable ASCII, and space, `"` and `%`.
+const NOT_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+/// What a token of a subject is encoded for.
+const NOT_IN_TOKENS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 /// Marks what another tool wrote, and was passed on with the attributes that it was given.
 const FOREIGN: &str = "oncue-foreign";
 
@@ -61,50 +64,18 @@ pub(super) fn decode(
     Ok(event.published_at(published))
 }
 
-/// Percent-encoded, as the binding has it: what is not printable ASCII, and space, `"` and `%`.
+/// Percent-encoded, as the binding has it.
 fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'%') {
-            escaped.push(char::from(byte));
-        } else {
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
+    utf8_percent_encode(text, NOT_IN_HEADERS).to_string()
 }
 
 pub(super) fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = (*first == b'%').then(|| after.get(..2)).flatten();
-        let byte = code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok());
-        match byte {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// A name as one token of a subject.
 pub(super) fn token(name: &str) -> String {
-    let mut token = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
-            token.push(char::from(byte));
-        } else {
-            let _ = write!(token, "%{byte:02X}");
-        }
-    }
-    token
+    utf8_percent_encode(name, NOT_IN_TOKENS).to_string()
 }
 
 /// The name that a token was made of.

@@ -1,24 +1,16 @@
 //! What a `nats://` URL says.
 
-use std::path::PathBuf;
-
 use oncue::transport::OpenError;
 
 use super::message;
-use crate::without_secrets;
+use crate::{
+    options::{self, PARTITIONS, PARTITIONS_RANGE, Security},
+    without_secrets,
+};
 
-/// Partitions of topics that are made from now on.
-const PARTITIONS: u16 = 4;
+/// Longest text that streams and subjects begin with.
+const MAX_PREFIX_BYTES: usize = 100;
 const OPTIONS: &str = "known are `prefix`, `partitions`, `replicas`, `tls`, `ca`, `cert` and `key`";
-
-/// What a server is convinced by, and how one is convinced of it. Files are PEM.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Security {
-    pub(super) tls: bool,
-    pub(super) ca: Option<PathBuf>,
-    pub(super) cert: Option<PathBuf>,
-    pub(super) key: Option<PathBuf>,
-}
 
 /// `nats://[USER:PASSWORD@]HOST:PORT[?prefix=NAME&partitions=N&replicas=N]`, and for security
 /// `tls=true&ca=FILE&cert=FILE&key=FILE`.
@@ -34,6 +26,8 @@ pub(super) struct NatsUrl {
     pub(super) prefix: Option<String>,
     pub(super) partitions: u16,
     pub(super) replicas: u8,
+    /// Whether all is to be encrypted.
+    pub(super) tls: bool,
     pub(super) security: Security,
 }
 
@@ -57,48 +51,30 @@ impl NatsUrl {
             prefix: None,
             partitions: PARTITIONS,
             replicas: 1,
+            tls: false,
             security: Security::default(),
         };
-        for option in options.split('&').filter(|option| !option.is_empty()) {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            let number = |most: u16| {
-                let number = value.parse::<u16>().ok().filter(|number| (1..=most).contains(number));
-                number.ok_or_else(|| wrong(format!("`{name}` is a number from 1 to {most}, not `{value}`")))
-            };
+        for (name, value) in options::options(options) {
             match name {
-                "prefix" if is_prefix(value) => parsed.prefix = Some(value.to_owned()),
-                "prefix" => return Err(wrong(format!("a prefix is letters, digits, `-` and `_`, not `{value}`"))),
-                "partitions" => parsed.partitions = number(1024)?,
-                "replicas" => parsed.replicas = u8::try_from(number(5)?).unwrap_or(1),
-                "tls" if matches!(value, "true" | "false") => parsed.security.tls = value == "true",
+                "prefix" => parsed.prefix = Some(options::prefix(value, MAX_PREFIX_BYTES).map_err(wrong)?),
+                "partitions" => parsed.partitions = options::number(name, value, PARTITIONS_RANGE).map_err(wrong)?,
+                "replicas" => {
+                    let replicas = options::number(name, value, 1..=5).map_err(wrong)?;
+                    parsed.replicas = u8::try_from(replicas).unwrap_or(1);
+                }
+                "tls" if matches!(value, "true" | "false") => parsed.tls = value == "true",
                 "tls" => return Err(wrong(format!("`tls` is `true` or `false`, not `{value}`"))),
                 "ca" | "cert" | "key" => {
-                    let path = PathBuf::from(value);
-                    if !path.is_file() {
-                        return Err(wrong(format!("`{name}={value}`: there is no such file")));
-                    }
-                    let security = &mut parsed.security;
+                    parsed.security.take(name, value).map_err(wrong)?;
                     // Whoever names certificates wants encryption.
-                    security.tls = true;
-                    *match name {
-                        "ca" => &mut security.ca,
-                        "cert" => &mut security.cert,
-                        _ => &mut security.key,
-                    } = Some(path);
+                    parsed.tls = true;
                 }
                 _ => return Err(wrong(format!("unknown option `{name}`: {OPTIONS}"))),
             }
         }
-        if parsed.security.cert.is_some() != parsed.security.key.is_some() {
-            return Err(wrong("`cert` and `key` go together: name both".to_owned()));
-        }
+        parsed.security.check().map_err(wrong)?;
         Ok(parsed)
     }
-}
-
-fn is_prefix(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    (1..=100).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 #[cfg(test)]
