@@ -2,6 +2,7 @@
 
 mod broken;
 mod broker;
+mod division;
 mod table;
 
 use std::process::Command;

@@ -38,7 +38,12 @@ impl Drop for Instance {
             // What it was not through with is not waited for any more.
             group.inner.progress.notify_waiters();
             let releasing = Arc::clone(group);
-            group.inner.broker.runtime().spawn(async move { releasing.release().await });
+            group.inner.broker.runtime().spawn(async move {
+                releasing.release().await;
+                let inner = &releasing.inner;
+                // Others learn of it within moments anyhow.
+                let _ = inner.divide(&inner.groups()).await;
+            });
         }
         drop(instances);
         group.stirred.notify_waiters();

@@ -1,6 +1,9 @@
 //! A subscription that is served here: its shares, and what is handed out of them.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -59,6 +62,7 @@ impl Group {
     pub(super) fn new(inner: Arc<Inner>, spec: SubscriptionSpec, partitions: u16) -> Self {
         let share = |partition| Share {
             partition,
+            is_ours: AtomicBool::new(false),
             ledgers: spec.members.iter().map(|member| inner.ledger(&member.id, partition)).collect(),
             serving: Mutex::new(Serving::new(&spec)),
         };
@@ -140,7 +144,8 @@ impl Group {
     ) -> bool {
         match serving.lease {
             Lease::Held => return true,
-            Lease::Released => {}
+            Lease::Leaving | Lease::Released => {}
+            Lease::Free(_) if !self.shares[index].is_ours.load(Ordering::Acquire) => {}
             Lease::Trying => turn.waits = true,
             Lease::Free(at) if at > now => turn.due(Some(at)),
             Lease::Free(_) => {

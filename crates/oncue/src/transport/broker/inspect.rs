@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::select;
 
-use super::{BrokerError, Inner, SOURCES, known::Known, ledger::Ledger, share::Lease};
+use super::{BrokerError, Inner, SOURCES, known::Known, ledger::Ledger, members::MEMBERS};
 use crate::{
     clock::Timestamp,
     event::Envelope,
@@ -41,7 +41,7 @@ impl Inner {
     async fn catch_up(&self, ledger: &Ledger) -> Result<(), BrokerError> {
         let is_ours = self.group(&ledger.name.subscription).is_some_and(|group| {
             let share = group.shares.get(usize::from(ledger.name.partition));
-            share.is_some_and(|share| share.serving.lock().lease == Lease::Held)
+            share.is_some_and(|share| share.serving.lock().lease.is_held())
         });
         if is_ours {
             return Ok(());
@@ -55,7 +55,7 @@ impl Inner {
         ids.sort_unstable();
         ids.dedup();
         let mut infos = Vec::new();
-        for id in ids.iter().filter(|id| *id != SOURCES) {
+        for id in ids.iter().filter(|id| ![SOURCES, MEMBERS].contains(&id.as_str())) {
             if let Some(info) = self.info(id).await? {
                 infos.push(info);
             }
@@ -322,18 +322,12 @@ impl Inspect for Arc<Inner> {
     }
 
     fn unsettled(&self) -> u64 {
-        let mut groups = Vec::new();
-        for group in self.served.lock().values().filter_map(std::sync::Weak::upgrade) {
-            if !groups.iter().any(|known| Arc::ptr_eq(known, &group)) {
-                groups.push(group);
-            }
-        }
         let mut unsettled = 0;
-        for group in groups {
+        for group in self.groups() {
             for share in &group.shares {
                 let next = self.broker.heard(&group.spec.topic, share.partition);
                 let serving = share.serving.lock();
-                if serving.lease == Lease::Held && serving.hand.only_holds(next) {
+                if serving.lease.is_held() && serving.hand.only_holds(next) {
                     continue;
                 }
                 let known = share.ledgers.iter().map(|ledger| ledger.known());

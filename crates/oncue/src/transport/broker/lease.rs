@@ -1,6 +1,9 @@
 //! Who serves a partition of a subscription: leases are taken, kept up, lost and given up.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 
@@ -9,37 +12,87 @@ use super::{
     group::Group,
     known::Pending,
     ledger::Writing,
+    members::Division,
     share::{Lease, Share},
 };
 use crate::clock::Timestamp;
 
 /// How long a lease is good for. Who holds it keeps it up at a third of that.
-const LEASE: Duration = Duration::from_secs(3);
+pub(super) const LEASE: Duration = Duration::from_secs(3);
 /// How long a broker that failed is left alone.
 const RETRY: Duration = Duration::from_millis(100);
 
 impl Group {
-    /// Keeps its leases up as long as it is there.
-    pub(super) fn keep_up(self: &Arc<Self>) {
-        let (weak, clock) = (Arc::downgrade(self), self.inner.clock.clone());
-        self.inner.broker.runtime().spawn(async move {
-            loop {
-                clock.sleep(LEASE / 3).await;
-                let Some(group) = weak.upgrade() else { return };
-                let renewing = group.shares.iter().map(|share| group.renew(share));
-                for renewed in join_all(renewing).await {
-                    if let Err(error) = renewed {
-                        tracing::warn!(%error, url = group.inner.broker.url(), "a lease was not kept up");
-                    }
-                }
+    /// Keeps its leases up, and looks what others do under theirs.
+    pub(super) async fn keep_up(&self) {
+        let keeping = self.shares.iter().map(|share| async move {
+            let lease = share.serving.lock().lease;
+            match lease {
+                Lease::Held | Lease::Leaving => self.renew(share).await,
+                Lease::Free(_) => self.look_on(share).await,
+                Lease::Trying | Lease::Released => Ok(()),
             }
         });
+        for kept in join_all(keeping).await {
+            if let Err(error) = kept {
+                tracing::warn!(%error, url = self.inner.broker.url(), "a lease was not kept up");
+            }
+        }
+    }
+
+    /// Reads what who serves a share writes of it: whoever waits until all is done must know, and whoever serves it next.
+    async fn look_on(&self, share: &Share) -> Result<(), BrokerError> {
+        let (mut is_free, now) = (true, self.inner.clock.now());
+        for ledger in &share.ledgers {
+            let writing = ledger.write().await;
+            ledger.catch_up(&*self.inner.broker, &writing).await?;
+            is_free &= ledger.known().held_until(&self.inner.holder, now).is_none();
+        }
+        let mut serving = share.serving.lock();
+        if is_free && matches!(serving.lease, Lease::Free(_)) {
+            serving.lease = Lease::Free(now);
+        }
+        Ok(())
+    }
+
+    /// Begins to serve what is this process's part, and ends to serve what is not.
+    pub(super) async fn take_part(&self, division: Division) {
+        for share in &self.shares {
+            let is_ours = division.has(share.partition);
+            share.is_ours.store(is_ours, Ordering::Release);
+            let mut serving = share.serving.lock();
+            match serving.lease {
+                Lease::Held if !is_ours => serving.lease = Lease::Leaving,
+                Lease::Leaving if is_ours => serving.lease = Lease::Held,
+                _ => {}
+            }
+        }
+        self.hand_over().await;
+        self.stirred.notify_waiters();
+    }
+
+    /// Gives up shares that are others' now, once nothing of them is handed out.
+    pub(super) async fn hand_over(&self) {
+        for share in &self.shares {
+            let is_through = {
+                let mut serving = share.serving.lock();
+                let is_through = serving.lease == Lease::Leaving && serving.hand.in_flight.is_empty();
+                if is_through {
+                    serving.end(&self.spec, Lease::Trying);
+                }
+                is_through
+            };
+            if is_through {
+                self.give_up(share).await;
+                let mut serving = share.serving.lock();
+                if serving.lease == Lease::Trying {
+                    serving.lease = Lease::Free(Timestamp::default());
+                }
+            }
+        }
     }
 
     async fn renew(&self, share: &Share) -> Result<(), BrokerError> {
-        if share.serving.lock().lease != Lease::Held {
-            return Ok(());
-        }
         let broker = &*self.inner.broker;
         for (member, ledger) in share.ledgers.iter().enumerate() {
             let writing = ledger.write().await;
@@ -140,15 +193,19 @@ impl Group {
                 serving.end(&self.spec, Lease::Released);
                 was
             };
-            if was != Lease::Held {
-                continue;
+            if was.is_held() {
+                self.give_up(share).await;
             }
-            for ledger in &share.ledgers {
-                let writing = ledger.write().await;
-                if ledger.known().is_held_by(&self.inner.holder) {
-                    // One that moved is another's already; one that fails ends by itself.
-                    let _ = ledger.release(&*self.inner.broker, &self.inner.holder, &writing).await;
-                }
+        }
+    }
+
+    /// Gives up the lease of a share that is served no more.
+    async fn give_up(&self, share: &Share) {
+        for ledger in &share.ledgers {
+            let writing = ledger.write().await;
+            if ledger.known().is_held_by(&self.inner.holder) {
+                // One that moved is another's already; one that fails ends by itself.
+                let _ = ledger.release(&*self.inner.broker, &self.inner.holder, &writing).await;
             }
         }
     }

@@ -5,7 +5,8 @@
 //! kept beside the events as the records of the embedded log, in a *ledger* per subscription and partition: a partition
 //! of its own on the same broker. Who serves a subscription's partition holds the lease of its ledger, rebuilds the
 //! state from it, reads the topic from the lowest unsettled event on, and appends each outcome to it before the event
-//! is given up. An append says what it follows, so that whoever lost a lease writes nothing more.
+//! is given up. An append says what it follows, so that whoever lost a lease writes nothing more. Processes that serve the
+//! same subscription divide its partitions among them.
 
 mod checkpoint;
 mod consumer;
@@ -15,6 +16,7 @@ mod inspect;
 mod known;
 mod lease;
 mod ledger;
+mod members;
 mod pause;
 mod settle;
 mod share;
@@ -37,7 +39,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
-use self::{group::Group, ledger::Ledger};
+use self::{group::Group, ledger::Ledger, members::Members};
 use super::{
     BoxFuture, Capabilities, Control, ControlError, EventRef, Inspect, InspectError, Position, Publish, PublishError,
     Published, SettleError, Settled, SubscribeError, Subscribed, SubscriptionSpec, Tail, TopicControl, Transport,
@@ -208,6 +210,9 @@ pub(crate) struct Inner {
     ledgers: Mutex<HashMap<LedgerName, Arc<Ledger>>>,
     /// What is served here, by the id of each member.
     served: Mutex<HashMap<String, Weak<Group>>>,
+    members: Members,
+    /// Whether it tells others what is served here.
+    attends: AtomicBool,
     progress: Notify,
     /// Outcomes that came when their lease was gone.
     fenced: AtomicU64,
@@ -225,6 +230,8 @@ impl BrokerTransport {
             topics: Mutex::default(),
             ledgers: Mutex::default(),
             served: Mutex::default(),
+            members: Members::default(),
+            attends: AtomicBool::new(false),
             progress: Notify::new(),
             fenced: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -369,11 +376,12 @@ impl Transport for BrokerTransport {
             if self.inner.closed.swap(true, Ordering::AcqRel) {
                 return Ok(());
             }
-            let groups: Vec<_> = self.inner.served.lock().values().filter_map(Weak::upgrade).collect();
+            let groups = self.inner.groups();
             let closing = async {
                 for group in groups {
                     group.release().await;
                 }
+                self.inner.leave().await;
                 self.inner.broker.close().await;
             };
             // Where the broker cannot be reached, leases end by themselves.

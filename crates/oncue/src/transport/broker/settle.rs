@@ -43,6 +43,7 @@ impl Group {
             (!of_share.is_empty()).then(|| self.settle_share(share, consumer, of_share))
         });
         let settled = join_all(settling).await;
+        self.hand_over().await;
         self.stirred.notify_waiters();
         self.inner.progress.notify_waiters();
         settled.into_iter().collect::<Result<(), BrokerError>>().map_err(|error| settle_error(&error))

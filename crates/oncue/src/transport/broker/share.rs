@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -36,6 +36,8 @@ const AGAIN_EVENTS: usize = 256;
 /// A partition of a subscription.
 pub(super) struct Share {
     pub(super) partition: u16,
+    /// Whether this process is to serve it, as its partitions are divided.
+    pub(super) is_ours: AtomicBool,
     /// Of each member.
     pub(super) ledgers: Vec<Arc<Ledger>>,
     pub(super) serving: Mutex<Serving>,
@@ -49,8 +51,16 @@ pub(super) enum Lease {
     /// It is being tried.
     Trying,
     Held,
+    /// Held until what was handed out is settled; no more of it is handed out.
+    Leaving,
     /// Given up, and not to be taken again.
     Released,
+}
+
+impl Lease {
+    pub(super) fn is_held(self) -> bool {
+        matches!(self, Self::Held | Self::Leaving)
+    }
 }
 
 /// What is handed out, what waits, and what was read.

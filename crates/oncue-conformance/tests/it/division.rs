@@ -1,0 +1,153 @@
+//! Several processes serve one subscription of a broker: they join, leave and die, and each event has its outcome, in
+//! the order of its key.
+
+use std::{collections::HashMap, error::Error, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use oncue::{
+    App, Bus, Clock,
+    prelude::*,
+    testing::{MemoryBroker, MemoryConnection},
+    transport::broker::{Broker, BrokerTransport},
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const KEYS: u64 = 24;
+/// So many events are looked at: two of each key.
+const NEWEST: usize = 48;
+/// Whatever does not happen within that, does not.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// What was handled: by whom, and up to which number of each key.
+#[derive(Default)]
+struct Handled {
+    by: Vec<(usize, String, u64)>,
+    /// Handled again, as is allowed after a death.
+    again: u64,
+    /// Handled before what is before it.
+    out_of_order: Vec<(String, u64)>,
+    /// The highest number of each key.
+    reached: HashMap<String, u64>,
+}
+
+#[derive(Clone, Default)]
+struct Seen(Arc<(Mutex<Handled>, Notify)>);
+
+impl Seen {
+    fn handled(&self, by: usize, envelope: &Envelope) {
+        let key = envelope.key().unwrap_or_default().to_owned();
+        let number: u64 = envelope.id().rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
+        let mut seen = self.0.0.lock();
+        let reached = seen.reached.entry(key.clone()).or_default();
+        if number == *reached + 1 {
+            *reached = number;
+        } else if number <= *reached {
+            seen.again += 1;
+        } else {
+            seen.out_of_order.push((key.clone(), number));
+        }
+        seen.by.push((by, key, number));
+        drop(seen);
+        self.0.1.notify_waiters();
+    }
+
+    /// Waits until something is so.
+    async fn until(&self, what: &str, is_so: impl Fn(&Handled) -> bool) {
+        let waiting = async {
+            loop {
+                let changed = self.0.1.notified();
+                let mut changed = std::pin::pin!(changed);
+                changed.as_mut().enable();
+                if is_so(&self.0.0.lock()) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        assert!(tokio::time::timeout(WITHIN, waiting).await.is_ok(), "not within {WITHIN:?}: {what}");
+    }
+
+    /// How many keys each process has handled something of, among the newest events.
+    fn keys_of(&self, by: usize, newest: usize) -> usize {
+        let seen = self.0.0.lock();
+        let mut keys: Vec<_> =
+            seen.by.iter().rev().take(newest).filter(|(who, ..)| *who == by).map(|(_, key, _)| key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.len()
+    }
+}
+
+struct Process {
+    bus: Bus,
+    connection: Arc<MemoryConnection>,
+}
+
+async fn process(broker: &MemoryBroker, number: usize, seen: &Seen) -> Result<Process> {
+    let (connection, clock, seen) = (broker.connect(), Clock::system(), seen.clone());
+    let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, clock.clone());
+    let handler = move |envelope: Envelope| {
+        let seen = seen.clone();
+        async move { seen.handled(number, &envelope) }
+    };
+    let app = App::with_transport(Arc::new(transport), clock).on(handler.named("charge").types(["paid"]));
+    Ok(Process { bus: app.start().await?, connection })
+}
+
+/// Publishes the next events, one of each key at a time.
+async fn publish(bus: &Bus, numbers: RangeInclusive<u64>) -> Result<()> {
+    for number in numbers {
+        for key in 0..KEYS {
+            let event = Envelope::builder("paid").id(format!("{key}-{number}")).subject(format!("k-{key}")).build()?;
+            bus.publish(event).await?;
+        }
+    }
+    Ok(())
+}
+
+fn all_reached(number: u64) -> impl Fn(&Handled) -> bool {
+    move |seen| (0..KEYS).all(|key| seen.reached.get(&format!("k-{key}")) == Some(&number))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_join_leave_and_die_and_each_event_has_its_outcome_in_order() -> Result<()> {
+    let broker = MemoryBroker::new(Clock::system())?;
+    let seen = Seen::default();
+    let first = process(&broker, 1, &seen).await?;
+    publish(&first.bus, 1..=3).await?;
+    seen.until("one serves all", all_reached(3)).await;
+
+    let second = process(&broker, 2, &seen).await?;
+    let mut published = 3;
+    while seen.keys_of(2, NEWEST) < 4 || seen.keys_of(1, NEWEST) < 4 {
+        publish(&first.bus, published + 1..=published + 1).await?;
+        published += 1;
+        seen.until("two share", all_reached(published)).await;
+    }
+    assert_eq!(seen.0.0.lock().again, 0, "joining repeats nothing");
+
+    second.bus.shutdown().await?;
+    publish(&first.bus, published + 1..=published + 2).await?;
+    published += 2;
+    seen.until("one has left", all_reached(published)).await;
+    assert_eq!(seen.0.0.lock().again, 0, "leaving repeats nothing");
+
+    let third = process(&broker, 3, &seen).await?;
+    while seen.keys_of(3, NEWEST) < 4 {
+        publish(&third.bus, published + 1..=published + 1).await?;
+        published += 1;
+        seen.until("another joins", all_reached(published)).await;
+    }
+    publish(&third.bus, published + 1..=published + 20).await?;
+    published += 20;
+    first.connection.cut();
+    seen.until("one has died", all_reached(published)).await;
+    third.bus.idle().await?;
+
+    let seen = seen.0.0.lock();
+    assert_eq!(seen.out_of_order, []);
+    assert_eq!(seen.by.len() as u64, published * KEYS + seen.again, "none is lost");
+    Ok(())
+}
