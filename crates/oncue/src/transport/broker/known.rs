@@ -164,7 +164,8 @@ impl Known {
                 kind::SETTLED => {
                     let settled = OffsetSet::decode(&mut about)?;
                     if let Some(state) = self.state.subscriptions.first_mut() {
-                        state.settled = settled;
+                        // Who wrote it may read it late, and know more by then.
+                        state.settled.merge(&settled);
                     }
                 }
                 kind::BEGIN => self.begin(about.varint()?),

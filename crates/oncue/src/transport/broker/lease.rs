@@ -99,7 +99,7 @@ impl Group {
             let until = self.inner.clock.now().after(LEASE);
             loop {
                 let held = (self.inner.holder.as_str(), until);
-                let mut renewed = ledger.lease(broker, held, &writing).await;
+                let mut renewed = ledger.renew(broker, held, &writing).await;
                 if renewed.is_ok() && ledger.known().is_checkpoint_due() {
                     renewed = ledger.checkpoint(broker, &writing).await;
                 }

@@ -23,11 +23,15 @@ use crate::{
 
 /// Records that are read at once.
 const READ_RECORDS: usize = 512;
+/// The set of all that is settled is told again and again up to that size; a larger one, when the lease is given up.
+const TOLD_BYTES: usize = 4096;
 
 /// A subscription's ledger of one partition.
 pub(super) struct Ledger {
     pub(super) name: LedgerName,
     known: Mutex<Known>,
+    /// All that was settled when that was told last.
+    told: Mutex<Bytes>,
     /// Who appends: one at a time, so that each knows what it follows.
     writing: tokio::sync::Mutex<()>,
 }
@@ -40,7 +44,7 @@ pub(super) type Foreign = Vec<Change>;
 
 impl Ledger {
     pub(super) fn new(name: LedgerName) -> Self {
-        Self { name, known: Mutex::default(), writing: tokio::sync::Mutex::new(()) }
+        Self { name, known: Mutex::default(), told: Mutex::default(), writing: tokio::sync::Mutex::new(()) }
     }
 
     /// What was read of it, as far as that is.
@@ -139,7 +143,25 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes or keeps the lease.
+    /// Keeps the lease up, and tells what was passed by since that was told last: nobody else would know.
+    pub(super) async fn renew(
+        &self,
+        broker: &dyn Broker,
+        (holder, until): (&str, Timestamp),
+        writing: &Writing<'_>,
+    ) -> Result<(), BrokerError> {
+        let settled = self.known.lock().settled();
+        let is_news = settled.len() <= TOLD_BYTES && *self.told.lock() != settled;
+        let record = [if is_news { &*settled } else { &[] }, &*lease(holder, until)].concat();
+        self.append_record(broker, record.into(), writing).await?;
+        self.known.lock().lease = Some((holder.to_owned(), until));
+        if is_news {
+            *self.told.lock() = settled;
+        }
+        Ok(())
+    }
+
+    /// Takes the lease.
     pub(super) async fn lease(
         &self,
         broker: &dyn Broker,

@@ -75,6 +75,17 @@ impl OffsetSet {
         self.settle_low();
     }
 
+    /// Adds all that is in another set.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.raise(other.low);
+        let base = other.low / 64 * 64;
+        for (nth, word) in (0_u64..).zip(&other.words) {
+            for bit in (0..64).filter(|bit| word & (1 << bit) != 0) {
+                self.insert(base + nth * 64 + bit);
+            }
+        }
+    }
+
     /// Moves `low` over what is set from it on, and drops words that lie below it.
     fn settle_low(&mut self) {
         while let Some(word) = self.words.front() {
@@ -181,6 +192,25 @@ mod tests {
                 let bytes = out.into_bytes();
                 prop_assert_eq!(&OffsetSet::decode(&mut Reader::new(&bytes)).unwrap(), &set);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn merging_adds_what_is_in_either(
+            (low, other_low) in (0_u64..300, 0_u64..300),
+            offsets in proptest::collection::vec(0_u64..400, 0..60),
+            others in proptest::collection::vec(0_u64..400, 0..60),
+        ) {
+            let of = |low, offsets: &[u64]| {
+                let mut set = OffsetSet::up_to(low);
+                offsets.iter().for_each(|offset| { set.insert(*offset); });
+                set
+            };
+            let (mut merged, other) = (of(low, &offsets), of(other_low, &others));
+            let either: Vec<_> = (0..500).map(|offset| merged.contains(offset) || other.contains(offset)).collect();
+            merged.merge(&other);
+            prop_assert_eq!((0..500).map(|offset| merged.contains(offset)).collect::<Vec<_>>(), either);
         }
     }
 
