@@ -22,6 +22,7 @@ mod progress;
 mod report;
 mod run;
 mod table;
+mod workers;
 
 pub use event::{
     OrderAnomaly, OrderCanceled, OrderCompleted, OrderCreated, OrderEvent, OrderPaid, OrderShipped, OrderState,
@@ -31,6 +32,7 @@ pub use gateway::{Gateway, GatewayError};
 pub use input::{Input, InputError};
 pub use report::{Anomalies, ArtMillis, Counts, HandlerCounts, Report};
 pub use run::{OrdersError, Settings, run};
+pub use workers::work;
 
 /// The handlers' ids, in the order that reports name them.
 pub const HANDLERS: [&str; 5] = ["track_order", "detect_anomaly", "charge", "notify_customer", "daily_sales"];

@@ -1,6 +1,6 @@
 //! A run of the order system, from its settings to its report.
 
-use std::{error::Error as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error as _, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use oncue::{
     App, Bus, Clock,
@@ -22,6 +22,7 @@ use super::{
     place::{Place, Places, SOURCE},
     progress::Progress,
     report::Report,
+    workers::{self, Workers},
 };
 
 /// What a run needs to know.
@@ -33,6 +34,8 @@ pub struct Settings {
     pub data: Option<PathBuf>,
     /// The URL of what carries the events, instead of a log in a directory.
     pub transport: Option<String>,
+    /// Processes of their own that run the handlers, over the transport; with none, this one does.
+    pub workers: usize,
     /// The share of calls to the payment gateway that fail, 0 to 1.
     pub gateway_failures: f64,
     /// What these failures are drawn from.
@@ -93,6 +96,9 @@ pub enum OrdersError {
     /// Interrupted a second time, and stopped at once.
     #[error("interrupted again: stopped at once; what was acknowledged is safe")]
     Killed,
+    /// A worker cannot be had.
+    #[error("a worker process cannot be started: {0}")]
+    Worker(std::io::Error),
     /// The bus failed.
     #[error(transparent)]
     Oncue(#[from] oncue::Error),
@@ -110,13 +116,13 @@ impl OrdersError {
             | Self::Transport(_)
             | Self::ForeignTransport { .. }
             | Self::Strict { .. } => true,
-            Self::Temporary(_) | Self::Interrupted(_) | Self::Killed | Self::Oncue(_) => false,
+            Self::Temporary(_) | Self::Interrupted(_) | Self::Killed | Self::Worker(_) | Self::Oncue(_) => false,
         }
     }
 }
 
 /// Where a run keeps its events.
-enum Home {
+pub(super) enum Home {
     Directory(PathBuf),
     /// Removed at the end.
     Temporary(TempDir),
@@ -189,36 +195,67 @@ pub async fn run(settings: Settings, interrupt: impl Future<Output = ()>) -> Res
     }
     let batches = batch::read(lines, begin, settings.strict);
     let batches = batches.map_err(|source| InputError::Read { input: name.clone(), source })?;
-    let bus = start(App::with_transport(transport, clock), gateway).await?;
+    let app = App::with_transport(transport, clock);
+    let (bus, mut workers) = match &settings.transport {
+        Some(url) if settings.workers > 0 => {
+            let (url, failures, seed) = (url.clone(), settings.gateway_failures, settings.seed);
+            let workers = Workers::start(settings.workers, move || worker(&url, failures, seed), &progress).await?;
+            (app.start().await?, Some(workers))
+        }
+        _ => (start(app, gateway).await?, None),
+    };
     let ended = {
+        let elsewhere = workers.is_some();
         let feed = async {
             let feed = Feed { bus: &bus, progress: &progress, name, places };
             feed.run(batches, &home).await?;
             progress.read_all();
+            if elsewhere {
+                workers::idle(&bus).await;
+                return Ok(());
+            }
             Ok(bus.idle().await?)
+        };
+        let watching = async {
+            match &mut workers {
+                Some(workers) => workers.watch(&progress).await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             fed = feed => fed,
             () = interrupt => Err(OrdersError::Interrupted(home.after_interrupt())),
+            failed = watching => Err(failed),
             () = progress.watch(&bus) => Ok(()),
         }
     };
     progress.finish();
     let report =
         ended.and_then(|()| Ok(Report::read(bus.inspect(), begin.line, home.kept()).map_err(oncue::Error::from)?));
+    if let Some(workers) = workers {
+        workers.stop().await;
+    }
     bus.shutdown_within(GRACE).await?;
     report
 }
 
+/// What starts a worker: this program, which knows by that that it is one.
+fn worker(url: &str, failures: f64, seed: u64) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["demo", "orders", "--worker", "--transport", url]);
+    command.args(["--gateway-failures", &failures.to_string(), "--seed", &seed.to_string()]);
+    Ok(command)
+}
+
 /// How long handlers may go on after an interrupt.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// How far back a line that comes again is a duplicate: as far as anybody interrupts and resumes a run.
 const DUPLICATE_AGE: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// Most events for which that is so.
 const DUPLICATE_IDS: usize = 1_000_000;
 
-async fn open(home: &Home, clock: &Clock) -> Result<Arc<dyn Transport>, OrdersError> {
+pub(super) async fn open(home: &Home, clock: &Clock) -> Result<Arc<dyn Transport>, OrdersError> {
     let directory = match home {
         Home::Directory(directory) => directory.as_path(),
         Home::Temporary(directory) => directory.path(),
@@ -276,7 +313,7 @@ fn tell(settings: &Settings, home: &Home, name: &str, places: &Places, progress:
     }
 }
 
-async fn start(app: App, gateway: Gateway) -> Result<Bus, oncue::Error> {
+pub(super) async fn start(app: App, gateway: Gateway) -> Result<Bus, oncue::Error> {
     app.state(gateway)
         .on(track_order)
         .on(detect_anomaly)

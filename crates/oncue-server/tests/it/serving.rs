@@ -65,6 +65,39 @@ fn the_order_system_over_a_node_that_is_killed_has_the_report_of_an_unbroken_run
 }
 
 #[test]
+fn workers_of_which_some_are_killed_have_the_report_of_one_process() {
+    let scratch = Scratch::new();
+    let input = lives(0..300);
+    let settings = ["--gateway-failures", "0.1"];
+    let data = scratch.argument("alone");
+    let mut alone = timeless(run_on(&input, &[&settings[..], &["--data", &data]].concat()).report());
+    let node = Node::start("http://127.0.0.1:0", &scratch.argument("node"));
+    let file = scratch.write("orders.ndjson", &input);
+    let mut command = orders();
+    command.args(["--json", "--input", &file, "--transport", &node.url, "--workers", "3"]).args(settings);
+    let mut run = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(run.stderr.take().unwrap());
+    let (mut line, mut all, mut killed) = (String::new(), String::new(), 0);
+    while told.read_line(&mut line).unwrap() > 0 {
+        // The first three, as soon as each serves: so some of them while the others are at work.
+        if let Some((_, process)) = line.trim_end().split_once(": process ").filter(|_| killed < 3) {
+            let status = Command::new("kill").args(["-9", process]).status().unwrap();
+            assert!(status.success());
+            killed += 1;
+        }
+        all.push_str(&std::mem::take(&mut line));
+    }
+    assert_eq!(all.matches("another is started in its place").count(), 3, "{all}");
+    let ended: crate::program::Ended = run.wait_with_output().unwrap().into();
+    let mut divided = timeless(ended.report());
+    for report in [&mut divided, &mut alone] {
+        report.as_object_mut().unwrap().remove("data");
+    }
+    assert_eq!(divided, alone);
+    oncue(&["demo", "orders", "--workers", "2"]).refused(&["--transport"]);
+}
+
+#[test]
 fn what_cannot_be_served_is_refused_with_the_reason() {
     let scratch = Scratch::new();
     let node = Node::start("http://127.0.0.1:0", &scratch.argument("node"));

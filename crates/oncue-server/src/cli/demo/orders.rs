@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::{
     cli::{CommandError, interrupt::interrupted, print},
-    orders::{self, DEFAULT_EVENTS, DEFAULT_SEED, Input, OrdersError, Settings},
+    orders::{self, DEFAULT_EVENTS, DEFAULT_SEED, Gateway, Input, OrdersError, Settings},
 };
 
 /// Run an order system on a stream of events, and tell what it found
@@ -24,7 +24,8 @@ use crate::{
                         oncue demo orders --input orders.ndjson --data ./orders-data\n  \
                         zcat orders.ndjson.gz | oncue demo orders --input - --json\n  \
                         oncue demo orders --gateway-failures 0.2 --seed 7\n  \
-                        oncue demo orders --transport http://127.0.0.1:7700\n\n\
+                        oncue demo orders --transport http://127.0.0.1:7700\n  \
+                        oncue demo orders --transport nats://127.0.0.1:4222 --workers 4\n\n\
                         Exit codes: 0 all is done; 1 something failed, or the run was interrupted; 2 the arguments, the \
                         input or the directory cannot be used, or --strict met a malformed line.")]
 pub(super) struct Orders {
@@ -39,6 +40,15 @@ pub(super) struct Orders {
     /// URL of what carries the events instead of a directory: `http://HOST:PORT` of `oncue serve`
     #[arg(long, value_name = "URL", conflicts_with = "data")]
     transport: Option<String>,
+
+    /// Run the handlers in so many processes of their own, which share the events; this one publishes, and reports. One
+    /// that is killed is started again
+    #[arg(long, value_name = "N", requires = "transport", value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: Option<u16>,
+
+    /// Be one of these processes: run the handlers until stdin ends
+    #[arg(long, hide = true, requires = "transport", conflicts_with_all = ["workers", "input", "events", "json", "strict"])]
+    worker: bool,
 
     /// Print the report as one JSON object
     #[arg(long)]
@@ -68,7 +78,7 @@ fn probability(text: &str) -> Result<f64, String> {
 
 impl Orders {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let json = self.json;
+        let (json, is_worker) = (self.json, self.worker);
         let settings = self.settings();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Runtime)?;
@@ -80,15 +90,26 @@ impl Orders {
                 first.notify_one();
                 interrupted().await;
             };
+            let running = async {
+                if !is_worker {
+                    return orders::run(settings, first.notified()).await.map(Some);
+                }
+                let gateway = Gateway::new(settings.gateway_failures, settings.seed);
+                let url = settings.transport.unwrap_or_default();
+                orders::work(url, gateway, first.notified()).await.map(|()| None)
+            };
             tokio::select! {
-                report = orders::run(settings, first.notified()) => report,
+                report = running => report,
                 () = second => Err(OrdersError::Killed),
             }
         });
         // Not dropped: that would wait for a read of stdin that may never return.
         runtime.shutdown_background();
-        let report = report?;
-        print(&if json { report.to_json() } else { report.to_string() })
+        match report? {
+            Some(report) if json => print(&report.to_json()),
+            Some(report) => print(&report.to_string()),
+            None => Ok(()),
+        }
     }
 
     fn settings(self) -> Settings {
@@ -101,6 +122,7 @@ impl Orders {
             input,
             data: self.data,
             transport: self.transport,
+            workers: self.workers.map_or(0, usize::from),
             gateway_failures: self.gateway_failures,
             seed: self.seed,
             strict: self.strict,
