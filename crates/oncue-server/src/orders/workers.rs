@@ -56,24 +56,30 @@ impl Workers {
         });
         let threads = threads.collect::<io::Result<_>>().map_err(OrdersError::Worker)?;
         let mut workers = Self { inputs, news, threads };
-        for _ in 0..count {
-            workers.hear(progress).await?;
+        let mut serving = 0;
+        while serving < count {
+            serving += usize::from(workers.hear(progress).await?);
         }
         Ok(workers)
     }
 
-    /// Waits for the next news, and tells it.
-    async fn hear(&mut self, progress: &Progress) -> Result<(), OrdersError> {
+    /// Waits for the next news, and tells it; whether it is that one serves.
+    async fn hear(&mut self, progress: &Progress) -> Result<bool, OrdersError> {
         // The threads that send end only when they failed.
         match self.news.recv().await {
-            Some(News::Serves { worker, process }) => progress.say(&format!("worker {worker}: process {process}")),
-            Some(News::Ended { worker, process, status }) => progress.say(&format!(
-                "worker {worker}, process {process}, has ended ({status}): another is started in its place"
-            )),
-            Some(News::Failed(error)) => return Err(error),
-            None => return Err(OrdersError::Killed),
+            Some(News::Serves { worker, process }) => {
+                progress.say(&format!("worker {worker}: process {process}"));
+                Ok(true)
+            }
+            Some(News::Ended { worker, process, status }) => {
+                progress.say(&format!(
+                    "worker {worker}, process {process}, has ended ({status}): another is started in its place"
+                ));
+                Ok(false)
+            }
+            Some(News::Failed(error)) => Err(error),
+            None => Err(OrdersError::Killed),
         }
-        Ok(())
     }
 
     /// Tells what happens to them; ends when one cannot be had.
@@ -120,8 +126,11 @@ fn keep(
             return;
         }
         let (told, goes_on) = match begun {
-            Ok((process, true, status)) => (News::Ended { worker: worker + 1, process, status }, true),
-            Ok((_, false, status)) => {
+            // A signal ended it, or it was at work: that may not happen again.
+            Ok((process, serves, status)) if serves || status.code().is_none() => {
+                (News::Ended { worker: worker + 1, process, status }, true)
+            }
+            Ok((.., status)) => {
                 let reason = format!("it ended before it served ({status}); what it wrote says why");
                 (News::Failed(OrdersError::Worker(io::Error::other(reason))), false)
             }
