@@ -10,6 +10,7 @@ mod graph;
 mod interrupt;
 mod log;
 mod ls;
+mod mirror;
 mod policy;
 #[cfg(feature = "http")]
 mod serve;
@@ -54,6 +55,7 @@ enum Command {
     ConformanceWorker(conformance::Worker),
     #[cfg(feature = "http")]
     Serve(serve::Serve),
+    Mirror(mirror::MirrorTopics),
     Ls(ls::Ls),
     Stats(stats::Stats),
     Event(event::Event),
@@ -91,6 +93,9 @@ enum CommandError {
     #[cfg(feature = "http")]
     #[error(transparent)]
     Serve(#[from] serve::NodeError),
+    /// Topics are not moved.
+    #[error(transparent)]
+    Mirror(#[from] crate::mirror::MirrorError),
     /// A log was not there, or not readable.
     #[error(transparent)]
     View(#[from] view::ViewError),
@@ -133,6 +138,7 @@ impl CommandError {
             Self::Conformance(error) => error.is_callers(),
             #[cfg(feature = "http")]
             Self::Serve(error) => error.is_callers(),
+            Self::Mirror(error) => error.is_callers(),
             Self::View(error) => error.is_callers(),
             Self::Log(error) => error.is_callers(),
             Self::Resolve(error) => error.is_callers(),
@@ -161,6 +167,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::ConformanceWorker(worker) => worker.run(),
         #[cfg(feature = "http")]
         Command::Serve(serve) => serve.run(),
+        Command::Mirror(mirror) => mirror.run(),
         Command::Ls(ls) => ls.run(),
         Command::Stats(stats) => stats.run(),
         Command::Event(event) => event.run(),

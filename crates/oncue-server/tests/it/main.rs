@@ -13,6 +13,7 @@ mod kills;
 mod letters;
 mod logs;
 mod looking;
+mod mirroring;
 mod numbers;
 mod program;
 #[cfg(feature = "http")]

@@ -1,6 +1,10 @@
 //! `file:PATH` and `memory:`.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use super::dedup::WindowWish;
 use crate::transport::{OpenError, Retention, retention};
@@ -79,6 +83,12 @@ impl LogUrl {
     }
 
     /// Whether it names a log in memory.
+    /// The directory that the log is in; nothing for one in memory.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
     pub(crate) fn is_memory(&self) -> bool {
         self.directory.is_none()
     }
