@@ -1,11 +1,16 @@
 //! What is written once for all brokers, on one in memory: the contract, and what goes wrong.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use oncue::{
-    Clock,
+    Clock, Envelope,
+    policy::ErrorClass,
     testing::MemoryBroker,
-    transport::broker::{Broker, BrokerTransport},
+    transport::{
+        Action, Attempt, Limit, MemberSpec, Publish, Settlement, SubscriptionSpec, Transport as _,
+        broker::{Broker, BrokerTransport},
+    },
 };
 use oncue_conformance::{Filter, Suite, Tier};
 use parking_lot::Mutex;
@@ -27,4 +32,37 @@ async fn a_broker_of_partitions_keeps_the_contract() {
     };
     let suite = Suite::new("memory-broker:", open).instances(true).deadline(DEADLINE);
     assert_holds(&suite.run(&Filter::all(), Tier::Fast).await);
+}
+
+/// Settled, and not written yet: that takes a while, and is when a later event of the key passed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_failed_holds_its_key_before_that_is_written() -> Result<(), Box<dyn Error>> {
+    let (clock, limit) = (Clock::system(), Limit { events: 1, bytes: usize::MAX });
+    let broker = MemoryBroker::new(clock.clone())?;
+    let connection = broker.connect();
+    let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, clock.clone());
+    let numbers = (1..=3).map(|number| Envelope::builder("step").subject("key").id(number.to_string()).build());
+    let events = numbers.collect::<Result<Vec<_>, _>>()?;
+    transport.publish(&Publish { topic: "events".into(), events, source: None }).await?;
+    let member = MemberSpec { id: "careful".to_owned(), ..MemberSpec::default() };
+    let spec = SubscriptionSpec { topic: "events".to_owned(), members: vec![member], ..SubscriptionSpec::default() };
+    let mut consumer = transport.subscribe(spec).await?.consumer;
+    let mut given = Vec::new();
+    consumer.next(limit, &mut given).await?;
+    assert_eq!(given[0].envelope.id(), "1");
+
+    connection.cut();
+    let now = clock.now();
+    let attempt = Attempt { number: 1, class: Some(ErrorClass::Transient), read: now, ended: now };
+    let (position, error) = (given[0].position, Some("not yet".into()));
+    let retry = Settlement { position, member: 0, action: Action::Retry(now), attempt, error, written: None };
+    let settling = consumer.settle(vec![retry]);
+    given.clear();
+    // The others were read with the first.
+    assert!(consumer.next(limit, &mut given).now_or_never().is_none(), "{given:?} passed the first");
+    connection.mend();
+    settling.await?;
+    consumer.next(limit, &mut given).await?;
+    assert_eq!((given[0].envelope.id(), given[0].attempts_of(0)), ("1", 1));
+    Ok(())
 }

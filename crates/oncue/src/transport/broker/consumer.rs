@@ -92,6 +92,7 @@ impl Consumer for BrokerConsumer {
 
     fn settle(&self, batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>> {
         let instance = Arc::clone(&self.instance);
+        instance.group.hold(instance.id, &batch);
         let runtime = self.instance.group.inner.broker.runtime().clone();
         let settling = runtime.spawn(async move { instance.group.settle(instance.id, &batch).await });
         async move { settling.await.unwrap_or(Err(SettleError::Closed)) }.boxed()

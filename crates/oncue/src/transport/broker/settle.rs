@@ -9,7 +9,7 @@ use super::{BrokerError, group::Group, known::Pending, ledger::Writing, pause::P
 use crate::{
     event::Envelope,
     transport::{
-        Action, PublishError, SettleError, Settlement,
+        Action, OnDeadLetter, PublishError, SettleError, Settlement,
         log::{
             hand::{Afterwards, ConsumerId},
             records::{Ack, Change, End, Keyed, Settle, Times},
@@ -32,6 +32,29 @@ impl Group {
     pub(super) async fn value(&self, member: usize, key: &str) -> Result<Option<Bytes>, BrokerError> {
         let partition = crate::event::partition_of(Some(key), u16::try_from(self.shares.len()).unwrap_or(u16::MAX));
         self.shares[usize::from(partition)].ledgers[member].value(&*self.inner.broker, key).await
+    }
+
+    /// An event that is to be tried again, or is a dead letter that holds its key, does so from now on, though that is not
+    /// written yet: whoever gives it back does not expect a later one of its key.
+    pub(super) fn hold(&self, consumer: ConsumerId, batch: &[Settlement]) {
+        for settlement in batch {
+            let holds = match settlement.action {
+                Action::Retry(_) => true,
+                Action::DeadLetter => {
+                    let member = self.spec.members.get(usize::from(settlement.member));
+                    member.is_some_and(|member| member.on_dead_letter == OnDeadLetter::Hold)
+                }
+                Action::Ack | Action::Skip | Action::Expire | Action::Release => false,
+            };
+            let share = self.shares.get(usize::from(settlement.position.partition())).filter(|_| holds);
+            let Some(share) = share else { continue };
+            let offset = settlement.position.offset();
+            let hand = &mut share.serving.lock().hand;
+            let event = hand.in_flight.get(&offset).filter(|event| event.awaits(consumer, settlement));
+            if let Some(key) = event.map(|event| event.envelope.key_hash()) {
+                hand.park(key, offset);
+            }
+        }
     }
 
     /// What follows from the outcomes is written, then the events are given up. While the broker cannot be reached, this
