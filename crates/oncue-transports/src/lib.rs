@@ -16,12 +16,16 @@
 mod amqp;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(feature = "nats")]
 mod nats;
-#[cfg(any(feature = "amqp", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod options;
 #[cfg(any(feature = "amqp", feature = "nats"))]
 mod reconnect;
+#[cfg(any(feature = "amqp", feature = "kafka"))]
+mod streams;
 #[cfg(feature = "http")]
 pub mod wire;
 
@@ -33,7 +37,7 @@ use oncue::{
 };
 
 /// Opens the transport of a URL: `memory:` and `file:PATH` of the library, `http://HOST:PORT`, `amqp://HOST:PORT`
-/// (`amqps://` with encryption) and `nats://HOST:PORT` of this crate. Stands still until it is reached: not to be called on a thread of a runtime.
+/// (`amqps://` with encryption), `kafka://HOST:PORT` and `nats://HOST:PORT` of this crate. Stands still until it is reached: not to be called on a thread of a runtime.
 ///
 /// # Errors
 /// An unknown scheme, or one that this build leaves out; a broker that cannot be reached; what opening a log met.
@@ -42,19 +46,32 @@ pub fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
         #[cfg(feature = "http")]
         "http" => Ok(Arc::new(wire::Remote::open(&http::link(url)?)?)),
         #[cfg(not(feature = "http"))]
-        "http" => Err(OpenError::NotBuilt { url: without_secrets(url), scheme: "http".to_owned(), feature: "http" }),
+        "http" => Err(not_built(url, "http", "")),
         #[cfg(feature = "amqp")]
         "amqp" | "amqps" => amqp::open(url, clock),
         #[cfg(not(feature = "amqp"))]
-        scheme @ ("amqp" | "amqps") => {
-            Err(OpenError::NotBuilt { url: without_secrets(url), scheme: scheme.to_owned(), feature: "amqp" })
-        }
+        "amqp" | "amqps" => Err(not_built(url, "amqp", "")),
+        #[cfg(feature = "kafka")]
+        "kafka" => kafka::open(url, clock),
+        #[cfg(not(feature = "kafka"))]
+        "kafka" => Err(not_built(url, "kafka", KAFKA_NEEDS)),
         #[cfg(feature = "nats")]
         "nats" => nats::open(url, clock),
         #[cfg(not(feature = "nats"))]
-        "nats" => Err(OpenError::NotBuilt { url: without_secrets(url), scheme: "nats".to_owned(), feature: "nats" }),
+        "nats" => Err(not_built(url, "nats", "")),
         _ => transport::open(url, clock),
     }
+}
+
+/// What the client library of Kafka is built by.
+#[cfg(not(feature = "kafka"))]
+const KAFKA_NEEDS: &str = ", which needs `make` and a C++ compiler (Debian: `apt-get install build-essential`)";
+
+/// A transport that this build leaves out.
+#[cfg(not(all(feature = "amqp", feature = "http", feature = "kafka", feature = "nats")))]
+fn not_built(url: &str, feature: &'static str, needs: &'static str) -> OpenError {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_owned();
+    OpenError::NotBuilt { url: without_secrets(url), scheme, feature, needs }
 }
 
 /// Looks at the topics of a URL without taking part: `file:PATH` of the library, `http://HOST:PORT` of this crate.
@@ -72,7 +89,7 @@ pub fn inspect(url: &str, clock: &Clock) -> Result<Arc<dyn Inspect>, OpenError> 
 /// Whether a URL is one of those that this crate adds, built or not.
 #[must_use]
 pub fn is_broker(url: &str) -> bool {
-    ["amqp://", "amqps://", "nats://"].iter().any(|scheme| url.starts_with(scheme))
+    ["amqp://", "amqps://", "kafka://", "nats://"].iter().any(|scheme| url.starts_with(scheme))
 }
 
 /// The URL as it may be shown: what stands before an `@` is left out.

@@ -60,8 +60,8 @@ const BAR_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Conformance {
     /// Transports: `memory:`, `file:` (a temporary directory), `file:DIR` (subdirectories of DIR, removed afterwards unless
     /// a case failed), `http:` (a node that is started, killed and started again), `http://HOST:PORT` (a node that runs, with
-    /// `oncue serve --logs`; logs whose names begin with `conformance-`, which stay there), `amqp://HOST:PORT` and
-    /// `nats://HOST:PORT` (streams with such names). Options go behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
+    /// `oncue serve --logs`; logs whose names begin with `conformance-`, which stay there), `amqp://HOST:PORT`, `kafka://HOST:PORT`
+    /// and `nats://HOST:PORT` (streams with such names). Options go behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
     #[arg(value_name = "URL")]
     urls: Vec<String>,
 

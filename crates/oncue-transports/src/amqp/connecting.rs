@@ -1,6 +1,14 @@
 //! Connecting to a broker, with what it is to be convinced by, and again when the connection is lost.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 use lapin::{
@@ -36,6 +44,9 @@ pub(super) struct Link {
     pub(super) url: AmqpUrl,
     current: watch::Sender<Current>,
     lost: Notify,
+    /// What the ids of its messages begin with, and how many it made.
+    nonce: String,
+    ids: AtomicU64,
 }
 
 enum Current {
@@ -60,10 +71,16 @@ impl Link {
     /// A connection; the error says why there is none, and how to mend it.
     pub(super) async fn connect(url: AmqpUrl) -> Result<Arc<Self>, String> {
         let session = Arc::new(connect(&url).await?);
-        let link = Self { url, current: watch::Sender::new(Current::Connected(session)), lost: Notify::new() };
-        let link = Arc::new(link);
+        let current = watch::Sender::new(Current::Connected(session));
+        let (nonce, ids) = (format!("{:016x}", fastrand::u64(..)), AtomicU64::new(0));
+        let link = Arc::new(Self { url, current, lost: Notify::new(), nonce, ids });
         tokio::spawn(Arc::clone(&link).keep());
         Ok(link)
+    }
+
+    /// A fresh id of a message.
+    pub(super) fn id(&self) -> String {
+        format!("{}-{:x}", self.nonce, self.ids.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The connection that there is, or will be soon.
@@ -97,7 +114,7 @@ impl Link {
         matches!(&*self.current.borrow(), Current::Closed)
     }
 
-    pub(super) async fn close(&self) {
+    pub(super) async fn shut(&self) {
         let Current::Connected(session) = self.current.send_replace(Current::Closed) else { return };
         // One that is gone already needs no closing.
         let _ = answered(session.connection.close(200, "closed".into())).await;

@@ -9,6 +9,7 @@ use lapin::{
 use oncue::{Envelope, clock::Timestamp};
 
 use super::{reading::Stored, stream::Message};
+use crate::streams::Stored as _;
 
 /// What the names of attributes begin with; the second one is read, too.
 const PREFIXES: [&str; 2] = ["cloudEvents_", "cloudEvents:"];
@@ -21,8 +22,8 @@ const PUBLISHED: &str = "oncue-published";
 /// Longest text of a property.
 const SHORT_BYTES: usize = 255;
 
-/// An event as a message of this id.
-pub(super) fn encode(event: &Envelope, id: &str, published: Timestamp) -> Message {
+/// An event as a message.
+pub(super) fn encode(event: &Envelope, published: Timestamp) -> Message {
     let mut headers = FieldTable::default();
     let mut properties = BasicProperties::default();
     let [prefix, _] = PREFIXES;
@@ -40,7 +41,7 @@ pub(super) fn encode(event: &Envelope, id: &str, published: Timestamp) -> Messag
     }
     headers.insert(PUBLISHED.into(), AMQPValue::LongLongInt(published.as_micros()));
     let seconds = u64::try_from(published.as_micros().div_euclid(1_000_000)).unwrap_or_default();
-    let properties = properties.with_headers(headers).with_message_id(id.into()).with_timestamp(seconds);
+    let properties = properties.with_headers(headers).with_timestamp(seconds);
     Message { properties, data: event.data().clone() }
 }
 
@@ -125,7 +126,7 @@ mod tests {
     fn attributes_and_data_come_back() {
         let event = Envelope::builder("größe \"1\" 100%").source("/s").id("a b").key("ключ").content_type("text/plain");
         let event = event.extension("traceparent", "00-1").data(vec![0, 255, 10]).build().unwrap();
-        let message = encode(&event, "nonce", Timestamp::from_micros(1_000_005));
+        let message = encode(&event, Timestamp::from_micros(1_000_005));
         let kind = message.properties.content_type().as_ref().map(ShortString::as_str);
         assert_eq!((kind, *message.properties.timestamp()), (Some("text/plain"), Some(1)));
         let back = decode("events", &stored(message)).unwrap();

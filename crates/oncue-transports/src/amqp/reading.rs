@@ -8,10 +8,11 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
 };
-use oncue::{clock::Timestamp, transport::broker::BrokerError};
+use oncue::transport::broker::BrokerError;
 use tokio::time::timeout;
 
 use super::connecting::{ANSWER_WITHIN, NO_ANSWER, Session, answered, failed};
+use crate::streams::{self, From};
 
 /// Messages that are on their way at once.
 const PREFETCH: u16 = 128;
@@ -23,9 +24,17 @@ pub(super) struct Stored {
     pub(super) data: Bytes,
 }
 
-impl Stored {
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
+impl streams::Stored for Stored {
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
         number(self.properties.headers().as_ref()?, name)
+    }
+
+    fn data(&self) -> &Bytes {
+        &self.data
     }
 }
 
@@ -42,14 +51,12 @@ fn number(headers: &FieldTable, name: &str) -> Option<u64> {
     }
 }
 
-/// Where to read from.
+/// Where a reader begins.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum From {
-    Offset(u64),
-    /// The last messages that were written together.
+pub(super) enum Begin {
+    At(From),
+    /// At the last messages that were written together.
     Last,
-    /// What was written together at that time or later.
-    Time(Timestamp),
 }
 
 /// Reads a stream on a channel of its own.
@@ -62,13 +69,13 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) async fn attach(session: &Session, queue: &str, from: From) -> Result<Self, BrokerError> {
+    pub(super) async fn attach(session: &Session, queue: &str, begin: Begin) -> Result<Self, BrokerError> {
         let channel = answered(session.connection.create_channel()).await?;
         answered(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
-        let from = match from {
-            From::Offset(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
-            From::Last => AMQPValue::LongString("last".into()),
-            From::Time(time) => {
+        let from = match begin {
+            Begin::At(From::Offset(offset)) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
+            Begin::Last => AMQPValue::LongString("last".into()),
+            Begin::At(From::Time(time)) => {
                 AMQPValue::Timestamp(u64::try_from(time.as_micros().div_euclid(1_000_000)).unwrap_or_default())
             }
         };

@@ -20,7 +20,7 @@ use lapin::{
     options::QueueDeclareOptions,
     types::{AMQPValue, FieldTable, ShortString},
 };
-use oncue::transport::broker::BrokerError;
+use oncue::{Envelope, clock::Timestamp, transport::broker::BrokerError};
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -29,8 +29,10 @@ use tokio::{
 
 use super::{
     connecting::{ANSWER_WITHIN, Link, NO_ANSWER, Session, answered, failed},
-    reading::{From, Reader, Stored},
+    message,
+    reading::{Begin, Reader, Stored},
 };
+use crate::streams::{self, From, Stream as _, Taking};
 
 /// How long what may be repeated is, where nobody answers: a broker that starts again is back by then.
 const TRIED_FOR: Duration = Duration::from_secs(30);
@@ -47,9 +49,6 @@ pub(super) struct Message {
     pub(super) properties: BasicProperties,
     pub(super) data: Bytes,
 }
-
-/// What is done with each message, in their order.
-pub(super) type Taking = Box<dyn Fn(Stored) + Send + Sync>;
 
 pub(super) struct Stream {
     link: Arc<Link>,
@@ -80,15 +79,6 @@ impl Stream {
         let opened = &*stream;
         opened.again(|session| async move { opened.declare(&session).await }).await?;
         Ok(stream)
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Everything before was taken.
-    pub(super) fn next(&self) -> u64 {
-        self.next.load(Ordering::Acquire)
     }
 
     /// Asks until somebody answers. Only what changes nothing when it is asked twice.
@@ -148,69 +138,15 @@ impl Stream {
         Ok(())
     }
 
-    /// Reads messages that were taken already, from a place on, until it is enough.
-    pub(super) async fn read(&self, from: From, mut is_enough: impl FnMut(Stored) -> bool) -> Result<(), BrokerError> {
-        let end = self.next();
-        if end == 0 || matches!(from, From::Offset(offset) if offset >= end) {
-            return Ok(());
-        }
-        let session = self.link.session().await?;
-        let mut reader = Reader::attach(&session, &self.name, from).await?;
-        let read = async {
-            loop {
-                let stored = reader.next().await?;
-                let is_last = stored.offset + 1 >= end;
-                if is_enough(stored) || is_last {
-                    return Ok(());
-                }
-            }
-        }
-        .await;
-        if read.is_err() && !session.connection.status().connected() {
-            self.link.lose(&session);
-        }
-        reader.detach();
-        read
-    }
-
-    /// The first of the last messages that were written together; nothing if there is none, or none came in time.
-    pub(super) async fn last(&self, within: Duration) -> Result<Option<Stored>, BrokerError> {
-        self.again(|session| async move {
-            let mut reader = Reader::attach(&session, &self.name, From::Last).await?;
-            let last = timeout(within, reader.next()).await.ok().transpose();
-            reader.detach();
-            last
-        })
-        .await
-    }
-
-    /// Takes all messages from an offset on, until the transport is gone.
-    pub(super) fn follow(self: &Arc<Self>, from: u64, take: Taking) {
-        let Some(mut asked) = self.asked.lock().take() else { return };
-        self.next.store(from, Ordering::Release);
-        let stream = Arc::clone(self);
-        tokio::spawn(async move {
-            while !stream.link.is_closed() {
-                let Ok(session) = stream.link.session().await else { continue };
-                if let Err(error) = stream.follow_by(&session, &mut asked, &take).await {
-                    tracing::debug!(%error, stream = stream.name, "following was interrupted");
-                }
-                if !session.connection.status().connected() {
-                    stream.link.lose(&session);
-                }
-                sleep(PAUSE).await;
-            }
-        });
-    }
-
     async fn follow_by(
         &self,
         session: &Session,
         asked: &mut mpsc::Receiver<oneshot::Sender<()>>,
-        take: &Taking,
+        take: &Taking<Stored>,
     ) -> Result<(), BrokerError> {
         // The last one that is known comes again: from then on what the broker sends is in step with what it answers.
-        let mut reader = Reader::attach(session, &self.name, From::Offset(self.next().saturating_sub(1))).await?;
+        let mut reader =
+            Reader::attach(session, &self.name, Begin::At(From::Offset(self.next().saturating_sub(1)))).await?;
         if self.next() > 0 {
             let first = reader.next().await?;
             self.take(first, take);
@@ -244,14 +180,14 @@ impl Stream {
         }
     }
 
-    async fn take_arrived(&self, reader: &mut Reader, take: &Taking) -> Result<(), BrokerError> {
+    async fn take_arrived(&self, reader: &mut Reader, take: &Taking<Stored>) -> Result<(), BrokerError> {
         while let Some(stored) = reader.arrived().await? {
             self.take(stored, take);
         }
         Ok(())
     }
 
-    fn take(&self, stored: Stored, take: &Taking) {
+    fn take(&self, stored: Stored, take: &Taking<Stored>) {
         let (offset, id) = (stored.offset, stored.properties.message_id().clone());
         if offset < self.next() {
             return;
@@ -262,60 +198,6 @@ impl Stream {
             // Who waits may have given up.
             let _ = waiting.send(offset);
         }
-    }
-
-    /// Everything that was confirmed before is taken when this returns.
-    pub(super) async fn catch_up(&self) -> Result<(), BrokerError> {
-        let trying = async {
-            loop {
-                let (caught_up, waiting) = oneshot::channel();
-                // Who follows drops it when the connection is lost.
-                if self.caught_up.send(caught_up).await.is_ok() && waiting.await.is_ok() {
-                    return Ok(());
-                }
-                if self.link.is_closed() {
-                    return Err(BrokerError::Closed);
-                }
-                sleep(PAUSE).await;
-            }
-        };
-        match timeout(TRIED_FOR, trying).await {
-            Ok(caught_up) => caught_up,
-            // It says why it is not there.
-            Err(_) => self.link.session().await.and_then(|_| Err(failed(format!("`{}` cannot be read", self.name)))),
-        }
-    }
-
-    /// A message that is known to be there is taken when this returns.
-    pub(super) async fn reach(&self, offset: u64) -> Result<(), BrokerError> {
-        let reaching = async {
-            while self.next() <= offset {
-                self.catch_up().await?;
-                tokio::task::yield_now().await;
-            }
-            Ok(())
-        };
-        let reached = timeout(TRIED_FOR, reaching).await;
-        reached.unwrap_or_else(|_| Err(failed(format!("message {offset} of `{}` does not come", self.name))))
-    }
-
-    /// Appends messages, each with an id of its own, and gives their offsets once the broker has confirmed all of them. It
-    /// may have been done where there is an error.
-    pub(super) async fn append(&self, messages: &[Message]) -> Result<Vec<u64>, BrokerError> {
-        let id = |message: &Message| message.properties.message_id().clone().unwrap_or_default();
-        let mut seen = Vec::with_capacity(messages.len());
-        for message in messages {
-            let (stands, standing) = oneshot::channel();
-            self.waiting.lock().insert(id(message), stands);
-            seen.push((standing, None));
-        }
-        let appended = self.append_seen(messages, &mut seen).await;
-        if appended.is_err() {
-            let mut waiting = self.waiting.lock();
-            messages.iter().for_each(|message| drop(waiting.remove(&id(message))));
-        }
-        appended?;
-        Ok(seen.into_iter().filter_map(|(_, offset)| offset).collect())
     }
 
     async fn append_seen(&self, messages: &[Message], seen: &mut [Standing]) -> Result<(), BrokerError> {
@@ -365,6 +247,151 @@ impl Stream {
             *offset = Some(stands.map_err(|_| BrokerError::Closed)?);
         }
         Ok(())
+    }
+}
+
+impl streams::Stream for Stream {
+    type Message = Message;
+    type Stored = Stored;
+
+    fn event(event: &Envelope, published: Timestamp) -> Message {
+        message::encode(event, published)
+    }
+
+    fn decode(topic: &str, stored: &Stored) -> Result<Envelope, String> {
+        message::decode(topic, stored)
+    }
+
+    fn record(numbers: &[(&'static str, u64)], data: Bytes) -> Message {
+        let mut headers = FieldTable::default();
+        for (name, value) in numbers {
+            headers.insert((*name).into(), AMQPValue::LongLongInt(i64::try_from(*value).unwrap_or(i64::MAX)));
+        }
+        Message { properties: BasicProperties::default().with_headers(headers), data }
+    }
+
+    /// The broker drops the oldest by itself.
+    async fn first(&self) -> Result<u64, BrokerError> {
+        Ok(0)
+    }
+
+    async fn purge(&self, _: u64) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn next(&self) -> u64 {
+        self.next.load(Ordering::Acquire)
+    }
+
+    async fn read(&self, from: From, mut is_enough: impl FnMut(Stored) -> bool + Send) -> Result<(), BrokerError> {
+        let end = self.next();
+        if end == 0 || matches!(from, From::Offset(offset) if offset >= end) {
+            return Ok(());
+        }
+        let session = self.link.session().await?;
+        let mut reader = Reader::attach(&session, &self.name, Begin::At(from)).await?;
+        let read = async {
+            loop {
+                let stored = reader.next().await?;
+                let is_last = stored.offset + 1 >= end;
+                if is_enough(stored) || is_last {
+                    return Ok(());
+                }
+            }
+        }
+        .await;
+        if read.is_err() && !session.connection.status().connected() {
+            self.link.lose(&session);
+        }
+        reader.detach();
+        read
+    }
+
+    async fn last(&self, within: Duration) -> Result<Option<Stored>, BrokerError> {
+        self.again(|session| async move {
+            let mut reader = Reader::attach(&session, &self.name, Begin::Last).await?;
+            let last = timeout(within, reader.next()).await.ok().transpose();
+            reader.detach();
+            last
+        })
+        .await
+    }
+
+    fn follow(self: &Arc<Self>, from: u64, take: Taking<Stored>) {
+        let Some(mut asked) = self.asked.lock().take() else { return };
+        self.next.store(from, Ordering::Release);
+        let stream = Arc::clone(self);
+        tokio::spawn(async move {
+            while !stream.link.is_closed() {
+                let Ok(session) = stream.link.session().await else { continue };
+                if let Err(error) = stream.follow_by(&session, &mut asked, &take).await {
+                    tracing::debug!(%error, stream = stream.name, "following was interrupted");
+                }
+                if !session.connection.status().connected() {
+                    stream.link.lose(&session);
+                }
+                sleep(PAUSE).await;
+            }
+        });
+    }
+
+    async fn catch_up(&self) -> Result<(), BrokerError> {
+        let trying = async {
+            loop {
+                let (caught_up, waiting) = oneshot::channel();
+                // Who follows drops it when the connection is lost.
+                if self.caught_up.send(caught_up).await.is_ok() && waiting.await.is_ok() {
+                    return Ok(());
+                }
+                if self.link.is_closed() {
+                    return Err(BrokerError::Closed);
+                }
+                sleep(PAUSE).await;
+            }
+        };
+        match timeout(TRIED_FOR, trying).await {
+            Ok(caught_up) => caught_up,
+            // It says why it is not there.
+            Err(_) => self.link.session().await.and_then(|_| Err(failed(format!("`{}` cannot be read", self.name)))),
+        }
+    }
+
+    async fn reach(&self, offset: u64) -> Result<(), BrokerError> {
+        let reaching = async {
+            while self.next() <= offset {
+                self.catch_up().await?;
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        };
+        let reached = timeout(TRIED_FOR, reaching).await;
+        reached.unwrap_or_else(|_| Err(failed(format!("message {offset} of `{}` does not come", self.name))))
+    }
+
+    async fn append(&self, messages: Vec<Message>) -> Result<Vec<u64>, BrokerError> {
+        let id = |message: &Message| message.properties.message_id().clone().unwrap_or_default();
+        let with_id = |Message { properties, data }| {
+            let properties: BasicProperties = properties;
+            Message { properties: properties.with_message_id(self.link.id().into()), data }
+        };
+        let messages: Vec<Message> = messages.into_iter().map(with_id).collect();
+        let mut seen = Vec::with_capacity(messages.len());
+        for message in &messages {
+            let (stands, standing) = oneshot::channel();
+            self.waiting.lock().insert(id(message), stands);
+            seen.push((standing, None));
+        }
+        let appended = self.append_seen(&messages, &mut seen).await;
+        if appended.is_err() {
+            let mut waiting = self.waiting.lock();
+            messages.iter().for_each(|message| drop(waiting.remove(&id(message))));
+        }
+        appended?;
+        Ok(seen.into_iter().filter_map(|(_, offset)| offset).collect())
     }
 }
 

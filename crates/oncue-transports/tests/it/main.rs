@@ -1,14 +1,20 @@
 //! Transports against real brokers: those of `cargo xtask brokers up`; and a node, over real connections.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[cfg(any(feature = "amqp", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod broker_faults;
-#[cfg(any(feature = "amqp", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod cutting;
 #[cfg(feature = "http")]
 mod faults;
 #[cfg(feature = "http")]
 mod foreign;
+#[cfg(feature = "kafka")]
+mod kafka_faults;
+#[cfg(feature = "kafka")]
+mod kafka_foreign;
+#[cfg(feature = "kafka")]
+mod kafka_server;
 #[cfg(feature = "nats")]
 mod nats_faults;
 #[cfg(feature = "nats")]
@@ -56,7 +62,7 @@ async fn nats_keeps_the_contract() {
     keeps_the_contract("nats:", url).await;
 }
 
-#[cfg(any(feature = "amqp", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 async fn keeps_the_contract(name: &str, url: String) {
     let run = Clock::system().now().as_micros();
     let open = move |place: String, clock| {
@@ -79,6 +85,13 @@ async fn rabbitmq_keeps_the_contract() {
     keeps_the_contract("amqp:", url).await;
 }
 
+#[cfg(feature = "kafka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_keeps_the_contract() {
+    let Some(url) = broker("kafka") else { return };
+    keeps_the_contract("kafka:", url).await;
+}
+
 #[test]
 fn a_broker_that_is_not_there_is_named_without_its_secrets() {
     let refused = |url: &str| oncue_transports::open(url, Clock::system()).err().map(|error| error.to_string());
@@ -87,5 +100,11 @@ fn a_broker_that_is_not_there_is_named_without_its_secrets() {
     assert!(error.starts_with("`nats://127.0.0.1:1`: ") && error.contains("is a server there"), "{error}");
     #[cfg(not(feature = "nats"))]
     assert!(error.contains("build it with `--features nats`"), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+    let error = refused("kafka://me:secret@127.0.0.1:1").unwrap_or_default();
+    #[cfg(feature = "kafka")]
+    assert!(error.starts_with("`kafka://127.0.0.1:1`: ") && error.contains("is a broker there"), "{error}");
+    #[cfg(not(feature = "kafka"))]
+    assert!(error.contains("build it with `--features kafka`") && error.contains("build-essential"), "{error}");
     assert!(!error.contains("secret"), "{error}");
 }

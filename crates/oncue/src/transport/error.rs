@@ -22,7 +22,7 @@ pub enum OpenError {
         reason: String,
     },
     /// The URL's scheme is known, and was left out of this build.
-    #[error("`{url}`: this build has no `{scheme}`: build it with `--features {feature}`")]
+    #[error("`{url}`: this build has no `{scheme}`: build it with `--features {feature}`{needs}")]
     NotBuilt {
         /// The URL, without secrets.
         url: String,
@@ -30,6 +30,8 @@ pub enum OpenError {
         scheme: String,
         /// The cargo feature that brings it.
         feature: &'static str,
+        /// What has to be installed to build that, beyond a Rust toolchain and a C compiler; or nothing.
+        needs: &'static str,
     },
     /// The broker cannot be reached, or lets nobody in.
     #[error("`{url}`: {reason}")]

@@ -9,19 +9,11 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use lapin::{
-    BasicProperties,
-    types::{AMQPValue, FieldTable},
-};
 use oncue::transport::broker::{BrokerError, LedgerName};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{
-    connecting::Link,
-    reading::{From, Stored},
-    stream::{Message, Stream},
-};
+use super::{From, Stored, Stream};
 
 /// The number of a record.
 const NUMBER: &str = "oncue-number";
@@ -31,14 +23,13 @@ const WANTED: &str = "oncue-wanted";
 const RECENT_BYTES: usize = 4 << 20;
 /// What a message takes beside its data, at most.
 const MESSAGE_BYTES: u64 = 512;
-/// What is wanted may be such a part of what the broker keeps.
-const WANTED_PART: u64 = 2;
 /// How long is waited for the first message of a ledger that is known: without one, nothing was ever written.
 const LAST_WITHIN: Duration = Duration::from_secs(2);
 
-pub(super) struct Ledger {
-    stream: Arc<Stream>,
-    limit: u64,
+pub(super) struct Ledger<S> {
+    stream: Arc<S>,
+    /// Bytes that may be wanted.
+    limit: Option<u64>,
     index: Arc<Mutex<Index>>,
 }
 
@@ -65,7 +56,7 @@ impl Index {
     }
 
     /// The first one of a number counts.
-    fn take(&mut self, stored: Stored) -> bool {
+    fn take(&mut self, stored: &impl Stored) -> bool {
         let Some(number) = stored.number(NUMBER) else { return false };
         if self.places.is_empty() && self.begin > 0 && self.first == 1 {
             self.first = number;
@@ -73,11 +64,12 @@ impl Index {
         if number != self.next() {
             return false;
         }
-        let bytes = stored.data.len() as u64 + MESSAGE_BYTES;
-        self.places.push_back((stored.offset, bytes));
+        let data = stored.data().clone();
+        let bytes = data.len() as u64 + MESSAGE_BYTES;
+        self.places.push_back((stored.offset(), bytes));
         self.bytes += bytes;
-        self.recent_bytes += stored.data.len();
-        self.recent.push_back(stored.data);
+        self.recent_bytes += data.len();
+        self.recent.push_back(data);
         while self.recent_bytes > RECENT_BYTES {
             let Some(gone) = self.recent.pop_front() else { break };
             self.recent_bytes -= gone.len();
@@ -106,46 +98,44 @@ impl Index {
     }
 }
 
-impl Ledger {
+impl<S: Stream> Ledger<S> {
     /// A ledger; one that is new has nothing to be read.
     pub(super) async fn open(
-        link: &Arc<Link>,
-        queue: String,
+        stream: Arc<S>,
+        limit: Option<u64>,
         is_new: bool,
         growth: watch::Sender<u64>,
     ) -> Result<Self, BrokerError> {
-        let limit = link.url.ledger_bytes;
-        let stream = Stream::open(link, queue, Some(limit)).await?;
         let last = if is_new { None } else { stream.last(LAST_WITHIN).await? };
-        let begin = last.as_ref().and_then(|last| last.number(WANTED)).unwrap_or(0);
+        let wanted = last.as_ref().and_then(|last| last.number(WANTED)).unwrap_or(0);
+        let begin = if is_new { 0 } else { wanted.max(stream.first().await?) };
         let index =
             Index { first: 1, places: VecDeque::new(), bytes: 0, recent: VecDeque::new(), recent_bytes: 0, begin };
         let index = Arc::new(Mutex::new(index));
         let taking = Arc::clone(&index);
         stream.follow(
             begin,
-            Box::new(move |stored| {
-                if taking.lock().take(stored) {
+            Box::new(move |stored: S::Stored| {
+                if taking.lock().take(&stored) {
                     growth.send_modify(|count| *count = count.wrapping_add(1));
                 }
             }),
         );
         if let Some(last) = last {
-            stream.reach(last.offset).await?;
+            stream.reach(last.offset()).await?;
         }
         Ok(Self { stream, limit, index })
     }
 
     /// Appends a record of an id of its own, if the last one has the number `after`.
-    pub(super) async fn append(&self, record: Bytes, after: u64, id: &str) -> Result<u64, BrokerError> {
+    pub(super) async fn append(&self, record: Bytes, after: u64) -> Result<u64, BrokerError> {
         let number = after + 1;
         let wanted = {
             let index = self.index.lock();
             if index.next() != number {
                 return Err(BrokerError::Moved);
             }
-            let limit = self.limit / WANTED_PART;
-            if index.bytes + record.len() as u64 > limit {
+            if let Some(limit) = self.limit.filter(|limit| index.bytes + record.len() as u64 > *limit) {
                 return Err(BrokerError::Refused(format!(
                     "the state of `{}` would not fit into {limit} bytes: delete the queue and begin anew with a larger \
                      `ledger_mib`",
@@ -154,12 +144,8 @@ impl Ledger {
             }
             index.places.front().map_or(0, |(offset, _)| *offset)
         };
-        let mut headers = FieldTable::default();
-        for (name, value) in [(NUMBER, number), (WANTED, wanted)] {
-            headers.insert(name.into(), AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX)));
-        }
-        let properties = BasicProperties::default().with_headers(headers).with_message_id(id.into());
-        let offset = self.stream.append(&[Message { properties, data: record }]).await?.pop();
+        let record = S::record(&[(NUMBER, number), (WANTED, wanted)], record);
+        let offset = self.stream.append(vec![record]).await?.pop();
         let place = self.index.lock().place(number).map(|(offset, _)| offset);
         if place == offset && place.is_some() { Ok(number) } else { Err(BrokerError::Moved) }
     }
@@ -182,8 +168,8 @@ impl Ledger {
         self.stream
             .read(From::Offset(begin), |stored| {
                 let place = self.index.lock().place(next).map(|(offset, _)| offset);
-                if place == Some(stored.offset) {
-                    found.push((next, stored.data));
+                if place == Some(stored.offset()) {
+                    found.push((next, stored.data().clone()));
                     next += 1;
                 }
                 found.len() >= limit || next >= numbers.end
@@ -192,13 +178,21 @@ impl Ledger {
         Ok(found)
     }
 
-    pub(super) fn purge(&self, before: u64) {
-        self.index.lock().purge(before);
+    pub(super) async fn purge(&self, before: u64) -> Result<(), BrokerError> {
+        let first = {
+            let mut index = self.index.lock();
+            index.purge(before);
+            index.places.front().map(|(offset, _)| *offset)
+        };
+        match first {
+            Some(first) => self.stream.purge(first).await,
+            None => Ok(()),
+        }
     }
 }
 
-/// The queue of a ledger.
-pub(super) fn queue(name: &LedgerName) -> String {
+/// The stream of a ledger.
+pub(super) fn stream(name: &LedgerName) -> String {
     format!("{PREFIX}{}.{}", name.subscription, name.partition)
 }
 

@@ -18,12 +18,7 @@ use oncue::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{
-    connecting::{Link, failed},
-    message,
-    reading::{From, Stored},
-    stream::Stream,
-};
+use super::{From, Stored as _, Stream};
 
 /// Events that are kept as they come, for whoever keeps up; and their bytes.
 const RECENT_EVENTS: usize = 4096;
@@ -36,10 +31,10 @@ const CLOCKS_APART: Duration = Duration::from_secs(60);
 /// How long is waited for the first message of a stream that may be empty. If it comes later, more is read.
 const LAST_WITHIN: Duration = Duration::from_millis(100);
 
-pub(super) struct Topic {
+pub(super) struct Topic<S> {
     name: String,
     pub(super) partitions: u16,
-    stream: Arc<Stream>,
+    stream: Arc<S>,
     seen: Arc<Mutex<Seen>>,
     clock: Clock,
 }
@@ -129,16 +124,15 @@ impl Seen {
     }
 }
 
-impl Topic {
+impl<S: Stream> Topic<S> {
     pub(super) async fn open(
-        link: &Arc<Link>,
+        stream: Arc<S>,
         name: &str,
         (partitions, is_new): (u16, bool),
         clock: Clock,
         growth: watch::Sender<u64>,
     ) -> Result<Self, BrokerError> {
-        let stream = Stream::open(link, link.url.queue(name), None).await?;
-        let last = if is_new { None } else { stream.last(LAST_WITHIN).await?.map(|last| last.offset) };
+        let last = if is_new { None } else { stream.last(LAST_WITHIN).await?.map(|last| last.offset()) };
         let end = last.map_or(0, |last| last + 1);
         let from = end.saturating_sub(RECENT_EVENTS as u64);
         let seen = Seen {
@@ -154,9 +148,9 @@ impl Topic {
         let (taking, topic) = (Arc::clone(&seen), name.to_owned());
         stream.follow(
             from,
-            Box::new(move |stored: Stored| {
-                match message::decode(&topic, &stored) {
-                    Ok(event) => taking.lock().take(stored.offset, event),
+            Box::new(move |stored: S::Stored| {
+                match S::decode(&topic, &stored) {
+                    Ok(event) => taking.lock().take(stored.offset(), event),
                     Err(error) => tracing::warn!(error, topic, "passed by"),
                 }
                 growth.send_modify(|count| *count = count.wrapping_add(1));
@@ -172,19 +166,15 @@ impl Topic {
         self.seen.lock().next.get(usize::from(partition)).copied().unwrap_or(0)
     }
 
-    pub(super) async fn publish(
-        &self,
-        events: &[(u16, Envelope)],
-        ids: impl Fn() -> String,
-    ) -> Result<Vec<Published>, BrokerError> {
+    pub(super) async fn publish(&self, events: &[(u16, Envelope)]) -> Result<Vec<Published>, BrokerError> {
         let known: Vec<Option<Position>> = {
             let seen = self.seen.lock();
             events.iter().map(|(_, event)| seen.known.get(&identity(event)).copied()).collect()
         };
         let now = self.clock.now();
         let new = events.iter().zip(&known).filter(|(_, known)| known.is_none());
-        let messages: Vec<_> = new.map(|((_, event), _)| message::encode(event, &ids(), now)).collect();
-        let mut offsets = self.stream.append(&messages).await?.into_iter();
+        let messages: Vec<_> = new.map(|((_, event), _)| S::event(event, now)).collect();
+        let mut offsets = self.stream.append(messages).await?.into_iter();
         let seen = self.seen.lock();
         let published = events.iter().zip(known).map(|((partition, _), known)| match known {
             Some(position) => Some(Published { position, duplicate: true }),
@@ -195,7 +185,7 @@ impl Topic {
                 Published { position, duplicate: first.is_some() }
             }),
         });
-        published.collect::<Option<_>>().ok_or_else(|| failed("a message did not come"))
+        published.collect::<Option<_>>().ok_or_else(|| BrokerError::Failed("a message did not come".to_owned()))
     }
 
     pub(super) async fn events(
@@ -239,7 +229,11 @@ impl Topic {
     }
 
     /// Reads events, without those that were published again, until it is enough.
-    async fn each(&self, from: From, mut is_enough: impl FnMut(Position, Envelope) -> bool) -> Result<(), BrokerError> {
+    async fn each(
+        &self,
+        from: From,
+        mut is_enough: impl FnMut(Position, Envelope) -> bool + Send,
+    ) -> Result<(), BrokerError> {
         if let From::Offset(offset) = from
             && let Some(recent) = self.seen.lock().recent(None, offset, usize::MAX)
         {
@@ -247,11 +241,11 @@ impl Topic {
             return Ok(());
         }
         let reading = self.stream.read(from, |stored| {
-            let Ok(event) = message::decode(&self.name, &stored) else { return false };
+            let Ok(event) = S::decode(&self.name, &stored) else { return false };
             let position = {
                 let seen = self.seen.lock();
-                let is_new = !seen.again.contains_key(&stored.offset);
-                is_new.then(|| Position::new(seen.partition(&event), stored.offset, 0))
+                let is_new = !seen.again.contains_key(&stored.offset());
+                is_new.then(|| Position::new(seen.partition(&event), stored.offset(), 0))
             };
             position.is_some_and(|position| is_enough(position, event))
         });

@@ -6,15 +6,11 @@ use std::{
     time::Duration,
 };
 
-use lapin::BasicProperties;
 use oncue::transport::broker::{BrokerError, LedgerName};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    connecting::{Link, failed},
-    stream::{Message, Stream},
-};
+use super::{Kind, Stored as _, Stream, Streams};
 
 /// The name of its stream: no topic has it.
 pub(super) const NAME: &str = "oncue-registry";
@@ -35,43 +31,42 @@ struct Known {
     ledgers: BTreeSet<LedgerName>,
 }
 
-pub(super) struct Registry {
-    stream: Arc<Stream>,
+pub(super) struct Registry<S> {
+    stream: Arc<S>,
     known: Arc<Mutex<Known>>,
 }
 
-impl Registry {
-    pub(super) async fn open(link: &Arc<Link>) -> Result<Self, BrokerError> {
-        let stream = Stream::open(link, link.url.queue(NAME), None).await?;
+impl<S: Stream> Registry<S> {
+    pub(super) async fn open(streams: &Arc<impl Streams<Stream = S>>) -> Result<Self, BrokerError> {
+        let stream = streams.stream(NAME, Kind::Registry).await?;
         let known: Arc<Mutex<Known>> = Arc::default();
         let taking = Arc::clone(&known);
         stream.follow(
             0,
-            Box::new(move |stored| {
+            Box::new(move |stored: S::Stored| {
                 let mut known = taking.lock();
-                match serde_json::from_slice(&stored.data) {
+                match serde_json::from_slice(stored.data()) {
                     Ok(Entry::Topic { name, partitions }) => drop(known.topics.entry(name).or_insert(partitions)),
                     Ok(Entry::Ledger { subscription, partition }) => {
                         known.ledgers.insert(LedgerName { subscription, partition });
                     }
-                    Err(error) => tracing::warn!(%error, offset = stored.offset, "not an entry of the registry"),
+                    Err(error) => tracing::warn!(%error, offset = stored.offset(), "not an entry of the registry"),
                 }
             }),
         );
         if let Some(last) = stream.last(LAST_WITHIN).await? {
-            stream.reach(last.offset).await?;
+            stream.reach(last.offset()).await?;
         }
         Ok(Self { stream, known })
     }
 
-    async fn enter(&self, entry: &Entry, id: &str) -> Result<(), BrokerError> {
-        let data = serde_json::to_vec(entry).map_err(failed)?.into();
-        let properties = BasicProperties::default().with_message_id(id.into());
-        self.stream.append(&[Message { properties, data }]).await.map(drop)
+    async fn enter(&self, entry: &Entry) -> Result<(), BrokerError> {
+        let data = serde_json::to_vec(entry).map_err(|error| BrokerError::Failed(error.to_string()))?;
+        self.stream.append(vec![S::record(&[], data.into())]).await.map(drop)
     }
 
     /// The partitions of a topic, `partitions` if it is new; and whether it is.
-    pub(super) async fn topic(&self, name: &str, partitions: u16, id: &str) -> Result<(u16, bool), BrokerError> {
+    pub(super) async fn topic(&self, name: &str, partitions: u16) -> Result<(u16, bool), BrokerError> {
         let known = || self.known.lock().topics.get(name).copied();
         if known().is_none() {
             self.stream.catch_up().await?;
@@ -79,7 +74,7 @@ impl Registry {
         if let Some(known) = known() {
             return Ok((known, false));
         }
-        self.enter(&Entry::Topic { name: name.to_owned(), partitions }, id).await?;
+        self.enter(&Entry::Topic { name: name.to_owned(), partitions }).await?;
         Ok((known().unwrap_or(partitions), true))
     }
 
@@ -92,9 +87,9 @@ impl Registry {
         Ok(known())
     }
 
-    pub(super) async fn enter_ledger(&self, name: &LedgerName, id: &str) -> Result<(), BrokerError> {
+    pub(super) async fn enter_ledger(&self, name: &LedgerName) -> Result<(), BrokerError> {
         let (subscription, partition) = (name.subscription.clone(), name.partition);
-        self.enter(&Entry::Ledger { subscription, partition }, id).await
+        self.enter(&Entry::Ledger { subscription, partition }).await
     }
 
     pub(super) async fn topics(&self) -> Result<Vec<(String, u16)>, BrokerError> {

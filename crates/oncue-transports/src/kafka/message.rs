@@ -1,0 +1,213 @@
+//! Events as Kafka records: the `CloudEvents` binding, binary mode written, both modes read.
+
+use bytes::Bytes;
+use oncue::{Envelope, clock::Timestamp};
+use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
+
+use crate::streams;
+
+/// What attributes' headers begin with.
+const PREFIX: &str = "ce_";
+/// The attribute that is a header without that.
+const CONTENT_TYPE: (&str, &str) = ("datacontenttype", "content-type");
+/// Marks what another tool wrote, and was passed on with the attributes that it was given.
+const FOREIGN: &str = "oncue-foreign";
+/// When it was published, in microseconds: Kafka's own timestamp has milliseconds.
+const PUBLISHED: &str = "oncue-published";
+
+/// A record to be written.
+pub(crate) struct Message {
+    pub(super) key: Option<String>,
+    pub(super) headers: OwnedHeaders,
+    pub(super) data: Bytes,
+    /// Milliseconds.
+    pub(super) timestamp: Option<i64>,
+}
+
+/// A record that was read.
+pub(crate) struct Stored {
+    offset: u64,
+    key: Option<Bytes>,
+    headers: Vec<(String, Bytes)>,
+    data: Bytes,
+    /// Milliseconds.
+    timestamp: Option<i64>,
+}
+
+impl From<&BorrowedMessage<'_>> for Stored {
+    fn from(message: &BorrowedMessage<'_>) -> Self {
+        let bytes = |bytes: Option<&[u8]>| Bytes::copy_from_slice(bytes.unwrap_or_default());
+        let headers = message.headers().map(|headers| {
+            headers.iter().map(|header| (header.key.to_owned(), bytes(header.value))).collect::<Vec<_>>()
+        });
+        Self {
+            offset: u64::try_from(message.offset()).unwrap_or_default(),
+            key: message.key().map(Bytes::copy_from_slice),
+            headers: headers.unwrap_or_default(),
+            data: bytes(message.payload()),
+            timestamp: message.timestamp().to_millis(),
+        }
+    }
+}
+
+impl Stored {
+    fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(value).ok()
+    }
+}
+
+impl streams::Stored for Stored {
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.header(name)?.parse().ok()
+    }
+
+    fn data(&self) -> &Bytes {
+        &self.data
+    }
+}
+
+fn header(headers: OwnedHeaders, name: &str, value: &str) -> OwnedHeaders {
+    headers.insert(Header { key: name, value: Some(value) })
+}
+
+/// Data with numbers beside them.
+pub(super) fn record(numbers: &[(&'static str, u64)], data: Bytes) -> Message {
+    let headers =
+        numbers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| header(headers, name, &value.to_string()));
+    Message { key: None, headers, data, timestamp: None }
+}
+
+/// An event as a record; its key is what order is kept for.
+pub(super) fn encode(event: &Envelope, published: Timestamp) -> Message {
+    let mut headers = header(OwnedHeaders::new(), &format!("{PREFIX}specversion"), "1.0");
+    for (name, value) in event.attributes() {
+        let (attribute, content_type) = CONTENT_TYPE;
+        headers = if name == attribute {
+            header(headers, content_type, &value)
+        } else {
+            header(headers, &format!("{PREFIX}{name}"), &value)
+        };
+    }
+    if event.is_foreign() {
+        headers = header(headers, FOREIGN, "true");
+    }
+    headers = header(headers, PUBLISHED, &published.as_micros().to_string());
+    let timestamp = Some(published.as_micros().div_euclid(1_000));
+    Message { key: event.key().map(str::to_owned), headers, data: event.data().clone(), timestamp }
+}
+
+/// A record as an event; what carries no `CloudEvents` attributes, or wrong ones, is one of another tool's, its type the
+/// topic's name.
+pub(super) fn decode(topic: &str, stored: &Stored) -> Result<Envelope, String> {
+    let event = cloud_event(stored).or_else(|| foreign(topic, stored));
+    let event = event.ok_or_else(|| format!("record {} is no event", stored.offset))?;
+    let micros = stored.header(PUBLISHED).and_then(|micros| micros.parse().ok());
+    let micros = micros.or_else(|| stored.timestamp.map(|millis| millis.saturating_mul(1_000)));
+    Ok(event.published_at(Timestamp::from_micros(micros.unwrap_or_default())))
+}
+
+fn cloud_event(stored: &Stored) -> Option<Envelope> {
+    let content_type = stored.header(CONTENT_TYPE.1);
+    if content_type.is_some_and(|kind| kind.starts_with("application/cloudevents")) {
+        return Envelope::from_json(&stored.data).ok();
+    }
+    let attribute = |(name, value): &(String, Bytes)| {
+        let name = name.to_ascii_lowercase().strip_prefix(PREFIX)?.to_owned();
+        Some((name, String::from_utf8(value.to_vec()).ok()?))
+    };
+    let mut attributes: Vec<(String, String)> = stored.headers.iter().filter_map(attribute).collect();
+    if attributes.is_empty() {
+        return None;
+    }
+    attributes.extend(content_type.map(|kind| (CONTENT_TYPE.0.to_owned(), kind.to_owned())));
+    let attributes = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let event = Envelope::from_binary(attributes, stored.data.clone()).ok()?;
+    if stored.header(FOREIGN).is_some() { event.into_builder().foreign().build().ok() } else { Some(event) }
+}
+
+/// Its key is kept where it is text, and its headers become extensions where they can.
+fn foreign(topic: &str, stored: &Stored) -> Option<Envelope> {
+    let id = format!("{topic}-{}", stored.offset);
+    let plain = Envelope::builder(topic).id(id).source("kafka").foreign().data(stored.data.clone());
+    let mut whole = plain.clone();
+    if let Some(key) = stored.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) {
+        whole = whole.key(key);
+    }
+    if let Some(kind) = stored.header(CONTENT_TYPE.1) {
+        whole = whole.content_type(kind);
+    }
+    for (name, value) in &stored.headers {
+        let is_extension = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        if let Some(value) = std::str::from_utf8(value).ok().filter(|_| is_extension) {
+            whole = whole.extension(name, value);
+        }
+    }
+    whole.build().or_else(|_| plain.build()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(message: Message) -> Stored {
+        let headers = message.headers.iter();
+        let headers = headers.map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec().into()));
+        Stored {
+            offset: 7,
+            key: message.key.clone().map(Bytes::from),
+            headers: headers.collect(),
+            data: message.data,
+            timestamp: message.timestamp,
+        }
+    }
+
+    fn foreign(key: Option<&'static str>, headers: &[(&str, &str)], data: &'static [u8]) -> Stored {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| header(headers, name, value));
+        stored(Message { key: key.map(str::to_owned), headers, data: Bytes::from_static(data), timestamp: Some(5) })
+    }
+
+    #[test]
+    fn attributes_and_data_come_back() {
+        let event = Envelope::builder("größe \"1\" 100%").source("/s").id("a b").key("ключ").content_type("text/plain");
+        let event = event.extension("traceparent", "00-1").data(vec![0, 255, 10]).build().unwrap();
+        let message = encode(&event, Timestamp::from_micros(1_000_005));
+        assert_eq!((message.key.as_deref(), message.timestamp), (Some("ключ"), Some(1_000)));
+        let back = decode("events", &stored(message)).unwrap();
+        assert_eq!((back.event_type(), back.id(), back.key()), (event.event_type(), "a b", Some("ключ")));
+        assert_eq!((back.extension("traceparent"), back.data()), (Some("00-1"), event.data()));
+        assert_eq!((back.content_type(), back.published()), (Some("text/plain"), Timestamp::from_micros(1_000_005)));
+    }
+
+    #[test]
+    fn structured_mode_and_other_tools_are_read() {
+        let decoded = |stored: &Stored| decode("events", stored).unwrap();
+        let raw = decoded(&foreign(Some("k"), &[("tenant", "a"), ("X-Other", "b")], b"\x00raw"));
+        assert!(raw.is_foreign());
+        assert_eq!((raw.event_type(), raw.id(), &raw.data()[..]), ("events", "events-7", &b"\x00raw"[..]));
+        assert_eq!((raw.key(), raw.extension("tenant")), (Some("k"), Some("a")));
+        assert_eq!(raw.published(), Timestamp::from_micros(5_000));
+        let json = [("content-type", "application/cloudevents+json; charset=UTF-8")];
+        let event =
+            decoded(&foreign(None, &json, br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":1}"#));
+        assert_eq!((event.event_type(), event.source(), event.is_foreign()), ("t", "/s", false));
+        assert!(decoded(&foreign(None, &json, b"{}")).is_foreign(), "what is malformed keeps its bytes");
+        let binary = [("ce_specversion", "1.0"), ("ce_id", "1"), ("ce_source", "/s"), ("ce_type", "t")];
+        let event = decoded(&foreign(None, &binary, b"x"));
+        assert_eq!((event.id(), event.event_type(), event.is_foreign()), ("1", "t", false));
+    }
+
+    #[test]
+    fn numbers_stand_beside_data() {
+        use crate::streams::Stored as _;
+        let stored = stored(record(&[("oncue-number", 5)], Bytes::from_static(b"x")));
+        assert_eq!(
+            (stored.number("oncue-number"), stored.number("other"), &stored.data()[..]),
+            (Some(5), None, &b"x"[..])
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! Reading what was taken already, from an offset on.
+
+use std::sync::Arc;
+
+use oncue::{clock::Timestamp, transport::broker::BrokerError};
+use rdkafka::{Offset, consumer::Consumer as _, error::KafkaError};
+use tokio::time::timeout;
+
+use super::{
+    clients::{ANSWER_WITHIN, Clients, failed, place},
+    message::Stored,
+};
+use crate::streams::Stored as _;
+
+/// How often errors of a connection may come instead of records.
+const INTERRUPTIONS: u32 = 20;
+
+impl Clients {
+    /// Reads records from an offset on, until it is enough or `end` is reached.
+    pub(super) async fn read(
+        &self,
+        topic: &str,
+        from: u64,
+        end: u64,
+        mut is_enough: impl FnMut(Stored) -> bool + Send,
+    ) -> Result<(), BrokerError> {
+        if from >= end {
+            return Ok(());
+        }
+        let (reading, _reader) = (&self.reading, self.reader.lock().await);
+        // Without that, it would begin up to a second later.
+        Self::partitions(reading, topic).await?;
+        reading.assign(&place(topic, from)?).map_err(failed)?;
+        let read = async {
+            let mut interruptions = 0;
+            loop {
+                let stored = match timeout(ANSWER_WITHIN, reading.recv()).await {
+                    Ok(Ok(message)) => Stored::from(&message),
+                    Ok(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                    Ok(Err(error)) if interruptions == INTERRUPTIONS => return Err(failed(error)),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, topic, "reading was interrupted");
+                        interruptions += 1;
+                        continue;
+                    }
+                    Err(_) => return Err(failed("no answer")),
+                };
+                let offset = stored.offset();
+                // Others may have come since.
+                if offset >= end || is_enough(stored) || offset + 1 >= end {
+                    return Ok(());
+                }
+            }
+        }
+        .await;
+        // What was fetched beyond that is of no use.
+        reading.unassign().map_err(failed)?;
+        read
+    }
+
+    /// The offset of the first record of a time or later; nothing if there is none.
+    pub(super) async fn since(&self, topic: &str, time: Timestamp) -> Result<Option<u64>, BrokerError> {
+        let millis = time.as_micros().div_euclid(1_000);
+        let mut times = rdkafka::TopicPartitionList::new();
+        times.add_partition_offset(topic, 0, Offset::Offset(millis)).map_err(failed)?;
+        let reading = Arc::clone(&self.reading);
+        let asking = tokio::task::spawn_blocking(move || reading.offsets_for_times(times, ANSWER_WITHIN));
+        let found = asking.await.map_err(|_| BrokerError::Closed)?.map_err(failed)?;
+        Ok(found.elements().first().and_then(|found| match found.offset() {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            _ => None,
+        }))
+    }
+}

@@ -1,0 +1,245 @@
+//! One stream: a topic with one partition, appended to, followed as it grows, and read from an offset on.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use oncue::{Envelope, clock::Timestamp, transport::broker::BrokerError};
+use rdkafka::{
+    admin::AdminOptions,
+    consumer::Consumer as _,
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    producer::FutureRecord,
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{
+    clients::{ANSWER_WITHIN, Clients, TRIED_FOR, failed, place},
+    message::{self, Message, Stored},
+};
+use crate::streams::{self, From as Place, Stored as _, Taking};
+
+/// How long records may be missing that are known to be there, before it is looked whether they are records at all.
+const GAP: Duration = Duration::from_millis(500);
+/// How long is waited where a client has as much to send as it holds.
+const FULL: Duration = Duration::from_millis(10);
+/// The last records that are read to find one: some offsets have none.
+const LAST: u64 = 64;
+
+pub(crate) struct Stream {
+    clients: Arc<Clients>,
+    topic: String,
+    /// Bytes of the largest record.
+    limit: usize,
+    /// Everything before was taken.
+    next: watch::Sender<u64>,
+}
+
+impl Stream {
+    pub(super) fn new(clients: &Arc<Clients>, topic: String, limit: usize) -> Arc<Self> {
+        Arc::new(Self { clients: Arc::clone(clients), topic, limit, next: watch::Sender::new(0) })
+    }
+
+    async fn reached(&self, offset: u64, within: Duration) -> bool {
+        let mut next = self.next.subscribe();
+        timeout(within, next.wait_for(|next| *next > offset)).await.is_ok_and(|reached| reached.is_ok())
+    }
+
+    fn raise(&self, to: u64) {
+        self.next.send_if_modified(|next| {
+            let is_more = to > *next;
+            *next = to.max(*next);
+            is_more
+        });
+    }
+
+    /// Offsets that are marks of transactions have no records: they are passed by.
+    async fn pass_gap(&self, end: u64) -> Result<(), BrokerError> {
+        let (from, mut found) = (*self.next.borrow(), false);
+        let is_record = |_| {
+            found = true;
+            true
+        };
+        self.clients.read(&self.topic, from, end, is_record).await?;
+        if !found {
+            self.raise(end);
+        }
+        Ok(())
+    }
+
+    async fn follow_on(&self, from: u64, take: &Taking<Stored>) -> Result<(), BrokerError> {
+        let following = &self.clients.following;
+        let queue = following.split_partition_queue(&self.topic, 0).ok_or(BrokerError::Closed)?;
+        following.incremental_assign(&place(&self.topic, from)?).map_err(failed)?;
+        loop {
+            match queue.recv().await {
+                Ok(record) => {
+                    let stored = Stored::from(&record);
+                    let offset = stored.offset();
+                    if offset >= *self.next.borrow() {
+                        take(stored);
+                        self.raise(offset + 1);
+                    }
+                }
+                Err(KafkaError::PartitionEOF(_)) => {}
+                // It goes on by itself.
+                Err(error) => tracing::debug!(%error, topic = self.topic, "following was interrupted"),
+            }
+        }
+    }
+
+    /// Sends records, one after the other, and waits until all are confirmed.
+    async fn send(&self, messages: &[Message]) -> Result<Vec<u64>, BrokerError> {
+        let writer = self.clients.writer();
+        let mut confirming = Vec::with_capacity(messages.len());
+        for Message { key, headers, data, timestamp } in messages {
+            let mut record = FutureRecord::<str, [u8]>::to(&self.topic).partition(0).payload(data);
+            record = record.headers(headers.clone());
+            if let Some(key) = key {
+                record = record.key(key);
+            }
+            if let Some(timestamp) = timestamp {
+                record = record.timestamp(*timestamp);
+            }
+            loop {
+                match writer.send_result(record) {
+                    Ok(sent) => break confirming.push(sent),
+                    Err((KafkaError::MessageProduction(Code::QueueFull), again)) => {
+                        record = again;
+                        sleep(FULL).await;
+                    }
+                    Err((error, _)) => return Err(self.refusal(&error, data.len())),
+                }
+            }
+        }
+        let mut offsets = Vec::with_capacity(messages.len());
+        for (confirming, message) in confirming.into_iter().zip(messages) {
+            match confirming.await {
+                Ok(Ok(confirmed)) => offsets.push(u64::try_from(confirmed.offset).map_err(failed)?),
+                Ok(Err((error, _))) => return Err(self.refusal(&error, message.data.len())),
+                Err(_) => return Err(BrokerError::Closed),
+            }
+        }
+        Ok(offsets)
+    }
+
+    fn refusal(&self, error: &KafkaError, bytes: usize) -> BrokerError {
+        match error.rdkafka_error_code() {
+            Some(Code::MessageSizeTooLarge) => BrokerError::TooLarge { bytes, limit: self.limit },
+            Some(Code::TopicAuthorizationFailed) => {
+                BrokerError::Refused(format!("the account may not write to the topic `{}`", self.topic))
+            }
+            _ => failed(format!("the topic `{}`: {error}", self.topic)),
+        }
+    }
+}
+
+impl streams::Stream for Stream {
+    type Message = Message;
+    type Stored = Stored;
+
+    fn event(event: &Envelope, published: Timestamp) -> Message {
+        message::encode(event, published)
+    }
+
+    fn decode(topic: &str, stored: &Stored) -> Result<Envelope, String> {
+        message::decode(topic, stored)
+    }
+
+    fn record(numbers: &[(&'static str, u64)], data: Bytes) -> Message {
+        message::record(numbers, data)
+    }
+
+    fn name(&self) -> &str {
+        &self.topic
+    }
+
+    fn next(&self) -> u64 {
+        *self.next.borrow()
+    }
+
+    async fn first(&self) -> Result<u64, BrokerError> {
+        self.clients.extent(&self.topic).await.map(|(first, _)| first)
+    }
+
+    async fn last(&self, _: Duration) -> Result<Option<Stored>, BrokerError> {
+        let (first, end) = self.clients.extent(&self.topic).await?;
+        let mut last = None;
+        for back in [1, LAST] {
+            let from = end.saturating_sub(back).max(first);
+            self.clients
+                .read(&self.topic, from, end, |stored| {
+                    last = Some(stored);
+                    false
+                })
+                .await?;
+            if last.is_some() || from == first {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    fn follow(self: &Arc<Self>, from: u64, take: Taking<Stored>) {
+        self.next.send_replace(from);
+        let stream = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = stream.follow_on(from, &take).await {
+                tracing::warn!(%error, topic = stream.topic, "it cannot be followed");
+            }
+        });
+    }
+
+    async fn catch_up(&self) -> Result<(), BrokerError> {
+        let (_, end) = self.clients.extent(&self.topic).await?;
+        if end == 0 || self.reached(end - 1, GAP).await {
+            return Ok(());
+        }
+        self.pass_gap(end).await?;
+        streams::Stream::reach(self, end - 1).await
+    }
+
+    async fn reach(&self, offset: u64) -> Result<(), BrokerError> {
+        if self.reached(offset, TRIED_FOR).await {
+            return Ok(());
+        }
+        Err(failed(format!("record {offset} of `{}` does not come", self.topic)))
+    }
+
+    async fn read(&self, from: Place, is_enough: impl FnMut(Stored) -> bool + Send) -> Result<(), BrokerError> {
+        let from = match from {
+            Place::Offset(offset) => Some(offset),
+            Place::Time(time) => self.clients.since(&self.topic, time).await?,
+        };
+        match from {
+            Some(from) => self.clients.read(&self.topic, from, self.next(), is_enough).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn append(&self, messages: Vec<Message>) -> Result<Vec<u64>, BrokerError> {
+        if let Some(large) = messages.iter().find(|message| message.data.len() > self.limit) {
+            return Err(BrokerError::TooLarge { bytes: large.data.len(), limit: self.limit });
+        }
+        let sent = self.send(&messages).await;
+        if sent.is_err() {
+            self.clients.renew_writer();
+        }
+        let offsets = sent?;
+        if let Some(last) = offsets.iter().max() {
+            streams::Stream::reach(self, *last).await?;
+        }
+        Ok(offsets)
+    }
+
+    /// What could not be deleted is, the next time.
+    async fn purge(&self, before: u64) -> Result<(), BrokerError> {
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+        if let Err(error) = self.clients.admin.delete_records(&place(&self.topic, before)?, &options).await {
+            tracing::warn!(%error, topic = self.topic, "what is not wanted any more cannot be deleted");
+        }
+        Ok(())
+    }
+}

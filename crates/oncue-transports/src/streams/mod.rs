@@ -1,0 +1,391 @@
+//! Brokers whose logs anybody appends to, and without a condition: a stream per topic, one per ledger, and one that says which
+//! of them there are.
+//!
+//! An offset is a message's offset in its topic's stream, so a topic is in one order over all its partitions. A stream
+//! has no conditions: what a ledger needs of them is in [`ledger`]. What a broker has to give is [`Streams`] and [`Stream`].
+
+mod ledger;
+mod registry;
+mod topic;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::FutureExt as _;
+use oncue::{
+    Clock, Envelope,
+    clock::Timestamp,
+    transport::{
+        BoxFuture, Capabilities, OpenError, Position, Published, Transport,
+        broker::{Broker, BrokerError, BrokerTransport, Extent, LedgerName},
+    },
+};
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Runtime,
+    sync::{OnceCell, watch},
+};
+
+use self::{ledger::Ledger, registry::Registry, topic::Topic};
+
+/// Payload of the largest event: more of such messages are on their way at once than memory should hold.
+pub(crate) const MAX_EVENT_BYTES: usize = 1 << 20;
+/// The largest record of a ledger.
+pub(crate) const MAX_RECORD_BYTES: usize = 16 << 20;
+
+/// A broker that has streams.
+pub(crate) trait Streams: Send + Sync + Sized + 'static {
+    type Stream: Stream;
+
+    /// The URL, without secrets.
+    fn shown(&self) -> &str;
+
+    /// Partitions of a topic that is made from now on.
+    fn partitions(&self) -> u16;
+
+    /// Bytes of a ledger that may be wanted, where the broker keeps no more than some.
+    fn ledger_limit(&self) -> Option<u64>;
+
+    /// A stream, made if it is not there.
+    fn stream(
+        self: &Arc<Self>,
+        name: &str,
+        kind: Kind,
+    ) -> impl Future<Output = Result<Arc<Self::Stream>, BrokerError>> + Send;
+
+    /// Nothing is asked of it any more.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// What a stream is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Topic,
+    Ledger,
+    Registry,
+}
+
+/// Where to read from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum From {
+    Offset(u64),
+    /// What was written together at that time or later.
+    Time(Timestamp),
+}
+
+/// What is done with each message, in their order.
+pub(crate) type Taking<S> = Box<dyn Fn(S) + Send + Sync>;
+
+/// A message that stands in a stream.
+pub(crate) trait Stored: Send {
+    fn offset(&self) -> u64;
+
+    /// A number that was written beside its data.
+    fn number(&self, name: &str) -> Option<u64>;
+
+    fn data(&self) -> &Bytes;
+}
+
+/// One stream: appended to, followed as it grows, and read from an offset on.
+pub(crate) trait Stream: Send + Sync + 'static {
+    type Message: Send + Sync;
+    type Stored: Stored;
+
+    /// An event as a message.
+    fn event(event: &Envelope, published: Timestamp) -> Self::Message;
+
+    /// A message as an event, of another tool's if it is none of ours.
+    fn decode(topic: &str, stored: &Self::Stored) -> Result<Envelope, String>;
+
+    /// Data, and numbers beside them, as a message.
+    fn record(numbers: &[(&'static str, u64)], data: Bytes) -> Self::Message;
+
+    fn name(&self) -> &str;
+
+    /// Everything before was taken.
+    fn next(&self) -> u64;
+
+    /// Nothing before is there any more; 0 where that is not known.
+    fn first(&self) -> impl Future<Output = Result<u64, BrokerError>> + Send;
+
+    /// One of the last messages, not followed by many; nothing if there is none, or none came in time.
+    fn last(&self, within: Duration) -> impl Future<Output = Result<Option<Self::Stored>, BrokerError>> + Send;
+
+    /// Takes all messages from an offset on, until the transport is gone.
+    fn follow(self: &Arc<Self>, from: u64, take: Taking<Self::Stored>);
+
+    /// Everything that was confirmed before is taken when this returns.
+    fn catch_up(&self) -> impl Future<Output = Result<(), BrokerError>> + Send;
+
+    /// A message that is known to be there is taken when this returns.
+    fn reach(&self, offset: u64) -> impl Future<Output = Result<(), BrokerError>> + Send;
+
+    /// Reads messages that were taken already, from a place on, until it is enough.
+    fn read(
+        &self,
+        from: From,
+        is_enough: impl FnMut(Self::Stored) -> bool + Send,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send;
+
+    /// Appends messages, and gives their offsets once the broker has confirmed all of them and all were taken. It may have
+    /// been done where there is an error.
+    fn append(&self, messages: Vec<Self::Message>) -> impl Future<Output = Result<Vec<u64>, BrokerError>> + Send;
+
+    /// What is before an offset is of no use any more, and may go.
+    fn purge(&self, before: u64) -> impl Future<Output = Result<(), BrokerError>> + Send;
+}
+
+/// What was opened, each once.
+type Opened<K, V> = Mutex<HashMap<K, Arc<OnceCell<Arc<V>>>>>;
+
+/// A broker, or a cluster.
+struct Streamed<S: Streams> {
+    streams: Arc<S>,
+    clock: Clock,
+    registry: Registry<S::Stream>,
+    topics: Opened<String, Topic<S::Stream>>,
+    ledgers: Opened<LedgerName, Ledger<S::Stream>>,
+    growth: watch::Sender<u64>,
+    /// Its own: a transport is opened and asked from anywhere.
+    runtime: Option<Runtime>,
+    handle: tokio::runtime::Handle,
+}
+
+impl<S: Streams> Drop for Streamed<S> {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            let streams = Arc::clone(&self.streams);
+            // Whoever drops it need not wait until the broker knows.
+            std::thread::spawn(move || {
+                runtime.block_on(streams.close());
+                runtime.shutdown_background();
+            });
+        }
+    }
+}
+
+/// A transport on a broker, once that is connected to; `thread`: the name of the one that does it.
+pub(crate) fn open<S: Streams>(
+    thread: &str,
+    shown: &str,
+    connect: impl Future<Output = Result<Arc<S>, String>> + Send + 'static,
+    clock: Clock,
+) -> Result<Arc<dyn Transport>, OpenError> {
+    let refused = |reason: String| OpenError::Broker { url: shown.to_owned(), reason };
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).thread_name(thread).enable_all().build();
+    let runtime = runtime.map_err(|error| refused(error.to_string()))?;
+    let (opened, opening) = mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        let connecting = async {
+            let streams = connect.await?;
+            let registry = Registry::open(&streams).await.map_err(|error| error.to_string())?;
+            Ok((streams, registry))
+        };
+        // Who opens waits for it.
+        let _ = opened.send(connecting.await);
+    });
+    let (streams, registry) = match opening.recv().unwrap_or_else(|_| Err("opening was given up".to_owned())) {
+        Ok(opened) => opened,
+        Err(reason) => {
+            runtime.shutdown_background();
+            return Err(refused(reason));
+        }
+    };
+    let streamed = Streamed {
+        streams,
+        clock: clock.clone(),
+        registry,
+        topics: Mutex::default(),
+        ledgers: Mutex::default(),
+        growth: watch::Sender::new(0),
+        handle: runtime.handle().clone(),
+        runtime: Some(runtime),
+    };
+    Ok(Arc::new(BrokerTransport::new(Arc::new(Asked(Arc::new(streamed))), clock)))
+}
+
+impl<S: Streams> Streamed<S> {
+    async fn open_topic(&self, name: &str) -> Result<Arc<Topic<S::Stream>>, BrokerError> {
+        let place = Arc::clone(self.topics.lock().entry(name.to_owned()).or_default());
+        let opening = async {
+            if name == registry::NAME || name.starts_with(ledger::PREFIX) {
+                return Err(BrokerError::Refused(format!("`{name}` is the name of what is kept beside topics")));
+            }
+            let (partitions, is_new) = self.registry.topic(name, self.streams.partitions()).await?;
+            let stream = self.streams.stream(name, Kind::Topic).await?;
+            let (clock, growth) = (self.clock.clone(), self.growth.clone());
+            Topic::open(stream, name, (partitions, is_new), clock, growth).await.map(Arc::new)
+        };
+        place.get_or_try_init(|| opening).await.cloned()
+    }
+
+    /// A ledger, if it is there.
+    async fn ledger(&self, name: &LedgerName) -> Result<Option<Arc<Ledger<S::Stream>>>, BrokerError> {
+        if self.opened_ledger(name).is_none() && !self.registry.has_ledger(name).await? {
+            return Ok(None);
+        }
+        self.open_ledger(name).await.map(Some)
+    }
+
+    fn opened_ledger(&self, name: &LedgerName) -> Option<Arc<Ledger<S::Stream>>> {
+        self.ledgers.lock().get(name)?.get().cloned()
+    }
+
+    /// A ledger, made if it is not there.
+    async fn open_ledger(&self, name: &LedgerName) -> Result<Arc<Ledger<S::Stream>>, BrokerError> {
+        let place = Arc::clone(self.ledgers.lock().entry(name.clone()).or_default());
+        let opening = async {
+            let is_new = !self.registry.has_ledger(name).await?;
+            let stream = self.streams.stream(&ledger::stream(name), Kind::Ledger).await?;
+            let limit = self.streams.ledger_limit();
+            let ledger = Ledger::open(stream, limit, is_new, self.growth.clone()).await?;
+            if is_new {
+                self.registry.enter_ledger(name).await?;
+            }
+            Ok(Arc::new(ledger))
+        };
+        place.get_or_try_init(|| opening).await.cloned()
+    }
+}
+
+/// What is asked is done on the broker's own runtime: who asks may hold up another one, on which somebody waits for it.
+struct Asked<S: Streams>(Arc<Streamed<S>>);
+
+impl<S: Streams> Asked<S> {
+    fn ask<T, F>(&self, ask: impl FnOnce(Arc<Streamed<S>>) -> F) -> BoxFuture<'static, Result<T, BrokerError>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, BrokerError>> + Send + 'static,
+    {
+        let asked = self.0.handle.spawn(ask(Arc::clone(&self.0)));
+        async move { asked.await.unwrap_or(Err(BrokerError::Closed)) }.boxed()
+    }
+}
+
+impl<S: Streams> Broker for Asked<S> {
+    fn url(&self) -> String {
+        self.0.streams.shown().to_owned()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            durable: true,
+            atomic_publish: false,
+            atomic_settle: false,
+            deduplicates: true,
+            history: true,
+            max_event_bytes: MAX_EVENT_BYTES,
+        }
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.0.handle
+    }
+
+    fn topic<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<u16, BrokerError>> {
+        let name = name.to_owned();
+        self.ask(|streamed| async move { Ok(streamed.open_topic(&name).await?.partitions) })
+    }
+
+    fn topics(&self) -> BoxFuture<'_, Result<Vec<(String, u16)>, BrokerError>> {
+        self.ask(|streamed| async move { streamed.registry.topics().await })
+    }
+
+    fn extent<'a>(&'a self, topic: &'a str, partition: u16) -> BoxFuture<'a, Result<Extent, BrokerError>> {
+        let topic = topic.to_owned();
+        self.ask(move |streamed| async move { streamed.open_topic(&topic).await?.extent(partition).await })
+    }
+
+    fn publish<'a>(
+        &'a self,
+        topic: &'a str,
+        events: &'a [(u16, Envelope)],
+    ) -> BoxFuture<'a, Result<Vec<Published>, BrokerError>> {
+        let (topic, events) = (topic.to_owned(), events.to_vec());
+        self.ask(|streamed| async move { streamed.open_topic(&topic).await?.publish(&events).await })
+    }
+
+    fn events<'a>(
+        &'a self,
+        topic: &'a str,
+        partition: Option<u16>,
+        from: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(Position, Envelope)>, BrokerError>> {
+        let topic = topic.to_owned();
+        self.ask(move |streamed| async move { streamed.open_topic(&topic).await?.events(partition, from, limit).await })
+    }
+
+    fn since<'a>(
+        &'a self,
+        topic: &'a str,
+        partition: u16,
+        time: Timestamp,
+    ) -> BoxFuture<'a, Result<Option<u64>, BrokerError>> {
+        let topic = topic.to_owned();
+        self.ask(move |streamed| async move { streamed.open_topic(&topic).await?.since(partition, time).await })
+    }
+
+    fn append<'a>(
+        &'a self,
+        ledger: &'a LedgerName,
+        record: Bytes,
+        after: u64,
+    ) -> BoxFuture<'a, Result<u64, BrokerError>> {
+        let ledger = ledger.clone();
+        self.ask(move |streamed| async move {
+            if record.len() > MAX_RECORD_BYTES {
+                return Err(BrokerError::TooLarge { bytes: record.len(), limit: MAX_RECORD_BYTES });
+            }
+            streamed.open_ledger(&ledger).await?.append(record, after).await
+        })
+    }
+
+    fn records<'a>(
+        &'a self,
+        ledger: &'a LedgerName,
+        from: u64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(u64, Bytes)>, BrokerError>> {
+        let ledger = ledger.clone();
+        self.ask(move |streamed| async move {
+            match streamed.ledger(&ledger).await? {
+                Some(ledger) => ledger.records(from, limit).await,
+                None => Ok(Vec::new()),
+            }
+        })
+    }
+
+    fn purge<'a>(&'a self, ledger: &'a LedgerName, before: u64) -> BoxFuture<'a, Result<(), BrokerError>> {
+        let opened = self.0.opened_ledger(ledger);
+        self.ask(move |_| async move {
+            match opened {
+                Some(ledger) => ledger.purge(before).await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn ledgers(&self) -> BoxFuture<'_, Result<Vec<LedgerName>, BrokerError>> {
+        self.ask(|streamed| async move { streamed.registry.ledgers().await })
+    }
+
+    fn heard(&self, topic: &str, partition: u16) -> u64 {
+        let opened = self.0.topics.lock().get(topic).and_then(|topic| topic.get().cloned());
+        opened.map_or(0, |topic| topic.heard(partition))
+    }
+
+    fn growth(&self) -> watch::Receiver<u64> {
+        self.0.growth.subscribe()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        // All that was sent was waited for, and what stands there may still be looked at.
+        std::future::ready(()).boxed()
+    }
+}
