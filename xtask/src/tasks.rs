@@ -16,7 +16,11 @@ const EXAMPLE_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) fn ci() -> Result<(), Failed> {
     cargo(&["fmt", "--all", "--check"], &[])?;
     rules()?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
+    let features = brokers::features()?;
+    cargo(
+        &[&["clippy", "--workspace", "--all-targets", "--locked"], features, &["--", "-D", "warnings"]].concat(),
+        &[],
+    )?;
     test(&[])?;
     interleavings()?;
     // With what the tests have built.
@@ -30,9 +34,11 @@ pub(crate) fn ci() -> Result<(), Failed> {
 
 /// All tests, with the brokers that transports are tested against.
 pub(crate) fn test(arguments: &[String]) -> Result<(), Failed> {
-    let mut command = vec!["test", "--workspace", "--locked"];
+    let features = brokers::features()?;
+    let mut command = [&["test", "--workspace", "--locked"], features].concat();
     command.extend(arguments.iter().map(String::as_str));
-    let started = brokers::for_tests(&[Broker::Nats, Broker::Rabbitmq])?;
+    let wanted = [Broker::Nats, Broker::Rabbitmq, Broker::Kafka];
+    let started = brokers::for_tests(&wanted[..if features.is_empty() { 2 } else { 3 }])?;
     let tested = cargo(&command, &[]);
     started.into_iter().try_for_each(Broker::down)?;
     tested

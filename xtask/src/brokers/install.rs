@@ -13,6 +13,12 @@ pub(super) fn place(name: &str) -> PathBuf {
     folder().join("install").join(name)
 }
 
+/// Whether a program is there, and says which version it is.
+pub(super) fn is_there(program: &str) -> bool {
+    let asked = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    asked.is_ok_and(|output| output.status.success())
+}
+
 /// Runs a command that must succeed; what it says is shown if it does not.
 pub(super) fn run(command: &mut Command) -> Result<(), Failed> {
     let shown = format!("{command:?}");

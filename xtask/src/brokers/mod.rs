@@ -79,6 +79,28 @@ impl Brokers {
     }
 }
 
+/// Features of what is tested that the default build leaves out: they need more than a C compiler, and are left out here,
+/// too, where that is missing, with the reason printed; where `CI=true`, that is a failure.
+pub(crate) fn features() -> Result<&'static [&'static str], Failed> {
+    let missing = ["make", "c++"].into_iter().find(|program| !install::is_there(program));
+    match missing {
+        None => Ok(&["--features", "oncue-server/kafka"]),
+        Some(program) => {
+            let reason = format!("no `{program}` to build its client by (Debian: apt-get install build-essential)");
+            left_out(Broker::Kafka, failed(reason)).map(|()| -> &[&str] { &[] })
+        }
+    }
+}
+
+/// What is left out is said; where `CI=true`, it is a failure.
+fn left_out(broker: Broker, failed: Failed) -> Result<(), Failed> {
+    if std::env::var("CI").is_ok_and(|ci| ci == "true") {
+        return Err(failed);
+    }
+    println!("skipped: what needs {}: {failed}", broker.name());
+    Ok(())
+}
+
 /// Starts brokers for a run of tests; one that cannot be had is left out with the reason printed, or is a failure where
 /// `CI=true`. Gives those that were started here, to be stopped again.
 pub(crate) fn for_tests(wanted: &[Broker]) -> Result<Vec<Broker>, Failed> {
@@ -86,8 +108,7 @@ pub(crate) fn for_tests(wanted: &[Broker]) -> Result<Vec<Broker>, Failed> {
     for broker in wanted.iter().filter(|broker| !broker.is_up()) {
         match broker.up(false) {
             Ok(_) => started.push(*broker),
-            Err(failed) if std::env::var("CI").is_ok_and(|ci| ci == "true") => return Err(failed),
-            Err(failed) => println!("skipped: what needs {}: {failed}", broker.name()),
+            Err(failed) => left_out(*broker, failed)?,
         }
     }
     Ok(started)
