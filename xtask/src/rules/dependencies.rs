@@ -49,12 +49,13 @@ const NETWORK: &[&str] = &[
 /// Every crate of the workspace, from the bottom to the top.
 const CRATES: &[Crate] = &[
     Crate { name: "oncue-log", manifest: "crates/oncue-log/Cargo.toml", may_use: &[], never: ASYNC_AND_SERDE },
+    Crate { name: "oncue-learn", manifest: "crates/oncue-learn/Cargo.toml", may_use: &[], never: COMPUTES_ALONE },
     Crate { name: "oncue-mdp", manifest: "crates/oncue-mdp/Cargo.toml", may_use: &[], never: COMPUTES_ALONE },
     Crate { name: "oncue-macros", manifest: "crates/oncue-macros/Cargo.toml", may_use: &[], never: NETWORK },
     Crate {
         name: "oncue",
         manifest: "crates/oncue/Cargo.toml",
-        may_use: &["oncue-log", "oncue-macros", "oncue-mdp"],
+        may_use: &["oncue-learn", "oncue-log", "oncue-macros", "oncue-mdp"],
         never: NETWORK,
     },
     Crate {
@@ -67,7 +68,7 @@ const CRATES: &[Crate] = &[
     Crate {
         name: "oncue-server",
         manifest: "crates/oncue-server/Cargo.toml",
-        may_use: &["oncue", "oncue-conformance", "oncue-mdp", "oncue-transports"],
+        may_use: &["oncue", "oncue-conformance", "oncue-learn", "oncue-mdp", "oncue-transports"],
         never: &[],
     },
     Crate {
