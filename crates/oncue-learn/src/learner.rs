@@ -109,11 +109,18 @@ impl Learner {
     /// their mean.
     #[must_use]
     pub fn simple(&self) -> f64 {
-        let seen = self.labels.count();
         match self.loss {
-            Loss::Logistic => (self.labels.mean() * seen + 0.5) / (seen + 1.0),
+            Loss::Logistic => (self.progress.positives + 0.5) / (self.progress.examples + 1.0),
             Loss::Squared => self.labels.mean(),
         }
+    }
+
+    /// An example whose label nobody will know, for what was estimated: it counts as that in what is usual, or examples that
+    /// are kept from the learner would seem to have become rare.
+    pub fn pass_by(&mut self, features: &Features) {
+        let estimate = self.estimate(features);
+        self.scale(features);
+        self.labels.add(estimate);
     }
 
     /// The estimate for an example: a probability, or a quantity.
@@ -162,12 +169,16 @@ impl Learner {
         Ok(estimate)
     }
 
-    fn step(&mut self, features: &Features, label: f64) {
+    fn scale(&mut self, features: &Features) {
         for feature in features.all() {
             if let Some(number) = feature.number {
                 self.scales.entry(feature.slot).or_default().add(number);
             }
         }
+    }
+
+    fn step(&mut self, features: &Features, label: f64) {
+        self.scale(features);
         let example = self.example(features);
         let score = self.score(&example);
         let gradient = match self.loss {
@@ -191,10 +202,14 @@ impl Learner {
         values.chain([(BIAS, 1.0)]).collect()
     }
 
-    /// In log-odds from the base rate's on, or in deviations from the mean.
+    /// In log-odds from what is usual on, or in deviations from the mean.
     fn score(&self, example: &[(u32, f64)]) -> f64 {
+        let seen = self.labels.count();
         let begins = match self.loss {
-            Loss::Logistic => (self.simple() / (1.0 - self.simple())).ln(),
+            Loss::Logistic => {
+                let usual = (self.labels.mean() * seen + 0.5) / (seen + 1.0);
+                (usual / (1.0 - usual)).ln()
+            }
             Loss::Squared => 0.0,
         };
         begins + self.weights.score(example)

@@ -80,6 +80,35 @@ fn where_there_is_nothing_to_learn_it_says_so() {
 }
 
 #[test]
+fn what_is_held_back_is_not_unlearned() {
+    // Of three kinds one is always lost. What is likely to be is held back, all but a twentieth, and nothing is learned of it.
+    for (threshold, least) in [(0.6, 0.92), (0.8, 0.92), (0.95, 0.89)] {
+        let mut random = fastrand::Rng::with_seed(2);
+        let mut learner = Learner::new(Loss::Logistic);
+        let (mut held, mut lost) = (0.0, 0.0);
+        for number in 0..6_000 {
+            let bank = ["north", "south", "west"][random.usize(0..3)];
+            let mut features = numbers(&[random.f64()]);
+            [("type", "order.created"), ("source", "shop"), ("bank", bank)]
+                .iter()
+                .for_each(|(name, value)| features.category(name, value));
+            let proven = learner.progress().verdict() == Verdict::Better;
+            let holds = proven && learner.estimate(&features) >= threshold && random.f64() >= 0.05;
+            if number >= 1_000 && bank == "north" {
+                (held, lost) = (held + label(holds), lost + 1.0);
+            }
+            assert!(!holds || bank == "north");
+            if !holds {
+                learner.learn(&features, label(bank == "north")).unwrap();
+            } else {
+                learner.pass_by(&features);
+            }
+        }
+        assert!(held / lost > least, "{} of {lost} at {threshold}", held / lost);
+    }
+}
+
+#[test]
 fn a_quantity_is_estimated_in_any_unit() {
     for unit in [1e-3, 1.0, 1e6] {
         let mut random = fastrand::Rng::with_seed(11);

@@ -1,4 +1,4 @@
-//! `oncue policy explain` and `oncue config check`.
+//! `oncue policy explain`, `oncue policy report` and `oncue config check`.
 
 use serde_json::{Value, json};
 
@@ -121,4 +121,30 @@ fn what_is_known_of_a_subscription_is_explained_and_plotted() {
     oncue(&["policy", "explain", "charge"]).refused(&["--kind"]);
     let huge = ["--success", "1e308", "--attempt", "1e308", "--delay-per-s", "1e308", "--loss", "1.7e308"];
     assert!(explain(&huge).stdout.contains("EXPONENTIAL DELAYS COUNT INSTEAD"));
+}
+
+#[test]
+fn whether_learning_is_worth_it_is_told_or_that_it_is_not() {
+    let scratch = Scratch::new();
+    let data = scratch.argument("data");
+    let ran = oncue(&["demo", "orders", "--data", &data, "--gateway-failures", "0.2", "--seed", "7", "--json"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let report = |arguments: &[&str]| oncue(&[&["policy", "report", "charge", "--data", &data], arguments].concat());
+    // Calls of the gateway fail by chance, and retries come through: nothing is to be learned.
+    let told = report(&["--json"]).report();
+    let replayed = &told["replayed"];
+    assert!(replayed["events"].as_f64().unwrap() > 100.0, "{told}");
+    assert_ne!(replayed["verdict"], "better", "{told}");
+    assert_eq!((&told["live"], &told["label"]), (&Value::Null, &"dead".into()));
+    assert_eq!(report(&["--json"]).report(), told, "the same each time");
+    // What is paid is followed by a payment, which says so for nearly all.
+    let told = report(&["--feedback", "order.paid", "--features", "total_cents", "--json"]).report();
+    assert_eq!(told["replayed"]["events"], replayed["events"]);
+    assert!(told["replayed"]["lost"].as_f64().unwrap() > 100.0, "{told}");
+    let human = report(&["--feedback", "order.paid"]);
+    for word in ["learned from what is recorded", "BASE RATE", "± 95 %"] {
+        assert!(human.stdout.contains(word), "{word:?} is not in {}", human.stdout);
+    }
+    oncue(&["policy", "report", "nobody", "--data", &data]).refused(&["no subscription `nobody`", "`charge`"]);
+    oncue(&["policy", "report", "charge"]).refused(&["--data"]);
 }

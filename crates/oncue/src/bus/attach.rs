@@ -8,8 +8,9 @@ use super::{
 };
 use crate::{
     config::HandlerConfig,
-    dispatch::{Gate, Member},
+    dispatch::{Gate, Member, Sieve},
     error::StartError,
+    filter::LearnedFilter,
     graph::{After, Component, Graph, Vertex},
     handler::{HandlerOptions, Registration, Retry, StateMap},
     policy::Policy,
@@ -149,6 +150,7 @@ impl Joined {
             after: handler.after.clone(),
             start: handler.options.start,
             on_dead_letter: handler.options.on_dead_letter,
+            learns: handler.options.learned.as_ref().map(|filter| filter.lessons().clone()),
         };
         let (order, ordered) = self.orders();
         let topic = self.handlers.first().map_or_else(String::new, |(handler, _)| handler.topic.clone());
@@ -170,7 +172,7 @@ impl Joined {
                 }
                 None => Arc::clone(&provided.default_policy),
             };
-            let policy = match policy.computed() {
+            let (policy, gate) = match policy.computed() {
                 Some(rules) => {
                     let learned = learning.bind(rules, &handler.id, provided).await;
                     let gate = Gate { dependency: Arc::clone(&learned.dependency), deadline: rules.max_age() };
@@ -178,7 +180,9 @@ impl Joined {
                 }
                 None => (policy, None),
             };
-            members.push(Member::new(handler, policy, *after, &provided.states, &provided.clock));
+            let holds_back = handler.options.learned.clone().filter(LearnedFilter::holds_back);
+            let sieve = holds_back.map(|filter| Sieve { filter, transport: Arc::clone(&provided.transport) });
+            members.push(Member::new(handler, (policy, gate, sieve), *after, &provided.states, &provided.clock));
         }
         members
     }

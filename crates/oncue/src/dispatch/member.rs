@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::{gate::Gate, run::RunId};
+use super::{gate::Gate, run::RunId, sieve::Sieve};
 use crate::{
     clock::Clock,
     handler::{BatchLimits, Binding, Draining, ErasedHandler, Invocation, Layer, Layers, Registration, StateMap},
@@ -48,7 +48,7 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(
         handler: &Registration,
-        (policy, gate): (Arc<dyn Policy>, Option<Gate>),
+        (policy, gate, sieve): (Arc<dyn Policy>, Option<Gate>, Option<Sieve>),
         after: Members,
         states: &Arc<StateMap>,
         clock: &Clock,
@@ -56,7 +56,8 @@ impl Member {
         let (told, draining) = Draining::pair();
         let gated = gate.is_some();
         let gate = gate.map(|gate| Arc::new(gate) as Arc<dyn Layer>);
-        let layers = gate.into_iter().chain(handler.layers.iter().cloned()).collect();
+        let sieve = sieve.map(|sieve| Arc::new(sieve) as Arc<dyn Layer>);
+        let layers = sieve.into_iter().chain(gate).chain(handler.layers.iter().cloned()).collect();
         let binding = Arc::new(Binding { draining, ..handler.binding(states, clock) });
         Self {
             id: Arc::clone(&binding.subscription),

@@ -12,6 +12,7 @@ mod lanes;
 mod layered;
 mod member;
 mod run;
+mod sieve;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -31,7 +32,7 @@ use self::{
     lanes::Lanes,
     run::{Run, RunId},
 };
-pub(crate) use self::{gate::Gate, member::Member};
+pub(crate) use self::{gate::Gate, member::Member, sieve::Sieve};
 use crate::{
     clock::{Clock, Timestamp},
     handler::Invocation,

@@ -18,11 +18,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`FilterIndex`] finds the filters, among many, that match an event.
+//! A [`FilterIndex`] finds the filters, among many, that match an event. A [`LearnedFilter`] learns from what became of
+//! events which of them are lost anyhow.
 
 mod attribute;
 mod dialect;
+mod features;
 mod index;
+mod learned;
 mod text;
 mod validity;
 
@@ -31,9 +34,11 @@ use std::ops::Not;
 use self::attribute::Attribute;
 pub use self::{
     index::FilterIndex,
+    learned::{DEFAULT_EXPLORE, Estimate, Label, LearnedFilter, Lessons, learned},
     validity::{InvalidFilter, MAX_FILTER_DEPTH, MAX_FILTER_NODES},
 };
 use crate::event::Envelope;
+pub use oncue_learn::{Features, Learner, Loss, Progress, Verdict};
 
 /// Which events somebody wants. Immutable.
 ///

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{IntoRegistration, Layer, OnDeadLetter, Order, Ordered, Registration, Retry, Start};
-use crate::{event::Event, filter::Filter, policy::ErrorClass};
+use super::{Filtering, IntoRegistration, Layer, OnDeadLetter, Order, Ordered, Registration, Retry, Start};
+use crate::{event::Event, policy::ErrorClass};
 
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident $([$($generics:tt)*])? ($($argument:ident: $type:ty),*);)*) => {
@@ -60,8 +60,9 @@ setters! {
     start(start: Start);
     /// How strictly order is kept within a key.
     ordered(ordered: Ordered);
-    /// What to take of the event types: by attributes, such as `Filter::prefix("subject", "eu/")`.
-    filter(filter: Filter);
+    /// What to take of the event types: by attributes, such as `Filter::prefix("subject", "eu/")`; and, if it is
+    /// [learned](crate::filter::learned()), by what became of events before.
+    filter(filter: impl Into<Filtering>);
     /// Begins paused: its events wait until it is resumed.
     paused();
     /// Which of the waiting events is next.

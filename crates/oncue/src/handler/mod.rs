@@ -60,7 +60,7 @@ pub use input::{Delivery, Input};
 pub use invocation::{Binding, Draining, Effects, Emitted, Invocation, StateChange, StateMap};
 pub use layer::{Layer, Layers, Next};
 pub use object::Handle;
-pub use options::{DEFAULT_CONCURRENCY, HandlerOptions, Location, Retry};
+pub use options::{DEFAULT_CONCURRENCY, Filtering, HandlerOptions, Location, Retry};
 pub use registration::{IntoRegistration, Registration};
 pub use returns::{Classify, IntoOutcome};
 

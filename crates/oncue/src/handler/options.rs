@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, panic, sync::Arc, time::Duration};
 
 use super::BatchLimits;
 use crate::{
-    filter::Filter,
+    filter::{Filter, LearnedFilter},
     policy::Policy,
     transport::{OnDeadLetter, Order, Ordered, Start},
 };
@@ -27,6 +27,8 @@ pub struct HandlerOptions {
     pub ordered: Ordered,
     /// What it takes of its event types; nothing = all.
     pub filter: Option<Filter>,
+    /// What it learns of its events' ends, and what it holds back for that; nothing = nothing.
+    pub learned: Option<LearnedFilter>,
     /// Which of the waiting events is next.
     pub order: Order,
     /// What a dead letter does to later events of its key.
@@ -48,12 +50,34 @@ impl Default for HandlerOptions {
             inline: false,
             ordered: Ordered::default(),
             filter: None,
+            learned: None,
             order: Order::default(),
             on_dead_letter: OnDeadLetter::default(),
             start: Start::default(),
             batch: None,
             paused: false,
         }
+    }
+}
+
+/// A filter: one that is said, or one that is learned. A handler may have one of each.
+#[derive(Clone, Debug)]
+pub enum Filtering {
+    /// By attributes.
+    Said(Filter),
+    /// By what became of events before.
+    Learned(LearnedFilter),
+}
+
+impl From<Filter> for Filtering {
+    fn from(filter: Filter) -> Self {
+        Self::Said(filter)
+    }
+}
+
+impl From<LearnedFilter> for Filtering {
+    fn from(filter: LearnedFilter) -> Self {
+        Self::Learned(filter)
     }
 }
 

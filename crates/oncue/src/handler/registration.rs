@@ -3,13 +3,13 @@
 use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    BatchLimits, Binding, Classify, Draining, ErasedHandler, Handle, Handler, HandlerOptions, Input, IntoOutcome,
-    Layer, Location, OnDeadLetter, Order, Ordered, Retry, Start, StateMap,
+    BatchLimits, Binding, Classify, Draining, ErasedHandler, Filtering, Handle, Handler, HandlerOptions, Input,
+    IntoOutcome, Layer, Location, OnDeadLetter, Order, Ordered, Retry, Start, StateMap,
 };
 use crate::{
     clock::Clock,
     event::{DEFAULT_TOPIC, Event},
-    filter::Filter,
+    filter::LearnedFilter,
     policy::ErrorClass,
 };
 
@@ -136,6 +136,14 @@ impl Registration {
         for invalid in self.options.filter.iter().filter_map(|filter| filter.validate().err()) {
             problem(&format!("its filter cannot be used: {invalid}"));
         }
+        self.options.learned.iter().flat_map(LearnedFilter::problems).for_each(|wrong| {
+            problem(&format!("its learned filter: {wrong}"));
+        });
+        if self.options.batch.is_some() && self.options.learned.as_ref().is_some_and(LearnedFilter::holds_back) {
+            problem(
+                "its learned filter holds single events back, and it takes batches: remove `batch`, or the threshold",
+            );
+        }
         if self.types.is_empty() {
             problem(
                 "no event types: it takes the raw event, so add `on = \"…\"` to its annotation, or `.types([\"…\"])`",
@@ -221,10 +229,14 @@ impl Registration {
         self
     }
 
-    /// What to take of the event types: by attributes, such as `Filter::prefix("subject", "eu/")`.
+    /// What to take of the event types: by attributes, such as `Filter::prefix("subject", "eu/")`; and, if it is
+    /// [learned](crate::filter::learned()), by what became of events before.
     #[must_use]
-    pub fn filter(mut self, filter: Filter) -> Self {
-        self.options.filter = Some(filter);
+    pub fn filter(mut self, filter: impl Into<Filtering>) -> Self {
+        match filter.into() {
+            Filtering::Said(filter) => self.options.filter = Some(filter),
+            Filtering::Learned(filter) => self.options.learned = Some(filter),
+        }
         self
     }
 

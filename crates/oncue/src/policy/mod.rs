@@ -34,17 +34,26 @@ pub enum ErrorClass {
     Timeout = 5,
     /// The handler panicked.
     Panic = 6,
+    /// The handler did not run: a [learned filter](crate::filter::LearnedFilter) held the event back.
+    Filtered = 7,
 }
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 6] =
-        [Self::Transient, Self::Throttled, Self::Permanent, Self::Malformed, Self::Timeout, Self::Panic];
+    pub const ALL: [Self; 7] = [
+        Self::Transient,
+        Self::Throttled,
+        Self::Permanent,
+        Self::Malformed,
+        Self::Timeout,
+        Self::Panic,
+        Self::Filtered,
+    ];
 
     /// Whether another attempt can help.
     #[must_use]
     pub fn is_retryable(self) -> bool {
-        !matches!(self, Self::Permanent | Self::Malformed)
+        !matches!(self, Self::Permanent | Self::Malformed | Self::Filtered)
     }
 
     /// The class that a settle record stores as `code`.
@@ -63,6 +72,7 @@ impl fmt::Display for ErrorClass {
             Self::Malformed => "malformed",
             Self::Timeout => "timeout",
             Self::Panic => "panic",
+            Self::Filtered => "filtered",
         })
     }
 }

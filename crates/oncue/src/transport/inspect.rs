@@ -6,7 +6,7 @@ use super::{EventAddress, EventRef, InspectError, Position, Retention, Retention
 use crate::{
     clock::Timestamp,
     event::Envelope,
-    filter::Filter,
+    filter::{Estimate, Features, Filter, Learner},
     metrics::HandlerStats,
     policy::{Attempts, ErrorClass},
 };
@@ -59,6 +59,20 @@ pub trait Inspect: Send + Sync {
     /// The attempts of a subscription, counted. None of one that is not known, and where the transport does not count.
     fn attempts(&self, subscription: &str) -> Option<Attempts> {
         let _ = subscription;
+        None
+    }
+
+    /// What was learned of a subscription's events. None of one that learns nothing, and where the transport does not learn.
+    fn learned(&self, subscription: &str) -> Option<Learner> {
+        let _ = subscription;
+        None
+    }
+
+    /// What was learned says of an event that is about to be handled. Nothing where [`learned`](Self::learned) tells
+    /// nothing, and of a dead letter that is handled again. Cheap: it is asked for each event of a handler whose filter is
+    /// learned.
+    fn estimate(&self, subscription: &str, position: Position, features: &Features) -> Option<Estimate> {
+        let _ = (subscription, position, features);
         None
     }
 

@@ -8,7 +8,7 @@ use super::{Position, Retention, RetentionFrom};
 use crate::{
     clock::Timestamp,
     event::{Envelope, takes},
-    filter::Filter,
+    filter::{Filter, Lessons},
 };
 
 /// Most handlers that can be joined by `after` edges: their progress is one bit each.
@@ -81,6 +81,9 @@ pub struct MemberSpec {
     pub start: Start,
     /// What its dead letters do to their keys.
     pub on_dead_letter: OnDeadLetter,
+    /// What is learned of its events' ends, where the transport learns; nothing = nothing.
+    #[serde(default)]
+    pub learns: Option<Lessons>,
 }
 
 impl MemberSpec {

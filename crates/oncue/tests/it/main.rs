@@ -8,6 +8,7 @@ mod delivery;
 mod handlers;
 mod health;
 mod instances;
+mod learned;
 mod looking;
 mod maintenance;
 mod metrics;

@@ -137,6 +137,7 @@ enum Class {
     Malformed,
     Timeout,
     Panic,
+    Filtered,
 }
 
 impl From<Class> for ErrorClass {
@@ -148,6 +149,7 @@ impl From<Class> for ErrorClass {
             Class::Malformed => Self::Malformed,
             Class::Timeout => Self::Timeout,
             Class::Panic => Self::Panic,
+            Class::Filtered => Self::Filtered,
         }
     }
 }

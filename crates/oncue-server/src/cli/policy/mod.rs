@@ -3,6 +3,7 @@
 mod explain;
 mod learned;
 mod plot;
+mod report;
 mod simulate;
 mod solve;
 
@@ -24,6 +25,7 @@ pub(super) struct Policy {
 #[derive(Debug, Subcommand)]
 enum What {
     Explain(Box<explain::Explain>),
+    Report(report::Report),
     Solve(solve::Solve),
     Simulate(simulate::Simulate),
 }
@@ -37,6 +39,7 @@ impl Policy {
     pub(super) fn run(self) -> Result<(), CommandError> {
         match self.what {
             What::Explain(explain) => explain.run(),
+            What::Report(report) => report.run(),
             What::Solve(solve) => solve.run(),
             What::Simulate(simulate) => simulate.run(),
         }

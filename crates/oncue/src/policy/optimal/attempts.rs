@@ -107,6 +107,10 @@ impl Attempts {
 
     /// An attempt failed. Gives the trouble that its event is in; none if that cannot pass.
     pub(crate) fn failed(&mut self, tried: Tried, class: ErrorClass, before: Option<&Trouble>) -> Option<Trouble> {
+        if class == ErrorClass::Filtered {
+            // Nothing was called.
+            return None;
+        }
         if !class.is_retryable() {
             // The other side answers: it is the event that is wrong.
             self.worked(tried, None);

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     event::Envelope,
+    filter::{Estimate, Features, Learner, Verdict},
     policy::Attempts,
     transport::{
         DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, StorageInfo,
@@ -175,6 +176,19 @@ impl Inner {
 }
 
 impl Inspect for Inner {
+    fn learned(&self, subscription: &str) -> Option<Learner> {
+        self.catch_up();
+        self.shared.lock().state.find(subscription).and_then(|state| state.learner.as_deref().cloned())
+    }
+
+    fn estimate(&self, subscription: &str, position: Position, features: &Features) -> Option<Estimate> {
+        let shared = self.shared.lock();
+        let state = shared.state.find(subscription)?;
+        let learner = state.learner.as_deref().filter(|_| !state.redriven.contains_key(&position.offset()))?;
+        let proven = learner.progress().verdict() == Verdict::Better;
+        Some(Estimate { probability: learner.estimate(features), proven })
+    }
+
     fn attempts(&self, subscription: &str) -> Option<Attempts> {
         self.catch_up();
         self.shared.lock().state.find(subscription).map(|state| state.attempts.clone())

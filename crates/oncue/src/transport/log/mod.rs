@@ -16,6 +16,7 @@ pub(in crate::transport) mod hand;
 mod handling;
 mod inspect;
 pub(in crate::transport) mod keyed;
+mod lesson;
 pub mod maintenance;
 mod missed;
 pub(in crate::transport) mod offsets;

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use oncue_log::{Lsn, TopicId};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use super::lesson::Lesson;
 use super::{dedup::Window, missed::Gap};
 use crate::codec::{Malformed, Reader, Writer};
 use crate::{
     clock::Timestamp,
     event::{Envelope, takes},
-    filter::Filter,
+    filter::{Filter, Lessons},
     metrics::{Ended, Sample},
     policy::ErrorClass,
     transport::{FailedAttempt, MemberSpec, StateChange},
@@ -34,6 +35,7 @@ pub(crate) mod kind {
     pub(crate) const REMEMBER: u8 = 28;
     pub(crate) const WINDOW: u8 = 29;
     pub(crate) const DROPPED: u8 = 30;
+    pub(crate) const LESSON: u8 = 31;
 }
 
 /// The number of a subscription in its log, from 0.
@@ -63,6 +65,7 @@ pub(crate) enum Change {
     /// How far back duplicates are recognised from now on.
     Window(Window),
     Dropped(Dropped),
+    Lesson(Lesson),
 }
 
 /// A subscription is through with some events.
@@ -253,6 +256,9 @@ pub(crate) struct Subscription {
     pub(crate) emits: Vec<String>,
     #[serde(default)]
     pub(crate) after: Vec<String>,
+    /// What it learns of its events' ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) learns: Option<Box<Lessons>>,
     /// The first offset that it wants.
     pub(crate) from: u64,
 }
@@ -269,6 +275,7 @@ impl Subscription {
             filter: member.filter.clone(),
             emits: member.emits.clone(),
             after: member.after.clone(),
+            learns: member.learns.clone().map(Box::new),
             from: 0,
         }
     }
@@ -311,6 +318,7 @@ impl Change {
             Self::Remember(_) => kind::REMEMBER,
             Self::Window(_) => kind::WINDOW,
             Self::Dropped(_) => kind::DROPPED,
+            Self::Lesson(_) => kind::LESSON,
         }
     }
 
@@ -341,6 +349,7 @@ impl Change {
             Self::Remove(remove) => json(out, remove),
             Self::Window(window) => json(out, window),
             Self::Dropped(dropped) => json(out, dropped),
+            Self::Lesson(lesson) => lesson.encode(out),
             Self::Remember(remember) => {
                 out.varint(u64::from(remember.subscription));
                 out.bytes(&remember.what);
@@ -381,6 +390,7 @@ impl Change {
             kind::REMOVE => Self::Remove(from_json(&mut from)?),
             kind::WINDOW => Self::Window(from_json(&mut from)?),
             kind::DROPPED => Self::Dropped(from_json(&mut from)?),
+            kind::LESSON => Self::Lesson(Lesson::decode(&mut from)?),
             kind::REMEMBER => {
                 let subscription = from.small()?;
                 Self::Remember(Remember { subscription, what: Bytes::copy_from_slice(from.bytes()?) })

@@ -11,8 +11,8 @@ use super::{
     hand::{Afterwards, ConsumerId, InFlight},
     reading::LogHand,
     records::{
-        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, OTHER_TYPES, Retry, Settle, SubscriptionNumber, Times,
-        TypeNumber, failed_attempt,
+        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Lesson, OTHER_TYPES, Retry, Settle, SubscriptionNumber,
+        Times, TypeNumber, failed_attempt,
     },
     standing::{MembersOf, close},
     state::Types,
@@ -162,6 +162,9 @@ impl Core {
                 }
             }
         }
+        if self.spec.members.iter().any(|member| member.learns.is_some()) {
+            changes.extend(self.lessons(hand, (consumer, batch)));
+        }
         let settled = acks.into_iter().zip(&self.numbers).filter(|(entries, _)| !entries.is_empty());
         // First: who counts failures is to know by then what worked meanwhile.
         let settled = settled.map(|(entries, number)| Change::Settle(Settle { subscription: *number, entries }));
@@ -171,6 +174,17 @@ impl Core {
             changes.splice(0..0, types.new.into_iter().map(Change::EventType));
         }
         Ok(changes)
+    }
+
+    /// What is learned from the ends of a batch.
+    fn lessons(&self, hand: &LogHand, (consumer, batch): (ConsumerId, &[Settlement])) -> Vec<Change> {
+        let lesson = |settlement: &Settlement| {
+            let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
+            let event = hand.in_flight.get(&offset).filter(|event| event.awaits(consumer, settlement))?;
+            let learns = self.spec.members[member].learns.as_ref()?;
+            Lesson::of(self.numbers[member], learns, event.envelope_of(member), settlement).map(Change::Lesson)
+        };
+        batch.iter().filter_map(lesson).collect()
     }
 
     /// Whether an event was dropped while it was being handled.

@@ -10,6 +10,7 @@ use oncue_log::Lsn;
 pub(crate) use self::subscription::{DeadEntry, Failing, SubscriptionState};
 use super::{
     dedup::Dedup,
+    lesson,
     missed::Missed,
     records::{
         Change, Dead, Dropped, EventType, Keyed, OTHER_TYPES, Retry, Settle, Source, Subscription, SubscriptionNumber,
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     codec::{Malformed, Reader, Writer},
+    filter::Learner,
     metrics::Ended,
     policy::Attempts,
     transport::SourceState,
@@ -27,12 +29,15 @@ use crate::{
 pub(super) const MAX_NUMBERED_TYPES: usize = 65_536;
 
 /// Version of the checkpoint's layout.
-const CHECKPOINT: u8 = 5;
+const CHECKPOINT: u8 = 6;
 
-/// The version before: it did not count attempts.
+/// The version before: nothing was learned.
+const CHECKPOINT_WITHOUT_LESSONS: u8 = 5;
+
+/// The version before that: it did not count attempts.
 const CHECKPOINT_WITHOUT_ATTEMPTS: u8 = 4;
 
-/// The version before that: it did not know of events that were missed, either.
+/// And before that: it did not know of events that were missed, either.
 const CHECKPOINT_WITHOUT_MISSED: u8 = 3;
 
 #[derive(Default)]
@@ -163,6 +168,7 @@ impl State {
             }
             Change::Window(window) => self.dedup.set_window(*window),
             Change::Dropped(dropped) => self.drop_events(dropped)?,
+            Change::Lesson(lesson) => self.subscription(lesson.subscription)?.learn(lesson),
             Change::Remember(remember) => {
                 self.subscription(remember.subscription)?.remembered = Some(remember.what.clone());
             }
@@ -202,6 +208,10 @@ impl State {
 
     fn subscribe(&mut self, about: &Subscription) -> Result<(), Malformed> {
         if let Some(known) = self.subscriptions.get_mut(about.number as usize) {
+            if known.about.learns != about.learns {
+                // What was learned before says nothing of it.
+                known.learner = None;
+            }
             known.about = about.clone();
             return Ok(());
         }
@@ -225,6 +235,8 @@ impl State {
             subscription.encode(&mut out);
             subscription.missed.encode(&mut out);
             subscription.attempts.encode(&mut out);
+            let learned = subscription.learner.as_deref().map(Learner::encode);
+            out.bytes(&learned.unwrap_or_default());
         }
         self.dedup.encode(&mut out);
         out.varint(self.sources.len() as u64);
@@ -241,7 +253,7 @@ impl State {
         let mut from = Reader::new(checkpoint);
         let version = from.u8()?;
         match version {
-            CHECKPOINT | CHECKPOINT_WITHOUT_ATTEMPTS | CHECKPOINT_WITHOUT_MISSED => {}
+            CHECKPOINT | CHECKPOINT_WITHOUT_LESSONS | CHECKPOINT_WITHOUT_ATTEMPTS | CHECKPOINT_WITHOUT_MISSED => {}
             1 | 2 => return Err(Malformed("a version of Oncue before its first release wrote this checkpoint")),
             _ => return Err(Malformed("a newer Oncue wrote this checkpoint: open the log with that version")),
         }
@@ -257,6 +269,9 @@ impl State {
             }
             if counts {
                 subscription.attempts = Attempts::decode(&mut from)?;
+            }
+            if version > CHECKPOINT_WITHOUT_LESSONS {
+                subscription.learner = lesson::restored(from.bytes()?)?;
             }
             if subscription.about.number as usize != number {
                 return Err(Malformed("subscriptions are out of order"));

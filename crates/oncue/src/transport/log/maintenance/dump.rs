@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::records::{Ack, Change, Dead, End, Redrive, Settle},
+    super::records::{Ack, Change, Dead, End, Lesson, Redrive, Settle},
     super::state::State,
     look_at,
     meaning::{Meaning, Understood, name_of},
@@ -281,6 +281,12 @@ fn change_of(change: &Change) -> (Option<u32>, Value) {
         }
         Change::Window(window) => (None, value(window)),
         Change::Dropped(dropped) => (None, value(dropped)),
+        Change::Lesson(lesson) => {
+            let Lesson { subscription, offset, lost, features } = lesson;
+            let looked_at = features.all().len();
+            let about = json!({"subscription": subscription, "offset": offset, "lost": lost, "features": looked_at});
+            (Some(*subscription), about)
+        }
     }
 }
 

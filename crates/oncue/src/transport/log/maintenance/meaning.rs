@@ -129,6 +129,7 @@ pub(super) fn name_of(number: u8) -> &'static str {
         kind::REMEMBER => "remember",
         kind::WINDOW => "window",
         kind::DROPPED => "dropped",
+        kind::LESSON => "lesson",
         _ => "unknown",
     }
 }

@@ -12,11 +12,12 @@ use super::super::{
     keyed::KeyedStates,
     missed::{Gap, MAX_RANGES, Missed},
     offsets::OffsetSet,
-    records::{Ack, End, OTHER_TYPES, Subscription, TypeNumber},
+    records::{Ack, End, Lesson, OTHER_TYPES, Subscription, TypeNumber},
 };
 use crate::{
     clock::Timestamp,
     codec::{Malformed, Reader, Writer},
+    filter::{Learner, Loss},
     metrics::{Ended, HandlerStats, Sample},
     policy::{Attempts, Tried, Trouble},
     transport::FailedAttempt,
@@ -49,6 +50,8 @@ pub(crate) struct SubscriptionState {
     pub(crate) by_type: BTreeMap<TypeNumber, HandlerStats>,
     /// Its attempts, counted.
     pub(crate) attempts: Attempts,
+    /// What was learned of its events' ends; nothing before there was a lesson.
+    pub(crate) learner: Option<Box<Learner>>,
     /// What its topic dropped before it was through with it.
     pub(crate) missed: Missed,
     /// What is to be remembered about it.
@@ -87,6 +90,7 @@ impl SubscriptionState {
             expired: 0,
             by_type: BTreeMap::new(),
             attempts: Attempts::default(),
+            learner: None,
             missed: Missed::default(),
             remembered: None,
             about,
@@ -135,6 +139,17 @@ impl SubscriptionState {
         self.settled.insert(offset);
         self.unhandled(offset, true);
         self.expired = self.expired.saturating_add(1);
+    }
+
+    pub(super) fn learn(&mut self, lesson: &Lesson) {
+        let learner = self.learner.get_or_insert_with(|| Box::new(Learner::new(Loss::Logistic)));
+        match lesson.lost {
+            Some(lost) => {
+                // It refuses labels that are none, and 0 and 1 are some.
+                let _ = learner.learn(&lesson.features, f64::from(u8::from(lost)));
+            }
+            None => learner.pass_by(&lesson.features),
+        }
     }
 
     pub(super) fn record(&mut self, event_type: TypeNumber, sample: &Sample) {
