@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    records::{Ack, Change, Discard, End, EventType, Keyed, Remember, Settle, Source, Subscription, Times},
+    records::{Ack, Change, Discard, End, EventType, Keyed, Lesson, Remember, Settle, Source, Subscription, Times},
     state::State,
 };
 use crate::{clock::Timestamp, codec::Writer, transport::StateChange};
@@ -42,8 +42,12 @@ fn sample() -> Vec<Change> {
         filter: None,
         emits: Vec::new(),
         after: Vec::new(),
+        learns: None,
         from: 3,
     };
+    let mut features = crate::filter::Features::default();
+    features.number("cents", 5.0);
+    features.category("bank", "north");
     vec![
         Change::Subscription(about),
         Change::EventType(EventType { number: 0, name: "a".to_owned() }),
@@ -52,6 +56,8 @@ fn sample() -> Vec<Change> {
         Change::Discard(Discard { subscription: 0, offset: 4 }),
         Change::Remember(Remember { subscription: 0, what: Bytes::from_static(b"{}") }),
         Change::Source(Source { id: "s".into(), place: "line 7".into(), accepted: 5, duplicates: 1 }),
+        Change::Lesson(Lesson { subscription: 0, offset: 3, lost: Some(true), features: features.clone() }),
+        Change::Lesson(Lesson { subscription: 0, offset: 5, lost: None, features }),
     ]
 }
 

@@ -1,5 +1,5 @@
 use super::{
-    super::records::{Ack, End, Times},
+    super::records::{Ack, End, Lesson, Times},
     *,
 };
 use crate::{clock::Timestamp, transport::StateChange};
@@ -20,6 +20,7 @@ fn subscription(number: u32, id: &str) -> Change {
         filter: None,
         emits: Vec::new(),
         after: Vec::new(),
+        learns: None,
         from: 3,
     })
 }
@@ -65,6 +66,36 @@ fn a_checkpoint_restores_all_of_it() {
     assert_eq!(restored.source("s").accepted, 3);
     assert_eq!(restored.next_number(), 2);
     assert_eq!(restored.checkpoint(), state.checkpoint());
+}
+
+#[test]
+fn what_was_learned_is_restored_and_a_checkpoint_from_before_there_were_lessons_is_read() {
+    let mut state = State::default();
+    state.apply(&subscription(0, "one"), 0).unwrap();
+    let before = state.checkpoint();
+    let mut features = crate::filter::Features::default();
+    features.category("bank", "north");
+    for lost in [Some(true), Some(false), None] {
+        let lesson = Lesson { subscription: 0, offset: 3, lost, features: features.clone() };
+        state.apply(&Change::Lesson(lesson), 1).unwrap();
+    }
+    let mut restored = State::default();
+    restored.restore(&state.checkpoint()).unwrap();
+    assert_eq!(restored.find("one").unwrap().learner, state.find("one").unwrap().learner);
+    assert_eq!(restored.find("one").unwrap().learner.as_ref().unwrap().progress().examples, 2.0);
+
+    // Version 5 has no length of a learner, here 0, before what stands behind the subscriptions.
+    let mut behind = Writer::default();
+    state.dedup.encode(&mut behind);
+    behind.varint(0);
+    let mut five = before.to_vec();
+    assert_eq!(five.remove(before.len() - behind.as_slice().len() - 1), 0);
+    five[0] = 5;
+    let mut restored = State::default();
+    restored.restore(&five).unwrap();
+    assert_eq!(restored.checkpoint(), before);
+    five[0] = 6;
+    assert!(State::default().restore(&five).is_err());
 }
 
 #[test]
