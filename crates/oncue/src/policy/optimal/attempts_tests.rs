@@ -102,3 +102,15 @@ proptest! {
         if let Some(restored) = restored { prop_assert_eq!(restored, live); }
     }
 }
+
+#[test]
+fn what_a_filter_holds_back_says_nothing_of_what_is_called() {
+    let mut attempts = Attempts::default();
+    attempts.failed(tried(1, 0), ErrorClass::Transient, None);
+    let before = attempts.clone();
+    assert_eq!(attempts.failed(tried(1, 5), ErrorClass::Filtered, None), None);
+    assert_eq!(attempts, before);
+    // What is the event's own fault does: the other side answered.
+    attempts.failed(tried(1, 6), ErrorClass::Permanent, None);
+    assert_ne!(attempts, before);
+}
