@@ -11,7 +11,7 @@ at all), estimated from what `order.created` and `order.paid` say. Installs rive
 target/learn-rivals. Exit code 1 if ours loses more than 1 % against the best of river's on any stream.
 
 Of river there are, each with StandardScaler for numbers and one-hot categories: LogisticRegression with FTRLProximal and the
-same α, β, λ as ours; the same with river's own defaults; and with its default optimizer, SGD(0.01). `detect` compares ADWIN.
+same α, β, λ as ours; the same with river's own defaults; and with its default optimizer, SGD(0.01).
 """
 
 import argparse, json, os, subprocess, sys, time, venv
