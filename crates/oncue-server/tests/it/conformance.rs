@@ -73,7 +73,7 @@ fn a_transport_that_fails_is_exit_code_1_and_leaves_its_directory() {
 
 #[test]
 fn what_cannot_be_tested_is_refused() {
-    oncue(&["conformance", "kafka://broker"]).refused(&["no transport `kafka` in this build", "file:PATH"]);
+    oncue(&["conformance", "pulsar://broker"]).refused(&["no transport `pulsar` in this build", "file:PATH"]);
     oncue(&["conformance", "memory:", "file:?colour=red"]).refused(&["unknown option `colour`"]);
     oncue(&["conformance", "--case", "47"]).refused(&["47", "from 1 to 46"]);
     let scratch = Scratch::new();
