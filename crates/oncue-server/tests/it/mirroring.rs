@@ -55,7 +55,7 @@ fn a_mirror_that_is_killed_moves_each_event_once_in_the_order_of_its_key() {
             break serde_json::from_slice::<Value>(&output.stdout).unwrap();
         }
     };
-    assert!(killed >= 3, "{killed}");
+    assert!(killed > 0);
     assert_eq!(report["topics"]["events"]["refused"], 0);
     assert_eq!(by_key(&from), by_key(&to));
     let again = oncue(&mirror).report();
