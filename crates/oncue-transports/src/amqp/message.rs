@@ -9,16 +9,15 @@ use lapin::{
 use oncue::{Envelope, clock::Timestamp};
 
 use super::{reading::Stored, stream::Message};
-use crate::streams::Stored as _;
+use crate::streams::{
+    Stored as _,
+    event::{self, FOREIGN, PUBLISHED},
+};
 
 /// What the names of attributes begin with; the second one is read, too.
 const PREFIXES: [&str; 2] = ["cloudEvents_", "cloudEvents:"];
 /// The attribute that is a property of its own.
 const CONTENT_TYPE: &str = "datacontenttype";
-/// Marks what another tool wrote, and was passed on with the attributes that it was given.
-const FOREIGN: &str = "oncue-foreign";
-/// When it was published, in microseconds: AMQP's own `timestamp` has seconds.
-const PUBLISHED: &str = "oncue-published";
 /// Longest text of a property.
 const SHORT_BYTES: usize = 255;
 
@@ -58,7 +57,7 @@ pub(super) fn decode(topic: &str, stored: &Stored) -> Result<Envelope, String> {
 
 fn cloud_event(stored: &Stored) -> Option<Envelope> {
     let content_type = stored.properties.content_type().as_ref().map(ShortString::as_str);
-    if content_type.is_some_and(|kind| kind.starts_with("application/cloudevents")) {
+    if event::is_structured(content_type) {
         return Envelope::from_json(&stored.data).ok();
     }
     let headers = stored.properties.headers().as_ref()?;
@@ -66,32 +65,15 @@ fn cloud_event(stored: &Stored) -> Option<Envelope> {
         let name = PREFIXES.iter().find_map(|prefix| name.as_str().strip_prefix(prefix))?;
         Some((name.to_owned(), written(value)?))
     };
-    let mut attributes: Vec<(String, String)> = headers.into_iter().filter_map(attribute).collect();
-    if attributes.is_empty() {
-        return None;
-    }
-    attributes.extend(content_type.map(|kind| (CONTENT_TYPE.to_owned(), kind.to_owned())));
-    let attributes = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let event = Envelope::from_binary(attributes, stored.data.clone()).ok()?;
-    if headers.contains_key(FOREIGN) { event.into_builder().foreign().build().ok() } else { Some(event) }
+    let attributes = headers.into_iter().filter_map(attribute).collect();
+    event::binary(attributes, content_type, headers.contains_key(FOREIGN), &stored.data)
 }
 
-/// Its headers become extensions where they can.
 fn foreign(topic: &str, stored: &Stored) -> Option<Envelope> {
-    let id = format!("{topic}-{}", stored.offset);
-    let plain = Envelope::builder(topic).id(id).source("amqp").foreign().data(stored.data.clone());
-    let mut whole = plain.clone();
-    if let Some(kind) = stored.properties.content_type() {
-        whole = whole.content_type(kind.as_str());
-    }
-    for (name, value) in stored.properties.headers().iter().flatten() {
-        let name = name.as_str();
-        let is_extension = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        if let Some(value) = written(value).filter(|_| is_extension) {
-            whole = whole.extension(name, value);
-        }
-    }
-    whole.build().or_else(|_| plain.build()).ok()
+    let content_type = stored.properties.content_type().as_ref().map(ShortString::as_str);
+    let headers = stored.properties.headers().iter().flatten();
+    let headers = headers.filter_map(|(name, value)| Some((name.as_str(), written(value)?)));
+    event::foreign((topic, "amqp", stored.offset), (None, content_type), headers, &stored.data)
 }
 
 /// A value as `CloudEvents` write it.

@@ -4,16 +4,15 @@ use bytes::Bytes;
 use oncue::{Envelope, clock::Timestamp};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 
-use crate::streams;
+use crate::streams::{
+    self,
+    event::{self, FOREIGN, PUBLISHED},
+};
 
 /// What attributes' headers begin with.
 const PREFIX: &str = "ce_";
 /// The attribute that is a header without that.
 const CONTENT_TYPE: (&str, &str) = ("datacontenttype", "content-type");
-/// Marks what another tool wrote, and was passed on with the attributes that it was given.
-const FOREIGN: &str = "oncue-foreign";
-/// When it was published, in microseconds: Kafka's own timestamp has milliseconds.
-const PUBLISHED: &str = "oncue-published";
 
 /// A record to be written.
 pub(crate) struct Message {
@@ -113,41 +112,23 @@ pub(super) fn decode(topic: &str, stored: &Stored) -> Result<Envelope, String> {
 
 fn cloud_event(stored: &Stored) -> Option<Envelope> {
     let content_type = stored.header(CONTENT_TYPE.1);
-    if content_type.is_some_and(|kind| kind.starts_with("application/cloudevents")) {
+    if event::is_structured(content_type) {
         return Envelope::from_json(&stored.data).ok();
     }
     let attribute = |(name, value): &(String, Bytes)| {
         let name = name.to_ascii_lowercase().strip_prefix(PREFIX)?.to_owned();
         Some((name, String::from_utf8(value.to_vec()).ok()?))
     };
-    let mut attributes: Vec<(String, String)> = stored.headers.iter().filter_map(attribute).collect();
-    if attributes.is_empty() {
-        return None;
-    }
-    attributes.extend(content_type.map(|kind| (CONTENT_TYPE.0.to_owned(), kind.to_owned())));
-    let attributes = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let event = Envelope::from_binary(attributes, stored.data.clone()).ok()?;
-    if stored.header(FOREIGN).is_some() { event.into_builder().foreign().build().ok() } else { Some(event) }
+    let attributes = stored.headers.iter().filter_map(attribute).collect();
+    event::binary(attributes, content_type, stored.header(FOREIGN).is_some(), &stored.data)
 }
 
-/// Its key is kept where it is text, and its headers become extensions where they can.
+/// Its key is kept where it is text.
 fn foreign(topic: &str, stored: &Stored) -> Option<Envelope> {
-    let id = format!("{topic}-{}", stored.offset);
-    let plain = Envelope::builder(topic).id(id).source("kafka").foreign().data(stored.data.clone());
-    let mut whole = plain.clone();
-    if let Some(key) = stored.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) {
-        whole = whole.key(key);
-    }
-    if let Some(kind) = stored.header(CONTENT_TYPE.1) {
-        whole = whole.content_type(kind);
-    }
-    for (name, value) in &stored.headers {
-        let is_extension = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        if let Some(value) = std::str::from_utf8(value).ok().filter(|_| is_extension) {
-            whole = whole.extension(name, value);
-        }
-    }
-    whole.build().or_else(|_| plain.build()).ok()
+    let key = stored.key.as_ref().and_then(|key| std::str::from_utf8(key).ok());
+    let headers =
+        stored.headers.iter().filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value).ok()?)));
+    event::foreign((topic, "kafka", stored.offset), (key, stored.header(CONTENT_TYPE.1)), headers, &stored.data)
 }
 
 #[cfg(test)]

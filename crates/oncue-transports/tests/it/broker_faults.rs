@@ -163,3 +163,12 @@ pub(super) async fn an_app_whose_server_is_gone_shuts_down_and_another_goes_on(s
     assert_eq!(*beginning.borrow(), ["second"], "what was settled is not handled again");
     server.set(Mode::Through);
 }
+
+/// All of that on one server, where one takes seconds to start.
+#[cfg(any(feature = "amqp", feature = "kafka"))]
+pub(super) async fn whatever_goes_wrong_loses_nothing(server: Arc<dyn Server>) {
+    refused_credentials_are_an_error_without_them(Arc::clone(&server)).await;
+    an_event_whose_confirmation_is_lost_stands_there_once(Arc::clone(&server)).await;
+    an_app_whose_server_is_gone_shuts_down_and_another_goes_on(Arc::clone(&server)).await;
+    nothing_is_lost_when_the_server_is_killed_or_the_connection_is_cut(server).await;
+}

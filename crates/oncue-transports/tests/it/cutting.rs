@@ -18,6 +18,15 @@ pub(super) enum Mode {
     Mute,
 }
 
+#[cfg(any(feature = "amqp", feature = "kafka"))]
+/// Addresses of the loopback that nobody listens on.
+pub(super) async fn free() -> [SocketAddr; 3] {
+    let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+    // All are held until the last is known, so that they differ.
+    let held = [bind().await, bind().await, bind().await];
+    held.map(|listener| listener.local_addr().unwrap())
+}
+
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     pub(super) mode: watch::Sender<Mode>,

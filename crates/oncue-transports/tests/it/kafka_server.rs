@@ -12,14 +12,14 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use oncue::Clock;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command},
     sync::Mutex,
 };
 
 use super::{
     broker_faults::{Server, USER},
-    cutting::Proxy,
+    cutting::{Proxy, free},
 };
 
 /// How often it is looked whether the broker is there.
@@ -122,14 +122,6 @@ broker.heartbeat.interval.ms=500
 ",
         folder.join("log").display()
     )
-}
-
-/// Addresses of the loopback that nobody listens on.
-async fn free() -> [SocketAddr; 3] {
-    let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
-    // All are held until the last is known, so that they differ.
-    let held = [bind().await, bind().await, bind().await];
-    held.map(|listener| listener.local_addr().unwrap())
 }
 
 async fn run(folder: &Path, address: SocketAddr) -> Child {

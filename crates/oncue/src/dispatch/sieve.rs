@@ -20,8 +20,11 @@ pub(crate) struct Sieve {
 impl Sieve {
     /// Why an event is not handled. Once one was tried it is tried to the end.
     fn held_back(&self, invocation: &Invocation) -> Option<String> {
+        if invocation.attempt() > 1 {
+            return None;
+        }
         let event = invocation.envelope();
-        let features = Some(self.filter.lessons().features_of(event)).filter(|_| invocation.attempt() == 1)?;
+        let features = self.filter.lessons().features_of(event);
         let inspect = self.transport.inspect();
         let estimate = inspect.estimate(invocation.subscription(), invocation.position(), &features)?;
         self.filter.verdict(event, estimate)

@@ -40,9 +40,8 @@ impl Drop for Instance {
             let releasing = Arc::clone(group);
             group.inner.broker.runtime().spawn(async move {
                 releasing.release().await;
-                let inner = &releasing.inner;
                 // Others learn of it within moments anyhow.
-                let _ = inner.divide(&inner.groups()).await;
+                let _ = releasing.inner.divide().await;
             });
         }
         drop(instances);

@@ -137,27 +137,22 @@ impl Ledger {
         writing: &Writing<'_>,
     ) -> Result<(), BrokerError> {
         let settled = self.known.lock().settled();
-        let record = [&*settled, &lease(holder, Timestamp::default())].concat();
-        self.append_record(broker, record.into(), writing).await?;
-        self.known.lock().lease = Some((holder.to_owned(), Timestamp::default()));
-        Ok(())
+        self.append_lease(broker, (holder, Timestamp::default()), &settled, writing).await
     }
 
     /// Keeps the lease up, and tells what was passed by since that was told last: nobody else would know.
     pub(super) async fn renew(
         &self,
         broker: &dyn Broker,
-        (holder, until): (&str, Timestamp),
+        held: (&str, Timestamp),
         writing: &Writing<'_>,
     ) -> Result<(), BrokerError> {
         let settled = self.known.lock().settled();
-        let is_news = settled.len() <= TOLD_BYTES && *self.told.lock() != settled;
-        let record = [if is_news { &*settled } else { &[] }, &*lease(holder, until)].concat();
-        self.append_record(broker, record.into(), writing).await?;
-        self.known.lock().lease = Some((holder.to_owned(), until));
-        if is_news {
-            *self.told.lock() = settled;
+        if settled.len() > TOLD_BYTES || *self.told.lock() == settled {
+            return self.lease(broker, held, writing).await;
         }
+        self.append_lease(broker, held, &settled, writing).await?;
+        *self.told.lock() = settled;
         Ok(())
     }
 
@@ -165,10 +160,21 @@ impl Ledger {
     pub(super) async fn lease(
         &self,
         broker: &dyn Broker,
-        (holder, until): (&str, Timestamp),
+        held: (&str, Timestamp),
         writing: &Writing<'_>,
     ) -> Result<(), BrokerError> {
-        self.append_record(broker, lease(holder, until), writing).await?;
+        self.append_lease(broker, held, &[], writing).await
+    }
+
+    async fn append_lease(
+        &self,
+        broker: &dyn Broker,
+        (holder, until): (&str, Timestamp),
+        settled: &[u8],
+        writing: &Writing<'_>,
+    ) -> Result<(), BrokerError> {
+        let record = [settled, &*lease(holder, until)].concat();
+        self.append_record(broker, record.into(), writing).await?;
         self.known.lock().lease = Some((holder.to_owned(), until));
         Ok(())
     }

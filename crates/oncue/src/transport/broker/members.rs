@@ -188,9 +188,8 @@ impl Inner {
             loop {
                 clock.sleep(LEASE / 3).await;
                 let Some(inner) = weak.upgrade().filter(|inner| !inner.is_closed()) else { return };
-                let groups = inner.groups();
-                join_all(groups.iter().map(|group| group.keep_up())).await;
-                if let Err(error) = inner.divide(&groups).await {
+                join_all(inner.groups().iter().map(|group| group.keep_up())).await;
+                if let Err(error) = inner.divide().await {
                     tracing::warn!(%error, url = inner.broker.url(), "partitions are not divided anew");
                 }
                 inner.progress.notify_waiters();
@@ -199,14 +198,14 @@ impl Inner {
     }
 
     /// Tells what is served here, and begins or ends to serve what that changes.
-    pub(super) async fn divide(self: &Arc<Self>, groups: &[Arc<Group>]) -> Result<(), BrokerError> {
+    pub(super) async fn divide(self: &Arc<Self>) -> Result<(), BrokerError> {
         if self.is_closed() {
             return Err(BrokerError::Closed);
         }
         let serves = self.served.lock().keys().cloned().collect();
         let until = self.clock.now().after(LEASE);
         self.members.tell(&*self.broker, (&self.holder, until), &serves).await?;
-        for group in groups {
+        for group in self.groups() {
             let division = self.members.division(&group.spec.members[0].id, &self.holder, self.clock.now());
             group.take_part(division).await;
         }

@@ -48,7 +48,7 @@ pub(super) struct Share {
 pub(super) enum Lease {
     /// It may be tried at this time.
     Free(Timestamp),
-    /// It is being tried.
+    /// It is being tried, or given up to another process.
     Trying,
     Held,
     /// Held until what was handed out is settled; no more of it is handed out.

@@ -33,7 +33,7 @@ impl Inner {
             let group = Arc::new(Group::new(Arc::clone(&self), spec.clone(), partitions));
             let Some(consumer) = self.serve(&group) else { continue };
             self.attend();
-            if let Err(error) = self.divide(&self.groups()).await {
+            if let Err(error) = self.divide().await {
                 tracing::warn!(%error, url = self.broker.url(), "partitions are not divided yet: it is tried again");
             }
             return Ok(Subscribed { consumer: Box::new(consumer), created });
