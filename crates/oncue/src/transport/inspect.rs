@@ -16,7 +16,8 @@ pub trait Inspect: Send + Sync {
     /// Every subscription, served or not.
     fn subscriptions(&self) -> Vec<SubscriptionInfo>;
 
-    /// Events that the subscriptions served by this process are not through with: zero = idle.
+    /// Events that the subscriptions served by this process are not through with, or whose end is not durable yet: zero =
+    /// idle.
     fn unsettled(&self) -> u64;
 
     /// Dead letters of a subscription, oldest first.

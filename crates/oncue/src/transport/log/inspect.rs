@@ -243,10 +243,13 @@ impl Inspect for Inner {
             (shared.events_end, served.collect::<Vec<_>>())
         };
         // Without the lock: what is handed out is locked before.
-        let left = |(unsettled, next, core): (u64, u64, Option<Arc<Core>>)| match core {
-            Some(core) if unsettled > 0 && core.hand.lock().only_holds(next) => 0,
-            _ => unsettled,
-        };
+        let left =
+            |(unsettled, next, core): (u64, u64, Option<Arc<Core>>)| match core.as_ref().map(|core| core.hand.lock()) {
+                Some(hand) if unsettled > 0 && hand.only_holds(next) => 0,
+                // Settled, and not durable yet: what looks on from outside does not see it, and a crash would undo it.
+                Some(hand) if unsettled == 0 && !hand.settling.is_empty() => 1,
+                _ => unsettled,
+            };
         let unsettled = served.into_iter().map(left).sum();
         // What was settled meanwhile may have emitted something.
         if unsettled == 0 && self.shared.lock().events_end != end { 1 } else { unsettled }
