@@ -30,6 +30,7 @@ use oncue_conformance::{
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use thiserror::Error;
+use tokio::task::JoinError;
 
 use crate::cli::{CommandError, interrupt::interrupted, print};
 
@@ -56,7 +57,7 @@ const BAR_EVERY: Duration = Duration::from_millis(100);
                         oncue conformance file:/mnt/disk --json > report.json\n  \
                         oncue conformance http:\n\n\
                         Exit codes: 0 no case failed; 1 one failed, or the run was interrupted; 2 a URL or a case is \
-                        unknown, or the directory cannot be used.")]
+                        unknown, the directory cannot be used, or what a URL names cannot be reached.")]
 pub(super) struct Conformance {
     /// Transports: `memory:`, `file:` (a temporary directory), `file:DIR` (subdirectories of DIR, removed afterwards unless
     /// a case failed), `http:` (a node that is started, killed and started again), `http://HOST:PORT` (a node that runs, with
@@ -161,6 +162,9 @@ pub(super) enum ConformanceError {
     /// Another process failed.
     #[error("{0}")]
     Worker(Failure),
+    /// The program stops.
+    #[error("cannot wait for an answer: {0}")]
+    Stopped(JoinError),
     /// This program is not found, so that it cannot be started again as a second process.
     #[error("cannot find the program that runs this, which cases 33 and 40 start again: {0}")]
     Program(io::Error),
@@ -199,6 +203,9 @@ impl Conformance {
         urls.retain(|url| known.insert(url.clone()));
         // All of them, before the first is tested.
         let places = urls.iter().map(|url| Place::of(url)).collect::<Result<Vec<_>, _>>()?;
+        for place in &places {
+            place.reach().await?;
+        }
         let numbers = self.cases.iter().flat_map(|cases| cases.0.clone());
         let filter = if self.cases.is_empty() { Filter::all() } else { Filter::only(numbers) };
         let tier = match self.tier {
@@ -296,6 +303,21 @@ impl Place {
         Ok(Self::Directory { directory, options: options.to_owned(), is_callers })
     }
 
+    /// Opens what somebody else runs, once: one refusal says more than every case failing for it.
+    async fn reach(&self) -> Result<(), ConformanceError> {
+        let url = match self {
+            #[cfg(feature = "http")]
+            Self::Node { beginning, served: None } => format!("{beginning}reach"),
+            Self::Broker { url, prefix } => place_on_broker(url, prefix, "reach"),
+            _ => return Ok(()),
+        };
+        let opening = tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system()));
+        let opened = opening.await.map_err(ConformanceError::Stopped)??;
+        // It was only to answer.
+        opened.close().await.ok();
+        Ok(())
+    }
+
     /// Tests this, with instances that share subscriptions; in a directory also with other processes.
     fn suite(&self, name: &str) -> Result<Suite, ConformanceError> {
         let url_of = match self {
@@ -312,8 +334,7 @@ impl Place {
             }
             Self::Broker { url, prefix } => {
                 let (url, prefix) = (url.clone(), prefix.clone());
-                let separator = if url.contains('?') { '&' } else { '?' };
-                move |place: &str| format!("{url}{separator}prefix={prefix}-{place}")
+                move |place: &str| place_on_broker(&url, &prefix, place)
             }
         };
         let opening = url_of.clone();
@@ -346,6 +367,11 @@ impl Place {
             _ => String::new(),
         }
     }
+}
+
+fn place_on_broker(url: &str, prefix: &str, place: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}prefix={prefix}-{place}")
 }
 
 /// Connecting waits for answers: off the runtime's threads.

@@ -75,6 +75,10 @@ fn a_transport_that_fails_is_exit_code_1_and_leaves_its_directory() {
 fn what_cannot_be_tested_is_refused() {
     oncue(&["conformance", "pulsar://broker"]).refused(&["no transport `pulsar` in this build", "file:PATH"]);
     oncue(&["conformance", "memory:", "file:?colour=red"]).refused(&["unknown option `colour`"]);
+    for url in ["http://127.0.0.1:9", "nats://127.0.0.1:9"] {
+        // Nothing is tested, and nothing printed, before all can be reached.
+        oncue(&["conformance", "memory:", url, "--case", "2"]).refused(&[url]);
+    }
     oncue(&["conformance", "--case", "47"]).refused(&["47", "from 1 to 46"]);
     let scratch = Scratch::new();
     let file = scratch.write("file", "");
