@@ -14,6 +14,8 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+mod event;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "kafka")]

@@ -9,9 +9,9 @@ use lapin::{
 use oncue::{Envelope, clock::Timestamp};
 
 use super::{reading::Stored, stream::Message};
-use crate::streams::{
-    Stored as _,
+use crate::{
     event::{self, FOREIGN, PUBLISHED},
+    streams::Stored as _,
 };
 
 /// What the names of attributes begin with; the second one is read, too.

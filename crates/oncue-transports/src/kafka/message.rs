@@ -4,9 +4,9 @@ use bytes::Bytes;
 use oncue::{Envelope, clock::Timestamp};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 
-use crate::streams::{
-    self,
+use crate::{
     event::{self, FOREIGN, PUBLISHED},
+    streams,
 };
 
 /// What attributes' headers begin with.

@@ -5,6 +5,9 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 use super::url::NatsUrl;
 use crate::reconnect::pause;
 
+/// The oldest server that answers a request for many messages (ADR-31, batches).
+const OLDEST: (i64, i64) = (2, 11);
+
 /// A connection; the error says why there is none, and how to mend it.
 pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
     let mut options = ConnectOptions::new()
@@ -21,7 +24,7 @@ pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
     if let (Some(cert), Some(key)) = (&security.cert, &security.key) {
         options = options.add_client_certificate(cert.clone(), key.clone());
     }
-    options.connect(&url.server).await.map_err(|error| {
+    let client = options.connect(&url.server).await.map_err(|error| {
         let mend = match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 "the server refuses these credentials: write `nats://USER:PASSWORD@HOST:PORT`"
@@ -34,5 +37,11 @@ pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
             _ => "is a server there, and does it take connections from here?",
         };
         format!("{}: {mend}", error.kind())
-    })
+    })?;
+    let (major, minor) = OLDEST;
+    if client.is_server_compatible(major, minor, 0) {
+        return Ok(client);
+    }
+    let version = client.server_info().version;
+    Err(format!("the server is NATS {version}: {major}.{minor} or newer is needed, which reads many messages at once"))
 }

@@ -5,14 +5,16 @@ use bytes::Bytes;
 use oncue::{Envelope, clock::Timestamp};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use crate::event::{self, FOREIGN};
+
 /// What attributes' headers begin with.
 const PREFIX: &str = "ce-";
 /// What headers are encoded for: what is not printable ASCII, and space, `"` and `%`.
 const NOT_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 /// What a token of a subject is encoded for.
 const NOT_IN_TOKENS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
-/// Marks what another tool wrote, and was passed on with the attributes that it was given.
-const FOREIGN: &str = "oncue-foreign";
+/// The header that says what a message's data are.
+const CONTENT_TYPE: &str = "content-type";
 
 /// An event as a message: its headers, and its data.
 pub(super) fn encode(event: &Envelope) -> (HeaderMap, Bytes) {
@@ -29,39 +31,40 @@ pub(super) fn encode(event: &Envelope) -> (HeaderMap, Bytes) {
     (headers, event.data().clone())
 }
 
-/// A message as an event; what carries no `CloudEvents` attributes is one of another tool's, its type the topic's name.
+/// A message as an event; what carries no `CloudEvents` attributes, or wrong ones, is one of another tool's, its type the
+/// topic's name.
 pub(super) fn decode(
     topic: &str,
-    (stream, sequence): (&str, u64),
+    sequence: u64,
     headers: &HeaderMap,
-    data: Bytes,
+    data: &Bytes,
     published: Timestamp,
 ) -> Result<Envelope, String> {
-    let mut attributes = Vec::new();
-    let mut structured = false;
-    for (name, values) in headers.iter() {
-        let name = name.to_string().to_ascii_lowercase();
-        let value = values.last().map(ToString::to_string).unwrap_or_default();
-        if let Some(attribute) = name.strip_prefix(PREFIX) {
-            attributes.push((attribute.to_owned(), unescaped(&value)));
-        } else if name == "content-type" {
-            structured |= value.starts_with("application/cloudevents");
-        }
-    }
-    let event = if structured {
-        Envelope::from_json(&data).map_err(|error| error.to_string())?
-    } else if attributes.is_empty() {
-        let foreign = Envelope::builder(topic).id(format!("{stream}-{sequence}")).source("nats").foreign().data(data);
-        foreign.build().map_err(|error| error.to_string())?
-    } else {
-        let attributes = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let event = Envelope::from_binary(attributes, data).map_err(|error| error.to_string())?;
-        match headers.get(FOREIGN) {
-            Some(_) => event.into_builder().foreign().build().map_err(|error| error.to_string())?,
-            None => event,
-        }
-    };
+    let headers: Vec<_> =
+        headers.iter().filter_map(|(name, values)| Some((name.as_ref(), values.last()?.as_str()))).collect();
+    let event = cloud_event(&headers, data).or_else(|| {
+        let content_type = header(&headers, CONTENT_TYPE);
+        event::foreign((topic, "nats", sequence), (None, content_type), headers.iter().copied(), data)
+    });
+    let event = event.ok_or_else(|| format!("message {sequence} is no event"))?;
     Ok(event.published_at(published))
+}
+
+fn header<'a>(headers: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+}
+
+/// The type of the data is an attribute as any other; of the message, it says that these are a whole event.
+fn cloud_event(headers: &[(&str, &str)], data: &Bytes) -> Option<Envelope> {
+    if event::is_structured(header(headers, CONTENT_TYPE)) {
+        return Envelope::from_json(data).ok();
+    }
+    let attribute = |(name, value): &(&str, &str)| {
+        let name = name.to_ascii_lowercase();
+        Some((name.strip_prefix(PREFIX)?.to_owned(), unescaped(value)))
+    };
+    let attributes = headers.iter().filter_map(attribute).collect();
+    event::binary(attributes, None, header(headers, FOREIGN).is_some(), data)
 }
 
 /// Percent-encoded, as the binding has it.
@@ -89,7 +92,7 @@ mod tests {
 
     fn there_and_back(event: &Envelope) -> Envelope {
         let (headers, data) = encode(event);
-        decode("events", ("events", 7), &headers, data, Timestamp::from_micros(5)).unwrap()
+        decode("events", 7, &headers, &data, Timestamp::from_micros(5)).unwrap()
     }
 
     #[test]
@@ -106,15 +109,25 @@ mod tests {
     fn structured_mode_and_other_tools_are_read() {
         let mut headers = HeaderMap::new();
         let decode = |headers: &HeaderMap, data: &'static [u8]| {
-            decode("events", ("events", 7), headers, Bytes::from_static(data), Timestamp::default())
+            decode("events", 7, headers, &Bytes::from_static(data), Timestamp::default()).unwrap()
         };
-        let foreign = decode(&headers, b"\x00raw").unwrap();
+        let foreign = decode(&headers, b"\x00raw");
         assert!(foreign.is_foreign());
         assert_eq!((foreign.event_type(), foreign.id(), &foreign.data()[..]), ("events", "events-7", &b"\x00raw"[..]));
         headers.insert("content-type", "application/cloudevents+json; charset=UTF-8");
-        let event = decode(&headers, br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":1}"#).unwrap();
+        let event = decode(&headers, br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":1}"#);
         assert_eq!((event.event_type(), event.source()), ("t", "/s"));
-        assert!(decode(&headers, b"{}").is_err());
+        // What says that it is an event, and is none, stands in nobody's way.
+        let malformed = decode(&headers, b"{}");
+        assert_eq!(
+            (malformed.is_foreign(), malformed.event_type(), &malformed.data()[..]),
+            (true, "events", &b"{}"[..])
+        );
+        let mut headers = HeaderMap::new();
+        headers.insert("ce-specversion", "7");
+        headers.insert("tenant", "acme");
+        let malformed = decode(&headers, b"{}");
+        assert_eq!((malformed.is_foreign(), malformed.extension("tenant")), (true, Some("acme")));
     }
 
     #[test]

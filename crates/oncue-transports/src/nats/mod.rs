@@ -319,9 +319,8 @@ impl Broker for Nats {
             let event = |stored: Stored| {
                 let rest = stored.subject.strip_prefix(&root).and_then(|rest| rest.strip_prefix('.'));
                 let partition = rest.and_then(|rest| rest.split('.').next()?.parse().ok()).unwrap_or(0);
-                let place = (stream.as_str(), stored.sequence);
-                let event = message::decode(topic, place, &stored.headers, stored.data, stored.time);
-                let event = event.map_err(|error| failed(format!("{stream}, message {}: {error}", stored.sequence)))?;
+                let event = message::decode(topic, stored.sequence, &stored.headers, &stored.data, stored.time);
+                let event = event.map_err(|error| failed(format!("{stream}: {error}")))?;
                 Ok((Position::new(partition, stored.sequence, 0), event))
             };
             read.into_iter().map(event).collect()

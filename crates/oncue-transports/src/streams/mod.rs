@@ -4,7 +4,6 @@
 //! An offset is a message's offset in its topic's stream, so a topic is in one order over all its partitions. A stream
 //! has no conditions: what a ledger needs of them is in [`ledger`]. What a broker has to give is [`Streams`] and [`Stream`].
 
-pub(crate) mod event;
 mod ledger;
 mod registry;
 mod topic;

@@ -17,7 +17,8 @@ use reqwest::StatusCode;
 use tokio::sync::watch;
 
 use crate::{
-    node::{Running, app, open},
+    node::{Running, app},
+    open,
     proxy::Proxy,
 };
 

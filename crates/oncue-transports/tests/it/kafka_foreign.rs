@@ -5,17 +5,13 @@ use std::{process::Stdio, sync::Arc};
 
 use oncue::{
     Clock, Envelope,
-    transport::{Publish, PublishError, Transport},
+    transport::{Publish, PublishError},
 };
 use tokio::io::AsyncWriteExt as _;
 
-use super::kafka_server::java;
+use super::{kafka_server::java, open};
 
 const TOPIC: &str = "orders";
-
-async fn open(url: String) -> Arc<dyn Transport> {
-    tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system())).await.unwrap().unwrap()
-}
 
 /// Runs one of Kafka's tools, with lines to read, and gives the lines that it writes.
 async fn tool(server: &str, class: &str, arguments: &[&str], lines: &str) -> Vec<String> {

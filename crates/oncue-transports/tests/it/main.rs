@@ -18,6 +18,8 @@ mod kafka_server;
 #[cfg(feature = "nats")]
 mod nats_faults;
 #[cfg(feature = "nats")]
+mod nats_foreign;
+#[cfg(feature = "nats")]
 mod nats_server;
 #[cfg(feature = "http")]
 mod node;
@@ -30,9 +32,9 @@ mod rabbitmq_foreign;
 #[cfg(feature = "amqp")]
 mod rabbitmq_server;
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use oncue::Clock;
+use oncue::{Clock, transport::Transport};
 use oncue_conformance::{CATALOGUE, Filter, Suite, Tier, Verdict};
 
 /// Cases that publish thousands of events, each of which a broker syncs, or that need what is not there: not run with each
@@ -53,6 +55,11 @@ fn broker(name: &str) -> Option<String> {
         println!("skipped: {reason}");
     }
     url
+}
+
+/// Opens off the threads of a runtime: connecting stands still.
+async fn open(url: String) -> Arc<dyn Transport> {
+    tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system())).await.unwrap().unwrap()
 }
 
 #[cfg(feature = "nats")]

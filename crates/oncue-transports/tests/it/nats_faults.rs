@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use oncue::Clock;
+use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
 use super::{broker_faults, nats_server::Nats};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,4 +29,16 @@ async fn an_event_whose_confirmation_is_lost_stands_there_once() {
 async fn an_app_whose_server_is_gone_shuts_down_and_another_goes_on() {
     let Some(server) = Nats::start().await else { return };
     broker_faults::an_app_whose_server_is_gone_shuts_down_and_another_goes_on(Arc::new(server)).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_an_error_that_says_which_is_needed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://me:secret@{}", listener.local_addr().unwrap());
+    let opening = tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system()).err());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let info = r#"{"server_id":"1","version":"2.10.26","headers":true,"max_payload":1048576}"#;
+    stream.write_all(format!("INFO {info}\r\nPONG\r\n").as_bytes()).await.unwrap();
+    let error = opening.await.unwrap().unwrap().to_string();
+    assert!(error.contains("NATS 2.10.26: 2.11 or newer is needed") && !error.contains("secret"), "{error}");
 }

@@ -2,10 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use oncue::{
-    App, Clock,
-    transport::{BoxFuture, Transport},
-};
+use oncue::{App, Clock, transport::BoxFuture};
 use oncue_conformance::{Disturbance, Factory, Filter, Opened, Suite, Tier};
 use oncue_transports::{
     http::HttpServer,
@@ -13,7 +10,7 @@ use oncue_transports::{
 };
 use tokio::sync::Mutex;
 
-use crate::proxy::Proxy;
+use crate::{open, proxy::Proxy};
 
 /// Clients that are gone are known to be after so long.
 const LEASE: Duration = Duration::from_secs(2);
@@ -41,10 +38,6 @@ impl Running {
         self.node.close().await.unwrap();
         self.server.stop().await;
     }
-}
-
-pub(crate) async fn open(url: String) -> Arc<dyn Transport> {
-    tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system())).await.unwrap().unwrap()
 }
 
 /// An app on a log of a node.

@@ -6,10 +6,7 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use oncue::{
-    Clock, Envelope,
-    transport::{Publish, Transport},
-};
+use oncue::{Clock, Envelope, transport::Publish};
 
 const TOPIC: &str = "orders";
 
@@ -27,9 +24,8 @@ fn text(value: &str) -> AMQPValue {
 async fn records_of_other_tools_arrive_and_ours_are_read_by_them() {
     let Some(url) = super::broker("rabbitmq") else { return };
     let prefix = format!("foreign-{}", Clock::system().now().as_micros());
-    let (queue, opened) = (format!("{prefix}.{TOPIC}"), format!("{url}?prefix={prefix}"));
-    let opening = tokio::task::spawn_blocking(move || oncue_transports::open(&opened, Clock::system()));
-    let transport: std::sync::Arc<dyn Transport> = opening.await.unwrap().unwrap();
+    let queue = format!("{prefix}.{TOPIC}");
+    let transport = super::open(format!("{url}?prefix={prefix}")).await;
     let mut tail = transport.tail(TOPIC).await.unwrap();
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
