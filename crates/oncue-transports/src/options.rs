@@ -24,7 +24,8 @@ pub(crate) fn prefix(value: &str, most_bytes: usize) -> Result<String, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let is_prefix = (1..=most_bytes).contains(&value.len()) && value.bytes().all(allowed);
     let prefix = is_prefix.then(|| value.to_owned());
-    prefix.ok_or_else(|| format!("a prefix is letters, digits, `-` and `_`, not `{value}`"))
+    prefix
+        .ok_or_else(|| format!("a prefix is letters, digits, `-` and `_`, {most_bytes} of them at most, not `{value}`"))
 }
 
 /// What a broker is convinced by, and how one is convinced of it. Files are PEM.

@@ -62,7 +62,7 @@ pub(super) struct Conformance {
     /// Transports: `memory:`, `file:` (a temporary directory), `file:DIR` (subdirectories of DIR, removed afterwards unless
     /// a case failed), `http:` (a node that is started, killed and started again), `http://HOST:PORT` (a node that runs, with
     /// `oncue serve --logs`; logs whose names begin with `conformance-`, which stay there), `amqp://HOST:PORT`, `kafka://HOST:PORT`
-    /// and `nats://HOST:PORT` (streams with such names). Options go behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
+    /// and `nats://HOST:PORT` (streams whose names begin with `conf-`). Options go behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
     #[arg(value_name = "URL")]
     urls: Vec<String>,
 
@@ -284,7 +284,8 @@ impl Place {
             return Ok(Self::Node { beginning, served: None });
         }
         if oncue_transports::is_broker(url) {
-            let prefix = format!("conformance-{run}");
+            // Brokers' names are short.
+            let prefix = format!("conf-{run:x}");
             return Ok(Self::Broker { url: url.to_owned(), prefix });
         }
         let (path, options) = url.split_at(url.find('?').unwrap_or(url.len()));

@@ -241,7 +241,8 @@ fn reason(error: &Error) -> String {
         ErrorKind::IOError(error) => match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "is a broker there, and does it take connections from here?",
             std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset => {
-                "the broker hung up: is it an AMQP port, and is encryption (`amqps://`) what it expects?"
+                "the broker hung up: is it an AMQP port, and is encryption (`amqps://`) what it expects, and a certificate \
+                 (`cert=FILE&key=FILE`)?"
             }
             _ => {
                 "is a broker there? With `amqps://`: `ca=FILE` names who signed its certificate, `cert=FILE&key=FILE` one's own"

@@ -1,5 +1,7 @@
 //! Connecting to a server, with what it is to be convinced by, and again when the connection is lost.
 
+use std::error::Error as _;
+
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 
 use super::url::NatsUrl;
@@ -7,6 +9,10 @@ use crate::reconnect::pause;
 
 /// The oldest server that answers a request for many messages (ADR-31, batches).
 const OLDEST: (i64, i64) = (2, 11);
+
+/// What may be wrong where encryption is asked for.
+const ENCRYPTION: &str =
+    "is a server there that encrypts? `ca=FILE` names who signed its certificate, `cert=FILE&key=FILE` one's own";
 
 /// A connection; the error says why there is none, and how to mend it.
 pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
@@ -29,14 +35,15 @@ pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 "the server refuses these credentials: write `nats://USER:PASSWORD@HOST:PORT`"
             }
-            ConnectErrorKind::Tls => {
-                "encryption failed: `ca=FILE` names who signed the server's certificate, `cert=FILE&key=FILE` one's own"
-            }
+            ConnectErrorKind::Tls => ENCRYPTION,
+            // What the other end does not like of a handshake is told as any other error of the connection.
+            ConnectErrorKind::Io if url.tls => ENCRYPTION,
             ConnectErrorKind::Dns => "the host is not known: check its name",
             ConnectErrorKind::ServerParse => "no address: write `nats://HOST:PORT`",
             _ => "is a server there, and does it take connections from here?",
         };
-        format!("{}: {mend}", error.kind())
+        let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
+        format!("{}{cause}: {mend}", error.kind())
     })?;
     let (major, minor) = OLDEST;
     if client.is_server_compatible(major, minor, 0) {

@@ -20,11 +20,10 @@ pub(super) enum Mode {
 
 #[cfg(any(feature = "amqp", feature = "kafka"))]
 /// Addresses of the loopback that nobody listens on.
-pub(super) async fn free() -> [SocketAddr; 3] {
-    let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+pub(super) fn free<const N: usize>() -> [SocketAddr; N] {
     // All are held until the last is known, so that they differ.
-    let held = [bind().await, bind().await, bind().await];
-    held.map(|listener| listener.local_addr().unwrap())
+    let held = std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener: std::net::TcpListener| listener.local_addr().unwrap())
 }
 
 pub(super) struct Proxy {

@@ -50,7 +50,7 @@ impl Kafka {
     /// One with a user's name and password; nothing if none is installed.
     pub(super) async fn start() -> Option<Self> {
         super::broker("kafka")?;
-        let [address, proxied, controller] = free().await;
+        let [address, proxied, controller] = free();
         let proxy = Proxy::start(proxied).await;
         let folder = tempfile::tempdir().unwrap();
         let text = properties(folder.path(), address, (proxied, proxy.address), controller);

@@ -3,8 +3,12 @@
 
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod broker_faults;
+#[cfg(any(feature = "amqp", feature = "nats"))]
+mod certificates;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod cutting;
+#[cfg(any(feature = "amqp", feature = "nats"))]
+mod encryption;
 #[cfg(feature = "http")]
 mod faults;
 #[cfg(feature = "http")]

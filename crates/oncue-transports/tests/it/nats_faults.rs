@@ -5,7 +5,11 @@ use std::sync::Arc;
 use oncue::Clock;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
-use super::{broker_faults, nats_server::Nats};
+use super::{
+    broker_faults::{self, Server as _, USER},
+    encryption,
+    nats_server::Nats,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_the_server_is_killed_or_the_connection_is_cut() {
@@ -29,6 +33,14 @@ async fn an_event_whose_confirmation_is_lost_stands_there_once() {
 async fn an_app_whose_server_is_gone_shuts_down_and_another_goes_on() {
     let Some(server) = Nats::start().await else { return };
     broker_faults::an_app_whose_server_is_gone_shuts_down_and_another_goes_on(Arc::new(server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_encryption_both_ends_are_checked() {
+    let Some(server) = Nats::start_encrypted().await else { return };
+    let (user, password) = USER;
+    let url = format!("nats://{user}:{password}@{}", server.address());
+    encryption::both_ends_are_checked(&url, "tls=true&", server.folder()).await;
 }
 
 #[tokio::test]

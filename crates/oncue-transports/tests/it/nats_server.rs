@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     broker_faults::{Server, USER},
+    certificates::{self, AUTHORITY, BROKER},
     cutting::Proxy,
 };
 
@@ -35,17 +36,40 @@ pub(super) struct Nats {
 impl Nats {
     /// One with a user's name and password; nothing if none is installed.
     pub(super) async fn start() -> Option<Self> {
+        Self::start_with(|_| String::new()).await
+    }
+
+    /// One that is reached by TLS alone, by who shows a certificate, all of which are in its folder.
+    pub(super) async fn start_encrypted() -> Option<Self> {
+        Self::start_with(|folder| {
+            certificates::make(folder);
+            let file = |name| folder.join(name).display().to_string();
+            let (broker, key, authority) = (file(BROKER.0), file(BROKER.1), file(AUTHORITY));
+            format!("tls {{ cert_file: \"{broker}\", key_file: \"{key}\", ca_file: \"{authority}\", verify: true }}\n")
+        })
+        .await
+    }
+
+    async fn start_with(more: impl FnOnce(&Path) -> String) -> Option<Self> {
         super::broker("nats")?;
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/brokers/install/nats/bin/nats-server");
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let users = format!("authorization {{ user: \"{}\", password: \"{}\" }}\n", USER.0, USER.1);
         let store = folder.path().join("data");
-        let text = format!("listen: \"{address}\"\n{users}jetstream {{ store_dir: \"{}\" }}\n", store.display());
+        let text = format!(
+            "listen: \"{address}\"\n{users}jetstream {{ store_dir: \"{}\" }}\n{}",
+            store.display(),
+            more(folder.path())
+        );
         std::fs::write(folder.path().join("nats.conf"), text).unwrap();
         let running = Mutex::new(run(&program, folder.path(), address).await);
         let proxy = Proxy::start(address).await;
         Some(Self { program, folder, address, running, proxy })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     broker_faults::{Server, USER},
+    certificates::{self, AUTHORITY, BROKER},
     cutting::{Proxy, free},
 };
 
@@ -40,6 +41,7 @@ pub(super) struct RabbitMq {
 struct Node {
     folder: tempfile::TempDir,
     address: SocketAddr,
+    encrypted: SocketAddr,
     names: u16,
     distribution: u16,
 }
@@ -65,23 +67,56 @@ impl Running {
 impl RabbitMq {
     /// One with a user's name and password; nothing if none is installed.
     pub(super) async fn start() -> Option<Self> {
+        Self::start_with(|_, _| String::new()).await
+    }
+
+    /// One that is also reached by TLS, at another address, by who shows a certificate, all of which are in its folder.
+    pub(super) async fn start_encrypted() -> Option<Self> {
+        let started = Self::start_with(|folder, encrypted| {
+            certificates::make(folder);
+            let file = |name| folder.join(name).display().to_string();
+            let (broker, key, authority) = (file(BROKER.0), file(BROKER.1), file(AUTHORITY));
+            format!(
+                "listeners.ssl.1 = {encrypted}\nssl_options.cacertfile = {authority}\nssl_options.certfile = {broker}\n\
+                 ssl_options.keyfile = {key}\nssl_options.verify = verify_peer\n\
+                 ssl_options.fail_if_no_peer_cert = true\n"
+            )
+        });
+        let server = started.await?;
+        // It listens there once it listens where it greets.
+        while TcpStream::connect(server.node.encrypted).await.is_err() {
+            Clock::system().sleep(LOOK).await;
+        }
+        Some(server)
+    }
+
+    async fn start_with(more: impl FnOnce(&Path, SocketAddr) -> String) -> Option<Self> {
         super::broker("rabbitmq")?;
-        let [address, names, distribution] = free().await;
+        let [address, encrypted, names, distribution] = free();
         let folder = tempfile::tempdir().unwrap();
+        let more = more(folder.path(), encrypted);
         let user = format!("default_user = {}\ndefault_pass = {}\n", USER.0, USER.1);
         let text = format!(
             "listeners.tcp.1 = {address}\n{user}log.console = true\nlog.file = false\n\
-             vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 100MB\n"
+             vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 100MB\n{more}"
         );
         std::fs::write(folder.path().join("rabbitmq.conf"), text).unwrap();
         std::fs::write(folder.path().join("enabled_plugins"), "[].\n").unwrap();
         let mut epmd = AsyncCommand::new("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &names.port().to_string()]);
         let names_process = epmd.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        let node = Node { folder, address, names: names.port(), distribution: distribution.port() };
+        let node = Node { folder, address, encrypted, names: names.port(), distribution: distribution.port() };
         let running = Mutex::new(node.run().await);
         let proxy = Proxy::start(address).await;
         Some(Self { node, running, proxy, _names: names_process })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.node.folder.path()
+    }
+
+    pub(super) fn encrypted(&self) -> SocketAddr {
+        self.node.encrypted
     }
 }
 
