@@ -13,6 +13,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -82,22 +83,25 @@ impl Brokers {
 /// Features of what is tested that the default build leaves out: they need more than a C compiler, and are left out here,
 /// too, where that is missing, with the reason printed; where `CI=true`, that is a failure.
 pub(crate) fn features() -> Result<&'static [&'static str], Failed> {
-    let missing = ["make", "c++"].into_iter().find(|program| !install::is_there(program));
-    match missing {
-        None => Ok(&["--features", "oncue-server/kafka"]),
-        Some(program) => {
-            let reason = format!("no `{program}` to build its client by (Debian: apt-get install build-essential)");
-            left_out(Broker::Kafka, failed(reason)).map(|()| -> &[&str] { &[] })
-        }
+    if let Some(program) = ["make", "c++"].into_iter().find(|program| !install::is_there(program)) {
+        let reason = format!("no `{program}` to build its client by (Debian: apt-get install build-essential)");
+        return left_out(Broker::Kafka.name(), failed(reason)).map(|()| -> &[&str] { &[] });
     }
+    let found = Command::new("pkg-config").args(["--exists", "openssl"]).status();
+    if found.is_ok_and(|status| status.success()) {
+        return Ok(&["--features", "oncue-server/kafka-tls"]);
+    }
+    let reason = "no development files of OpenSSL, or no pkg-config (Debian: apt-get install libssl-dev pkg-config)";
+    let without: &[&str] = &["--features", "oncue-server/kafka"];
+    left_out("encryption for kafka", failed(reason)).map(|()| without)
 }
 
 /// What is left out is said; where `CI=true`, it is a failure.
-fn left_out(broker: Broker, failed: Failed) -> Result<(), Failed> {
+fn left_out(what: &str, failed: Failed) -> Result<(), Failed> {
     if std::env::var("CI").is_ok_and(|ci| ci == "true") {
         return Err(failed);
     }
-    println!("skipped: what needs {}: {failed}", broker.name());
+    println!("skipped: what needs {what}: {failed}");
     Ok(())
 }
 
@@ -108,7 +112,7 @@ pub(crate) fn for_tests(wanted: &[Broker]) -> Result<Vec<Broker>, Failed> {
     for broker in wanted.iter().filter(|broker| !broker.is_up()) {
         match broker.up(false) {
             Ok(_) => started.push(*broker),
-            Err(failed) => left_out(*broker, failed)?,
+            Err(failed) => left_out(broker.name(), failed)?,
         }
     }
     Ok(started)

@@ -250,7 +250,8 @@ fn is_final(code: Code) -> bool {
 fn mended(code: Code, reason: &str) -> String {
     let mend = match code {
         Code::Authentication => "the broker refuses these credentials: write `kafka://USER:PASSWORD@HOST:PORT`",
-        Code::SSL => {
+        // What the broker does not like of a handshake is told as any other error of the connection.
+        _ if code == Code::SSL || reason.contains("SSL alert") => {
             "encryption failed: `ca=FILE` names who signed the broker's certificate, `cert=FILE&key=FILE` one's own"
         }
         Code::Resolve => "the host is not known: check its name",

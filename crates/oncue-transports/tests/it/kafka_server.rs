@@ -17,6 +17,8 @@ use tokio::{
     sync::Mutex,
 };
 
+#[cfg(feature = "kafka-tls")]
+use super::certificates::{self, AUTHORITY, BROKER};
 use super::{
     broker_faults::{Server, USER},
     cutting::{Proxy, free},
@@ -32,6 +34,7 @@ const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 pub(super) struct Kafka {
     folder: tempfile::TempDir,
     address: SocketAddr,
+    proxied: SocketAddr,
     running: Mutex<Child>,
     proxy: Proxy,
 }
@@ -49,18 +52,67 @@ pub(super) fn java() -> Command {
 impl Kafka {
     /// One with a user's name and password; nothing if none is installed.
     pub(super) async fn start() -> Option<Self> {
-        super::broker("kafka")?;
         let [address, proxied, controller] = free();
+        let login = format!("plain.PlainLoginModule required user_{}=\"{}\";", USER.0, USER.1);
+        let direct = Direct { address, protocol: "SASL_PLAINTEXT", mechanism: "PLAIN", login: &login };
+        Self::start_with(&direct, (proxied, controller), "", |_| String::new()).await
+    }
+
+    /// One that is reached by TLS and SCRAM alone, by who shows a certificate, all of which are in its folder.
+    #[cfg(feature = "kafka-tls")]
+    pub(super) async fn start_encrypted() -> Option<Self> {
+        let [address, proxied, controller] = free();
+        let login = "scram.ScramLoginModule required;";
+        let direct = Direct { address, protocol: "SASL_SSL", mechanism: "SCRAM-SHA-512", login };
+        let user = format!("SCRAM-SHA-512=[name={},password={}]", USER.0, USER.1);
+        let keys = |folder: &Path| {
+            certificates::make(folder);
+            let file = |name| folder.join(name).display().to_string();
+            let read = |name| std::fs::read_to_string(folder.join(name)).unwrap();
+            std::fs::write(folder.join("keystore.pem"), read(BROKER.1) + &read(BROKER.0)).unwrap();
+            let (own, authority) = (file("keystore.pem"), file(AUTHORITY));
+            format!(
+                "ssl.keystore.type=PEM\nssl.keystore.location={own}\nssl.truststore.type=PEM\n\
+                 ssl.truststore.location={authority}\nlistener.name.direct.ssl.client.auth=required\n"
+            )
+        };
+        Self::start_with(&direct, (proxied, controller), &user, keys).await
+    }
+
+    async fn start_with(
+        direct: &Direct<'_>,
+        (proxied, controller): (SocketAddr, SocketAddr),
+        scram: &str,
+        more: impl FnOnce(&Path) -> String,
+    ) -> Option<Self> {
+        super::broker("kafka")?;
         let proxy = Proxy::start(proxied).await;
         let folder = tempfile::tempdir().unwrap();
-        let text = properties(folder.path(), address, (proxied, proxy.address), controller);
+        let text = properties(folder.path(), direct, (proxied, proxy.address), controller) + &more(folder.path());
         std::fs::write(config(folder.path()), text).unwrap();
-        let format = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"];
-        let formatted = java().args(format).arg(config(folder.path())).output().await.unwrap();
+        let mut format = java();
+        format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(config(folder.path()));
+        if !scram.is_empty() {
+            format.args(["--add-scram", scram]);
+        }
+        let formatted = format.output().await.unwrap();
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        let running = Mutex::new(run(folder.path(), address).await);
-        Some(Self { folder, address, running, proxy })
+        let running = Mutex::new(run(folder.path(), proxied).await);
+        Some(Self { folder, address: direct.address, proxied, running, proxy })
     }
+
+    #[cfg(feature = "kafka-tls")]
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// The listener that is not proxied.
+struct Direct<'a> {
+    address: SocketAddr,
+    protocol: &'a str,
+    mechanism: &'a str,
+    login: &'a str,
 }
 
 impl Server for Kafka {
@@ -80,7 +132,7 @@ impl Server for Kafka {
         async move {
             let mut running = self.running.lock().await;
             running.kill().await.unwrap();
-            *running = run(self.folder.path(), self.address).await;
+            *running = run(self.folder.path(), self.proxied).await;
         }
         .boxed()
     }
@@ -93,25 +145,26 @@ fn config(folder: &Path) -> PathBuf {
 /// Whoever comes by the proxy is told to come by it again: it has a listener of its own.
 fn properties(
     folder: &Path,
-    direct: SocketAddr,
+    direct: &Direct<'_>,
     (proxied, proxy): (SocketAddr, SocketAddr),
     controller: SocketAddr,
 ) -> String {
-    let login =
-        format!("org.apache.kafka.common.security.plain.PlainLoginModule required user_{}=\"{}\";", USER.0, USER.1);
+    let Direct { address, protocol, mechanism, login } = direct;
+    let plain = format!("plain.PlainLoginModule required user_{}=\"{}\";", USER.0, USER.1);
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
-listeners=DIRECT://{direct},PROXIED://{proxied},CONTROLLER://{controller}
-advertised.listeners=DIRECT://{direct},PROXIED://{proxy}
-listener.security.protocol.map=DIRECT:SASL_PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=DIRECT
+listeners=DIRECT://{address},PROXIED://{proxied},CONTROLLER://{controller}
+advertised.listeners=DIRECT://{address},PROXIED://{proxy}
+listener.security.protocol.map=DIRECT:{protocol},PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PROXIED
 controller.listener.names=CONTROLLER
-sasl.enabled.mechanisms=PLAIN
+listener.name.direct.sasl.enabled.mechanisms={mechanism}
+listener.name.proxied.sasl.enabled.mechanisms=PLAIN
 sasl.mechanism.inter.broker.protocol=PLAIN
-listener.name.direct.plain.sasl.jaas.config={login}
-listener.name.proxied.plain.sasl.jaas.config={login}
+listener.name.direct.{}.sasl.jaas.config=org.apache.kafka.common.security.{login}
+listener.name.proxied.plain.sasl.jaas.config=org.apache.kafka.common.security.{plain}
 log.dirs={}
 offsets.topic.num.partitions=1
 offsets.topic.replication.factor=1
@@ -120,6 +173,7 @@ log.cleaner.enable=false
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 ",
+        mechanism.to_lowercase(),
         folder.join("log").display()
     )
 }

@@ -3,11 +3,11 @@
 
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod broker_faults;
-#[cfg(any(feature = "amqp", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "kafka-tls", feature = "nats"))]
 mod certificates;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod cutting;
-#[cfg(any(feature = "amqp", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "kafka-tls", feature = "nats"))]
 mod encryption;
 #[cfg(feature = "http")]
 mod faults;
