@@ -22,7 +22,7 @@ pub mod http;
 mod kafka;
 #[cfg(feature = "nats")]
 mod nats;
-#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "http", feature = "kafka", feature = "nats"))]
 mod options;
 #[cfg(any(feature = "amqp", feature = "nats"))]
 mod reconnect;
@@ -46,9 +46,9 @@ use oncue::{
 pub fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
     match url.split_once("://").map_or("", |(scheme, _)| scheme) {
         #[cfg(feature = "http")]
-        "http" => Ok(Arc::new(wire::Remote::open(&http::link(url)?)?)),
+        "http" | "https" => Ok(Arc::new(wire::Remote::open(&http::link(url)?)?)),
         #[cfg(not(feature = "http"))]
-        "http" => Err(not_built(url, "http", "")),
+        "http" | "https" => Err(not_built(url, "http", "")),
         #[cfg(feature = "amqp")]
         "amqp" | "amqps" => amqp::open(url, clock),
         #[cfg(not(feature = "amqp"))]
@@ -83,7 +83,7 @@ fn not_built(url: &str, feature: &'static str, needs: &'static str) -> OpenError
 pub fn inspect(url: &str, clock: &Clock) -> Result<Arc<dyn Inspect>, OpenError> {
     match url.split_once("://").map_or("", |(scheme, _)| scheme) {
         #[cfg(feature = "http")]
-        "http" => Ok(wire::Remote::open(&http::link(url)?)?.looking()),
+        "http" | "https" => Ok(wire::Remote::open(&http::link(url)?)?.looking()),
         _ => transport::inspect(url, clock),
     }
 }

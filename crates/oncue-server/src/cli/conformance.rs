@@ -61,7 +61,7 @@ const BAR_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Conformance {
     /// Transports: `memory:`, `file:` (a temporary directory), `file:DIR` (subdirectories of DIR, removed afterwards unless
     /// a case failed), `http:` (a node that is started, killed and started again), `http://HOST:PORT` (a node that runs, with
-    /// `oncue serve --logs`; logs whose names begin with `conformance-`, which stay there), `amqp://HOST:PORT`, `kafka://HOST:PORT`
+    /// `oncue serve --logs`, or `https://`; logs whose names begin with `conformance-`, which stay there), `amqp://HOST:PORT`, `kafka://HOST:PORT`
     /// and `nats://HOST:PORT` (streams whose names begin with `conf-`). Options go behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
     #[arg(value_name = "URL")]
     urls: Vec<String>,
@@ -260,7 +260,7 @@ enum Place {
     Memory(String),
     /// On a node: one of its own, or the one at a URL.
     #[cfg(feature = "http")]
-    Node { beginning: String, served: Option<Arc<Mutex<node::Served>>> },
+    Node { beginning: String, options: String, served: Option<Arc<Mutex<node::Served>>> },
     /// On a broker, under this beginning of names, which differs from run to run.
     Broker { url: String, prefix: String },
     /// In a directory of its own, removed with this; with the options of the URL.
@@ -275,13 +275,14 @@ impl Place {
             let directory = directory_in(env::temp_dir())?;
             let program = env::current_exe().map_err(ConformanceError::Program)?;
             let served = node::Served::start(program, directory).map_err(ConformanceError::Node)?;
-            let beginning = format!("{}/", served.url);
-            return Ok(Self::Node { beginning, served: Some(Arc::new(Mutex::new(served))) });
+            let beginning = format!("{}/", served.url());
+            return Ok(Self::Node { beginning, options: String::new(), served: Some(Arc::new(Mutex::new(served))) });
         }
         #[cfg(feature = "http")]
-        if url.starts_with("http://") {
-            let beginning = format!("{}/conformance-{run}-", url.trim_end_matches('/'));
-            return Ok(Self::Node { beginning, served: None });
+        if url.starts_with("http://") || url.starts_with("https://") {
+            let (node, options) = url.split_at(url.find('?').unwrap_or(url.len()));
+            let beginning = format!("{}/conformance-{run}-", node.trim_end_matches('/'));
+            return Ok(Self::Node { beginning, options: options.to_owned(), served: None });
         }
         if oncue_transports::is_broker(url) {
             // Brokers' names are short.
@@ -308,7 +309,7 @@ impl Place {
     async fn reach(&self) -> Result<(), ConformanceError> {
         let url = match self {
             #[cfg(feature = "http")]
-            Self::Node { beginning, served: None } => format!("{beginning}reach"),
+            Self::Node { beginning, options, served: None } => format!("{beginning}reach{options}"),
             Self::Broker { url, prefix } => place_on_broker(url, prefix, "reach"),
             _ => return Ok(()),
         };
@@ -328,9 +329,11 @@ impl Place {
                 return Self::with_worker(Suite::new(name, urls.clone()), move |place| urls.of(place));
             }
             #[cfg(feature = "http")]
-            Self::Node { beginning, served } => {
-                let logs = |beginning: &str| node::Logs { beginning: beginning.to_owned(), served: served.clone() };
-                let (suite, urls) = (Suite::new(name, logs(beginning)).deadline(BROKER_DEADLINE), logs(beginning));
+            Self::Node { beginning, options, served } => {
+                let urls =
+                    node::Logs { beginning: beginning.clone(), options: options.clone(), served: served.clone() };
+                let name = oncue_transports::without_secrets(name);
+                let suite = Suite::new(name, urls.clone()).deadline(BROKER_DEADLINE);
                 return Self::with_worker(suite, move |place| urls.of(place));
             }
             Self::Broker { url, prefix } => {

@@ -106,6 +106,13 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
     oncue(&["serve", "--listen", &node.url, "--data", &scratch.argument("other")])
         .refused(&["--listen", "cannot listen on"]);
     oncue(&["serve", "--listen", "127.0.0.1:1", "--data", &scratch.argument("other")]).refused(&["http://HOST:PORT"]);
+    oncue(&["serve", "--listen", "https://127.0.0.1:1", "--data", &scratch.argument("other")]).refused(&["cert=FILE"]);
+    let users = scratch.write("users", "shop");
+    for files in [["http://127.0.0.1:0", &users], ["https://127.0.0.1:0?cert=none.pem&key=none.key", "none"]] {
+        let [url, file] = files;
+        let ended = oncue(&["serve", "--listen", url, "--users", file, "--data", &scratch.argument("other")]);
+        ended.refused(&[if url.contains("none") { "none" } else { file }]);
+    }
     let ended = oncue(&["demo", "orders", "--transport", "http://127.0.0.1:1"]);
     ended.refused(&["--transport", "oncue serve"]);
 }

@@ -1,5 +1,6 @@
-//! `http://HOST:PORT`: the wire over HTTP. Each message is the body of a `POST` to [`PATH`], its answer that of the response.
+//! `http://HOST:PORT`, and `https://` with encryption: the wire over HTTP. Each message is the body of a `POST` to [`PATH`], its answer that of the response.
 
+mod access;
 mod binding;
 mod client;
 mod server;
@@ -10,6 +11,7 @@ use oncue::transport::OpenError;
 
 use crate::wire::Link;
 
+pub use access::{Access, AccessError};
 pub use server::{HttpServer, ServeError};
 
 /// What carries messages to the node of a URL.

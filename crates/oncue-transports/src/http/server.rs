@@ -7,13 +7,14 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body as _, Incoming},
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
@@ -21,6 +22,7 @@ use tokio::{
 
 use super::{
     MEDIA_TYPE, PATH,
+    access::Access,
     binding::{self, Path},
 };
 use crate::wire::{
@@ -51,16 +53,17 @@ pub struct ServeError {
 /// A node that listens for HTTP. It stops when this is dropped.
 pub struct HttpServer {
     address: SocketAddr,
+    scheme: &'static str,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
 
 impl HttpServer {
-    /// Listens on `HOST:PORT`; port 0 is any that is free.
+    /// Listens on `HOST:PORT` to those who have access; port 0 is any that is free.
     ///
     /// # Errors
     /// The address cannot be listened on.
-    pub async fn listen(address: &str, node: Arc<Node>) -> Result<Self, ServeError> {
+    pub async fn listen(address: &str, access: Access, node: Arc<Node>) -> Result<Self, ServeError> {
         let failed = |source| ServeError { address: address.to_owned(), source };
         let handle = node.handle().clone();
         let wanted = address.to_owned();
@@ -70,7 +73,9 @@ impl HttpServer {
         let listener = bound.map_err(io::Error::other).and_then(|bound| bound).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
-        Ok(Self { address, stop, accepting: handle.spawn(accept(listener, node, stopped)) })
+        let scheme = if access.tls.is_some() { "https" } else { "http" };
+        let door = Arc::new(Door { access, node });
+        Ok(Self { address, scheme, stop, accepting: handle.spawn(accept(listener, door, stopped)) })
     }
 
     /// Where it listens.
@@ -82,7 +87,7 @@ impl HttpServer {
     /// The URL that clients open.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Stops listening, lets requests that are on their way end, and closes all connections.
@@ -98,7 +103,13 @@ impl Drop for HttpServer {
     }
 }
 
-async fn accept(listener: TcpListener, node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
+/// A node, and who may come to it.
+struct Door {
+    access: Access,
+    node: Arc<Node>,
+}
+
+async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -112,10 +123,10 @@ async fn accept(listener: TcpListener, node: Arc<Node>, mut stopped: watch::Rece
         };
         match accepted {
             Ok((stream, place)) => {
-                let (node, stopped) = (Arc::clone(&node), stopped.clone());
+                let (door, stopped) = (Arc::clone(&door), stopped.clone());
                 connections.spawn(async move {
                     let _place = place;
-                    converse(stream, node, stopped).await;
+                    welcome(stream, door, stopped).await;
                 });
             }
             Err(error) => {
@@ -128,12 +139,28 @@ async fn accept(listener: TcpListener, node: Arc<Node>, mut stopped: watch::Rece
     while connections.join_next().await.is_some() {}
 }
 
-async fn converse(stream: TcpStream, node: Arc<Node>, mut stopped: watch::Receiver<bool>) {
+async fn welcome(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
     // Small answers are sent at once.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = door.access.tls.clone() else { return converse(stream, door, stopped).await };
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HEAD, tls.accept(stream)) => shaken,
+        _ = stopped.wait_for(|stopped| *stopped) => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => converse(stream, door, stopped).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a connection is not encrypted as it should be"),
+        Err(_) => tracing::debug!("a connection was not encrypted in time"),
+    }
+}
+
+async fn converse<S>(stream: S, door: Arc<Door>, mut stopped: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(move |request| {
-        let node = Arc::clone(&node);
-        async move { Ok::<_, Infallible>(respond(&node, request).await) }
+        let door = Arc::clone(&door);
+        async move { Ok::<_, Infallible>(respond(&door, request).await) }
     });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -157,12 +184,17 @@ async fn converse(stream: TcpStream, node: Arc<Node>, mut stopped: watch::Receiv
     }
 }
 
-async fn respond(node: &Node, request: Request<Incoming>) -> Response<Body> {
+async fn respond(Door { access, node }: &Door, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
+    if !access.admits(&head.headers) {
+        let mut response = plain(StatusCode::UNAUTHORIZED, "this node asks for a name and its password\n".to_owned());
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oncue\""));
+        return last(response);
+    }
     let path = head.uri.path();
     if let Some((version, log)) = wire_path(path) {
         if head.method != Method::POST {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n".to_owned());
+            return last(plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n".to_owned()));
         }
         if version != VERSION {
             return send(&Err(Refusal::Version { node: VERSION, client: version }));
@@ -172,18 +204,19 @@ async fn respond(node: &Node, request: Request<Incoming>) -> Response<Body> {
                 Ok(request) => node.answer(log, request).await,
                 Err(refusal) => Err(refusal),
             }),
-            Err(Unread::Late) => late(),
-            Err(Unread::Refused(refusal)) => send(&Err(refusal)),
+            Err(Unread::Late) => last(late()),
+            Err(Unread::Refused(refusal)) => last(send(&Err(refusal))),
         };
     }
     if let Some(path) = Path::of(path) {
         return match read(body).await {
             Ok(body) => binding::respond(node, path, (head.method, head.uri.query()), &head.headers, body).await,
-            Err(Unread::Late) => late(),
-            Err(Unread::Refused(refusal)) => binding::refused(&refusal),
+            Err(Unread::Late) => last(late()),
+            Err(Unread::Refused(refusal)) => last(binding::refused(&refusal)),
         };
     }
-    plain(StatusCode::NOT_FOUND, format!("an Oncue node: apps reach it at {PATH}, other programs at /topics/TOPIC\n"))
+    let text = format!("an Oncue node: apps reach it at {PATH}, other programs at /topics/TOPIC\n");
+    last(plain(StatusCode::NOT_FOUND, text))
 }
 
 /// Why there is no body.
@@ -208,6 +241,13 @@ async fn read(body: Incoming) -> Result<Bytes, Unread> {
 
 fn late() -> Response<Body> {
     plain(StatusCode::REQUEST_TIMEOUT, "the message did not arrive in time\n".to_owned())
+}
+
+/// What is left of a body that was not read to its end cannot be told from the next request: the connection is closed, and
+/// whoever is at its other end asks nothing more on it.
+fn last(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Version and log of a path: `/wire/v1` or `/wire/v1/LOG`.

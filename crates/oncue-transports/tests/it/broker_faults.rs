@@ -11,13 +11,15 @@ use oncue::{
 };
 use oncue_conformance::{Disturbance, Factory, Filter, Intruder, Opened, Suite, Tier, Verdict};
 
-use super::cutting::{Mode, Proxy};
+use super::{
+    USER,
+    cutting::{Mode, Proxy},
+};
 
 /// A server that is killed twice takes half a minute to be back where a machine has much else to do.
 const DEADLINE: Duration = Duration::from_secs(180);
 /// Longer than everything here may hang.
 const HANGS: Duration = Duration::from_secs(40);
-pub(super) const USER: (&str, &str) = ("oncue", "very-secret");
 
 /// A server of a test's own, behind a connection that can be cut.
 pub(super) trait Server: Send + Sync + 'static {

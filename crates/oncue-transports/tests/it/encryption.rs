@@ -18,7 +18,7 @@ pub(super) async fn both_ends_are_checked(url: &str, with: &str, folder: &Path) 
         let asked = format!("{url}?{with}{options}");
         let opening = tokio::task::spawn_blocking(move || oncue_transports::open(&asked, Clock::system()).err());
         let error = opening.await.unwrap().expect("it let somebody in").to_string();
-        assert!(!error.contains(super::broker_faults::USER.1), "{error}");
+        assert!(!error.contains(super::USER.1), "{error}");
         error
     };
     let error = refused(client.clone()).await;

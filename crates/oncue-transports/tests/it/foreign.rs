@@ -158,6 +158,7 @@ async fn what_is_no_event_is_refused_with_the_reason_and_nothing_of_it_is_publis
     assert!(status == StatusCode::NOT_FOUND && error.contains(".x"), "{status} {error}");
     let large = peer.post("/topics/orders", BINARY, &"x".repeat(33 << 20)).await;
     assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(large.headers()["connection"], "close", "its rest cannot be told from the next request");
     assert_eq!(peer.read("/topics/orders").await.0, StatusCode::NOT_FOUND, "no event was published");
     peer.node.stop().await;
 }

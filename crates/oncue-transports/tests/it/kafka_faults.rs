@@ -13,7 +13,7 @@ async fn what_goes_wrong_with_kafka_loses_nothing() {
 #[cfg(feature = "kafka-tls")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_encryption_both_ends_are_checked() {
-    use super::broker_faults::{Server as _, USER};
+    use super::{USER, broker_faults::Server as _};
 
     let Some(server) = Kafka::start_encrypted().await else { return };
     let (user, password) = USER;

@@ -20,7 +20,8 @@ use tokio::{
 #[cfg(feature = "kafka-tls")]
 use super::certificates::{self, AUTHORITY, BROKER};
 use super::{
-    broker_faults::{Server, USER},
+    USER,
+    broker_faults::Server,
     cutting::{Proxy, free},
 };
 

@@ -1,13 +1,15 @@
 //! Transports against real brokers: those of `cargo xtask brokers up`; and a node, over real connections.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(feature = "http")]
+mod access;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod broker_faults;
-#[cfg(any(feature = "amqp", feature = "kafka-tls", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "http", feature = "kafka-tls", feature = "nats"))]
 mod certificates;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod cutting;
-#[cfg(any(feature = "amqp", feature = "kafka-tls", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "http", feature = "kafka-tls", feature = "nats"))]
 mod encryption;
 #[cfg(feature = "http")]
 mod faults;
@@ -60,6 +62,9 @@ fn broker(name: &str) -> Option<String> {
     }
     url
 }
+
+/// Who may come, where somebody asks, and the password.
+const USER: (&str, &str) = ("oncue", "very-secret");
 
 /// Opens off the threads of a runtime: connecting stands still.
 async fn open(url: String) -> Arc<dyn Transport> {

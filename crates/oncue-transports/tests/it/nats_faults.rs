@@ -6,7 +6,8 @@ use oncue::Clock;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use super::{
-    broker_faults::{self, Server as _, USER},
+    USER,
+    broker_faults::{self, Server as _},
     encryption,
     nats_server::Nats,
 };

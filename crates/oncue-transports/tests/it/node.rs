@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use oncue::{App, Clock, transport::BoxFuture};
 use oncue_conformance::{Disturbance, Factory, Filter, Opened, Suite, Tier};
 use oncue_transports::{
-    http::HttpServer,
+    http::{Access, HttpServer},
     wire::{Node, NodeSettings},
 };
 use tokio::sync::Mutex;
@@ -25,11 +25,15 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(address: &str, directory: &Path) -> Self {
+        Self::start_with(address, Access::default(), directory).await
+    }
+
+    pub(crate) async fn start_with(address: &str, access: Access, directory: &Path) -> Self {
         let (data, logs) = (directory.join("main"), Some(directory.join("logs")));
         let settings = NodeSettings { data, logs, lease: LEASE };
         let opening = tokio::task::spawn_blocking(move || Node::open(settings, Clock::system()));
         let node = opening.await.unwrap().unwrap();
-        let server = HttpServer::listen(address, Arc::clone(&node)).await.unwrap();
+        let server = HttpServer::listen(address, access, Arc::clone(&node)).await.unwrap();
         Self { server, node }
     }
 

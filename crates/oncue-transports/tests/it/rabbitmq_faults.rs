@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    broker_faults::{self, USER},
-    encryption,
-    rabbitmq_server::RabbitMq,
-};
+use super::{USER, broker_faults, encryption, rabbitmq_server::RabbitMq};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_goes_wrong_with_rabbitmq_loses_nothing() {

@@ -17,7 +17,8 @@ use tokio::{
 };
 
 use super::{
-    broker_faults::{Server, USER},
+    USER,
+    broker_faults::Server,
     certificates::{self, AUTHORITY, BROKER},
     cutting::{Proxy, free},
 };

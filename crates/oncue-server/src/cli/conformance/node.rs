@@ -1,6 +1,9 @@
 //! A node to test: a process of its own, which is killed and started again, or one that runs already.
 
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
 use std::{
+    fs,
     io::{self, BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -16,6 +19,10 @@ use super::open;
 
 /// Seconds after which a client that is gone is known to be.
 const LEASE: &str = "2";
+/// The file of who may come.
+const USERS: &str = "users";
+/// Who may come to a node of the suite's own, and the password.
+const USER: (&str, &str) = ("conformance", "let-me-in");
 
 /// A process that serves, in a directory of its own.
 pub(super) struct Served {
@@ -23,13 +30,27 @@ pub(super) struct Served {
     directory: TempDir,
     child: Child,
     /// Where it listens, as `http://HOST:PORT`.
-    pub(super) url: String,
+    url: String,
 }
 
 impl Served {
     pub(super) fn start(program: PathBuf, directory: TempDir) -> io::Result<Self> {
+        let users = directory.path().join(USERS);
+        fs::write(&users, "")?;
+        #[cfg(unix)]
+        fs::set_permissions(&users, PermissionsExt::from_mode(0o600))?;
+        fs::write(&users, format!("{}:{}\n", USER.0, USER.1))?;
         let (child, url) = start(&program, &directory, "http://127.0.0.1:0")?;
         Ok(Self { program, directory, child, url })
+    }
+
+    /// Where its clients come.
+    pub(super) fn url_of(&self, (user, password): (&str, &str)) -> String {
+        self.url.replacen("://", &format!("://{user}:{password}@"), 1)
+    }
+
+    pub(super) fn url(&self) -> String {
+        self.url_of(USER)
     }
 
     /// Kills it, and starts it again where it was.
@@ -52,6 +73,7 @@ impl Drop for Served {
 fn start(program: &PathBuf, directory: &TempDir, url: &str) -> io::Result<(Child, String)> {
     let mut command = Command::new(program);
     command.args(["serve", "--listen", url, "--lease", LEASE]);
+    command.arg("--users").arg(directory.path().join(USERS));
     command.arg("--data").arg(directory.path().join("main")).arg("--logs").arg(directory.path().join("logs"));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut ready = String::new();
@@ -68,16 +90,19 @@ fn start(program: &PathBuf, directory: &TempDir, url: &str) -> io::Result<(Child
 }
 
 /// Places are logs of a node.
+#[derive(Clone)]
 pub(super) struct Logs {
     /// `http://HOST:PORT/`, and what all names of this run begin with.
     pub(super) beginning: String,
+    /// What stands behind a name: `?` and options, or nothing.
+    pub(super) options: String,
     /// The process, if it is ours.
     pub(super) served: Option<Arc<Mutex<Served>>>,
 }
 
 impl Logs {
     pub(super) fn of(&self, place: &str) -> String {
-        format!("{}{place}", self.beginning)
+        format!("{}{place}{}", self.beginning, self.options)
     }
 }
 
@@ -87,8 +112,22 @@ impl Factory for Logs {
         Box::pin(async move { open(url, clock).await })
     }
 
-    fn open_as(&self, _: Intruder, _: &str, _: Clock) -> Result<BoxFuture<'static, Opened>, &'static str> {
-        Err("a node has neither encryption nor passwords yet: it listens where only its own clients reach")
+    fn open_as(
+        &self,
+        intruder: Intruder,
+        place: &str,
+        clock: Clock,
+    ) -> Result<BoxFuture<'static, Opened>, &'static str> {
+        let Some(served) = &self.served else {
+            return Err("nobody said how to get in where one must not: the node is not ours");
+        };
+        let base = match intruder {
+            Intruder::WrongCredentials => served.lock().url_of((USER.0, "wrong")),
+            Intruder::NoCredentials => served.lock().url.clone(),
+            Intruder::NoTls => return Err("the suite's node is on loopback, without encryption"),
+        };
+        let url = format!("{base}/{place}");
+        Ok(Box::pin(async move { open(url, clock).await }))
     }
 
     fn observer(&self, place: &str, clock: Clock) -> Result<Observer, &'static str> {
