@@ -28,8 +28,10 @@ mod options;
 mod reconnect;
 #[cfg(any(feature = "amqp", feature = "kafka"))]
 mod streams;
-#[cfg(feature = "http")]
+#[cfg(feature = "wire")]
 pub mod wire;
+#[cfg(feature = "zmq")]
+pub mod zmq;
 
 use std::sync::Arc;
 
@@ -38,8 +40,8 @@ use oncue::{
     transport::{self, Inspect, OpenError, Transport},
 };
 
-/// Opens the transport of a URL: `memory:` and `file:PATH` of the library, `http://HOST:PORT`, `amqp://HOST:PORT`
-/// (`amqps://` with encryption), `kafka://HOST:PORT` and `nats://HOST:PORT` of this crate. Stands still until it is reached: not to be called on a thread of a runtime.
+/// Opens the transport of a URL: `memory:` and `file:PATH` of the library, `http://HOST:PORT`, `zmq://HOST:PORT`,
+/// `amqp://HOST:PORT` (`amqps://` with encryption), `kafka://HOST:PORT` and `nats://HOST:PORT` of this crate. Stands still until it is reached: not to be called on a thread of a runtime.
 ///
 /// # Errors
 /// An unknown scheme, or one that this build leaves out; a broker that cannot be reached; what opening a log met.
@@ -61,6 +63,10 @@ pub fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
         "nats" => nats::open(url, clock),
         #[cfg(not(feature = "nats"))]
         "nats" => Err(not_built(url, "nats", "")),
+        #[cfg(feature = "zmq")]
+        "zmq" => Ok(Arc::new(wire::Remote::open(&zmq::link(url)?)?)),
+        #[cfg(not(feature = "zmq"))]
+        "zmq" => Err(not_built(url, "zmq", "")),
         _ => transport::open(url, clock),
     }
 }
@@ -70,13 +76,13 @@ pub fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
 const KAFKA_NEEDS: &str = ", which needs `make` and a C++ compiler (Debian: `apt-get install build-essential`)";
 
 /// A transport that this build leaves out.
-#[cfg(not(all(feature = "amqp", feature = "http", feature = "kafka", feature = "nats")))]
+#[cfg(not(all(feature = "amqp", feature = "http", feature = "kafka", feature = "nats", feature = "zmq")))]
 fn not_built(url: &str, feature: &'static str, needs: &'static str) -> OpenError {
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_owned();
     OpenError::NotBuilt { url: without_secrets(url), scheme, feature, needs }
 }
 
-/// Looks at the topics of a URL without taking part: `file:PATH` of the library, `http://HOST:PORT` of this crate.
+/// Looks at the topics of a URL without taking part: `file:PATH` of the library, `http://HOST:PORT` and `zmq://HOST:PORT` of this crate.
 ///
 /// # Errors
 /// An unknown scheme, or one that cannot be looked at so; a node that cannot be reached; what the log says.
@@ -84,6 +90,8 @@ pub fn inspect(url: &str, clock: &Clock) -> Result<Arc<dyn Inspect>, OpenError> 
     match url.split_once("://").map_or("", |(scheme, _)| scheme) {
         #[cfg(feature = "http")]
         "http" | "https" => Ok(wire::Remote::open(&http::link(url)?)?.looking()),
+        #[cfg(feature = "zmq")]
+        "zmq" => Ok(wire::Remote::open(&zmq::link(url)?)?.looking()),
         _ => transport::inspect(url, clock),
     }
 }

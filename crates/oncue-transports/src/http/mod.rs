@@ -12,7 +12,7 @@ use oncue::transport::OpenError;
 use crate::wire::Link;
 
 pub use access::{Access, AccessError};
-pub use server::{HttpServer, ServeError};
+pub use server::HttpServer;
 
 /// What carries messages to the node of a URL.
 pub(crate) fn link(url: &str) -> Result<Arc<dyn Link>, OpenError> {

@@ -1,6 +1,6 @@
 //! The node's end: an accept loop of its own, with limits on what clients may cost.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -12,12 +12,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
-    task::{JoinHandle, JoinSet},
+    net::TcpStream,
+    sync::watch,
 };
 
 use super::{
@@ -26,36 +24,23 @@ use super::{
     binding::{self, Path},
 };
 use crate::wire::{
-    MAIN, Node,
+    Listening, Node, ServeError, encode_answer,
     message::{self, MAX_MESSAGE_BYTES, Refusal, Reply, VERSION},
+    version_and_log,
 };
 
-/// Most connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 4096;
 /// A client has so long to send the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 /// A client has so long to send a message.
 const BODY: Duration = Duration::from_secs(30);
-/// After an error of accepting, such as no more file handles.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is answered.
 pub(super) type Body = Full<Bytes>;
 
-/// A node cannot listen.
-#[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}; is another process there, or is it no address of this machine?")]
-pub struct ServeError {
-    address: String,
-    source: io::Error,
-}
-
 /// A node that listens for HTTP. It stops when this is dropped.
 pub struct HttpServer {
-    address: SocketAddr,
+    listening: Listening,
     scheme: &'static str,
-    stop: watch::Sender<bool>,
-    accepting: JoinHandle<()>,
 }
 
 impl HttpServer {
@@ -64,82 +49,40 @@ impl HttpServer {
     /// # Errors
     /// The address cannot be listened on.
     pub async fn listen(address: &str, access: Access, node: Arc<Node>) -> Result<Self, ServeError> {
-        let failed = |source| ServeError { address: address.to_owned(), source };
-        let handle = node.handle().clone();
-        let wanted = address.to_owned();
-        // Connections are heard of by the threads of whoever bound the listener: those of the caller may stand still until
-        // the node answers.
-        let bound = handle.spawn(async move { TcpListener::bind(wanted).await }).await;
-        let listener = bound.map_err(io::Error::other).and_then(|bound| bound).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let (stop, stopped) = watch::channel(false);
         let scheme = if access.tls.is_some() { "https" } else { "http" };
-        let door = Arc::new(Door { access, node });
-        Ok(Self { address, scheme, stop, accepting: handle.spawn(accept(listener, door, stopped)) })
+        let access = Arc::new(access);
+        let listening = Listening::start(address, node, move |stream, node, stopped| {
+            welcome(stream, Door { access: Arc::clone(&access), node }, stopped)
+        });
+        Ok(Self { listening: listening.await?, scheme })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listening.address()
     }
 
     /// The URL that clients open.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}://{}", self.scheme, self.address)
+        format!("{}://{}", self.scheme, self.address())
     }
 
     /// Stops listening, lets requests that are on their way end, and closes all connections.
-    pub async fn stop(mut self) {
-        self.stop.send_replace(true);
-        let _ = (&mut self.accepting).await;
-    }
-}
-
-impl Drop for HttpServer {
-    fn drop(&mut self) {
-        self.accepting.abort();
+    pub async fn stop(self) {
+        self.listening.stop().await;
     }
 }
 
 /// A node, and who may come to it.
+#[derive(Clone)]
 struct Door {
-    access: Access,
+    access: Arc<Access>,
     node: Arc<Node>,
 }
 
-async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = async {
-                let place = Arc::clone(&room).acquire_owned().await;
-                listener.accept().await.map(|(stream, _)| (stream, place))
-            } => accepted,
-        };
-        match accepted {
-            Ok((stream, place)) => {
-                let (door, stopped) = (Arc::clone(&door), stopped.clone());
-                connections.spawn(async move {
-                    let _place = place;
-                    welcome(stream, door, stopped).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
-}
-
-async fn welcome(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
+async fn welcome(stream: TcpStream, door: Door, mut stopped: watch::Receiver<bool>) {
     // Small answers are sent at once.
     let _ = stream.set_nodelay(true);
     let Some(tls) = door.access.tls.clone() else { return converse(stream, door, stopped).await };
@@ -154,12 +97,12 @@ async fn welcome(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receive
     }
 }
 
-async fn converse<S>(stream: S, door: Arc<Door>, mut stopped: watch::Receiver<bool>)
+async fn converse<S>(stream: S, door: Door, mut stopped: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(move |request| {
-        let door = Arc::clone(&door);
+        let door = door.clone();
         async move { Ok::<_, Infallible>(respond(&door, request).await) }
     });
     let mut connection = std::pin::pin!(
@@ -192,7 +135,7 @@ async fn respond(Door { access, node }: &Door, request: Request<Incoming>) -> Re
         return last(response);
     }
     let path = head.uri.path();
-    if let Some((version, log)) = wire_path(path) {
+    if let Some((version, log)) = path.strip_prefix('/').and_then(version_and_log) {
         if head.method != Method::POST {
             return last(plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST\n".to_owned()));
         }
@@ -250,13 +193,6 @@ fn last(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// Version and log of a path: `/wire/v1` or `/wire/v1/LOG`.
-fn wire_path(path: &str) -> Option<(u32, &str)> {
-    let path = path.strip_prefix("/wire/v")?;
-    let (version, log) = path.split_once('/').unwrap_or((path, MAIN));
-    Some((version.parse().ok()?, log))
-}
-
 fn send(answer: &Result<Reply, Refusal>) -> Response<Body> {
     let status = match answer {
         Err(Refusal::Malformed(_) | Refusal::Unknown(_) | Refusal::Version { .. }) => StatusCode::BAD_REQUEST,
@@ -264,14 +200,7 @@ fn send(answer: &Result<Reply, Refusal>) -> Response<Body> {
         Err(Refusal::Closing) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::OK,
     };
-    let encoded = match message::encode(answer) {
-        Ok(bytes) if bytes.len() > MAX_MESSAGE_BYTES => {
-            let refusal = Refusal::TooLarge { bytes: bytes.len(), limit: MAX_MESSAGE_BYTES };
-            message::encode(&Err::<Reply, _>(refusal))
-        }
-        encoded => encoded,
-    };
-    match encoded {
+    match encode_answer(answer) {
         Ok(bytes) => {
             let mut response = Response::new(Full::new(bytes.into()));
             *response.status_mut() = status;

@@ -17,7 +17,7 @@ use reqwest::StatusCode;
 use tokio::sync::watch;
 
 use crate::{
-    node::{Running, app},
+    node::{Carrier, Running, app},
     open,
     proxy::Proxy,
 };
@@ -29,10 +29,16 @@ fn events(numbers: std::ops::Range<u32>) -> Vec<Envelope> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_whose_answer_was_lost_stands_once() {
+    for carrier in Carrier::ALL {
+        append_and_lose_answers(carrier).await;
+    }
+}
+
+async fn append_and_lose_answers(carrier: Carrier) {
     let directory = tempfile::tempdir().unwrap();
     let node = Running::start("127.0.0.1:0", directory.path()).await;
-    let proxy = Proxy::start(node.server.address()).await;
-    let transport = open(format!("http://{}", proxy.address())).await;
+    let proxy = Proxy::start(node.address(carrier)).await;
+    let transport = open(carrier.url(proxy.address())).await;
     proxy.lose(3);
     let batch = Publish { topic: "events".into(), events: events(0..5), source: None };
     let published = transport.publish(&batch).await.unwrap();
@@ -62,18 +68,24 @@ fn gated(seen: &Arc<Mutex<Vec<(String, u32)>>>, gate: &watch::Sender<bool>) -> o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_handler_is_at_outlives_the_node_and_is_not_repeated() {
+    for carrier in Carrier::ALL {
+        restart_while_a_handler_is_at_it(carrier).await;
+    }
+}
+
+async fn restart_while_a_handler_is_at_it(carrier: Carrier) {
     let directory = tempfile::tempdir().unwrap();
     let node = Running::start("127.0.0.1:0", directory.path()).await;
-    let proxy = Proxy::start(node.server.address()).await;
+    let proxy = Proxy::start(node.address(carrier)).await;
     let (seen, gate) = (Arc::default(), watch::Sender::new(false));
-    let bus = app(format!("http://{}", proxy.address())).await.on(gated(&seen, &gate)).start().await.unwrap();
+    let bus = app(carrier.url(proxy.address())).await.on(gated(&seen, &gate)).start().await.unwrap();
     bus.publish_all("events", events(0..3), None).await.unwrap();
     while seen.lock().is_empty() {
         tokio::task::yield_now().await;
     }
     node.stop().await;
     let node = Running::start("127.0.0.1:0", directory.path()).await;
-    proxy.lead_to(node.server.address());
+    proxy.lead_to(node.address(carrier));
     // The new node has the client's new session once it has given out what was not settled.
     gate.send_replace(true);
     bus.idle().await.unwrap();
@@ -100,10 +112,16 @@ async fn a_handler_that_takes_longer_than_a_lease_keeps_its_event() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_dropped_takes_no_more_events_for_an_outcome_that_came_late() {
+    for carrier in Carrier::ALL {
+        drop_with_an_outcome_on_its_way(carrier).await;
+    }
+}
+
+async fn drop_with_an_outcome_on_its_way(carrier: Carrier) {
     let directory = tempfile::tempdir().unwrap();
     let node = Running::start("127.0.0.1:0", directory.path()).await;
-    let proxy = Proxy::start(node.server.address()).await;
-    let transport = open(format!("http://{}", proxy.address())).await;
+    let proxy = Proxy::start(node.address(carrier)).await;
+    let transport = open(carrier.url(proxy.address())).await;
     let member = MemberSpec { id: "shared".into(), start: Start::Earliest, ..MemberSpec::default() };
     let spec = SubscriptionSpec { topic: "events".into(), members: vec![member], ..SubscriptionSpec::default() };
     let mut dropped = transport.subscribe(spec.clone()).await.unwrap().consumer;
@@ -112,7 +130,7 @@ async fn who_is_dropped_takes_no_more_events_for_an_outcome_that_came_late() {
     dropped.next(Limit { events: 1, bytes: 1 << 20 }, &mut taken).await.unwrap();
     node.stop().await;
     let node = Running::start("127.0.0.1:0", directory.path()).await;
-    proxy.lead_to(node.server.address());
+    proxy.lead_to(node.address(carrier));
     let now = Clock::system().now();
     let attempt = Attempt { number: 1, class: None, read: now, ended: now };
     let (position, action) = (taken[0].position, Action::Ack);

@@ -1,7 +1,7 @@
 //! Transports against real brokers: those of `cargo xtask brokers up`; and a node, over real connections.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[cfg(feature = "http")]
+#[cfg(all(feature = "http", feature = "zmq"))]
 mod access;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod broker_faults;
@@ -11,9 +11,9 @@ mod certificates;
 mod cutting;
 #[cfg(any(feature = "amqp", feature = "http", feature = "kafka-tls", feature = "nats"))]
 mod encryption;
-#[cfg(feature = "http")]
+#[cfg(all(feature = "http", feature = "zmq"))]
 mod faults;
-#[cfg(feature = "http")]
+#[cfg(all(feature = "http", feature = "zmq"))]
 mod foreign;
 #[cfg(feature = "kafka")]
 mod kafka_faults;
@@ -27,9 +27,9 @@ mod nats_faults;
 mod nats_foreign;
 #[cfg(feature = "nats")]
 mod nats_server;
-#[cfg(feature = "http")]
+#[cfg(all(feature = "http", feature = "zmq"))]
 mod node;
-#[cfg(feature = "http")]
+#[cfg(all(feature = "http", feature = "zmq"))]
 mod proxy;
 #[cfg(feature = "amqp")]
 mod rabbitmq_faults;
