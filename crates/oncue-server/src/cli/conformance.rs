@@ -1,9 +1,9 @@
 //! `oncue conformance`: whether transports keep the delivery contract.
 
-#[cfg(feature = "http")]
+#[cfg(feature = "wire")]
 mod node;
 
-#[cfg(feature = "http")]
+#[cfg(feature = "wire")]
 use std::sync::Arc;
 use std::{
     collections::HashSet,
@@ -26,7 +26,7 @@ use oncue_conformance::{
     CATALOGUE, CATALOGUE_LEN, Entry, Failure, Filter, Opened, Report, Reports, Suite, Urls, Verdict,
     worker::{self, Task},
 };
-#[cfg(feature = "http")]
+#[cfg(feature = "wire")]
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use thiserror::Error;
@@ -55,14 +55,15 @@ const BAR_EVERY: Duration = Duration::from_millis(100);
                         oncue conformance file: --case 15 --case 43\n  \
                         oncue conformance memory: --case 9,13,36-38 --tier full\n  \
                         oncue conformance file:/mnt/disk --json > report.json\n  \
-                        oncue conformance http:\n\n\
+                        oncue conformance http: zmq:\n\n\
                         Exit codes: 0 no case failed; 1 one failed, or the run was interrupted; 2 a URL or a case is \
                         unknown, the directory cannot be used, or what a URL names cannot be reached.")]
 pub(super) struct Conformance {
     /// Transports: `memory:`, `file:` (a temporary directory), `file:DIR` (subdirectories of DIR, removed afterwards unless
-    /// a case failed), `http:` (a node that is started, killed and started again), `http://HOST:PORT` (a node that runs, with
-    /// `oncue serve --logs`, or `https://`; logs whose names begin with `conformance-`, which stay there), `amqp://HOST:PORT`, `kafka://HOST:PORT`
-    /// and `nats://HOST:PORT` (streams whose names begin with `conf-`). Options go behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
+    /// a case failed), `http:` and `zmq:` (a node that is started, killed and started again), `http://HOST:PORT`, `https://HOST:PORT`
+    /// and `zmq://HOST:PORT` (a node that runs, with `oncue serve --logs`; logs whose names begin with `conformance-`, which stay
+    /// there), `amqp://HOST:PORT`, `kafka://HOST:PORT` and `nats://HOST:PORT` (streams whose names begin with `conf-`). Options go
+    /// behind a `?`, as in `file:?durability=os`. Without any: `memory:` and `file:`
     #[arg(value_name = "URL")]
     urls: Vec<String>,
 
@@ -148,7 +149,7 @@ pub(super) enum ConformanceError {
         source: io::Error,
     },
     /// No node to test.
-    #[cfg(feature = "http")]
+    #[cfg(feature = "wire")]
     #[error("cannot start a node: {0}")]
     Node(io::Error),
     /// Cases failed.
@@ -259,7 +260,7 @@ enum Place {
     /// In memory, with the options of the URL.
     Memory(String),
     /// On a node: one of its own, or the one at a URL.
-    #[cfg(feature = "http")]
+    #[cfg(feature = "wire")]
     Node { beginning: String, options: String, served: Option<Arc<Mutex<node::Served>>> },
     /// On a broker, under this beginning of names, which differs from run to run.
     Broker { url: String, prefix: String },
@@ -270,16 +271,17 @@ enum Place {
 impl Place {
     fn of(url: &str) -> Result<Self, ConformanceError> {
         let run = Clock::system().now().as_micros();
-        #[cfg(feature = "http")]
-        if url == "http:" {
+        #[cfg(feature = "wire")]
+        if ["http:", "zmq:"].contains(&url) {
             let directory = directory_in(env::temp_dir())?;
             let program = env::current_exe().map_err(ConformanceError::Program)?;
-            let served = node::Served::start(program, directory).map_err(ConformanceError::Node)?;
+            let listen = format!("{url}//127.0.0.1:0");
+            let served = node::Served::start(program, directory, &listen).map_err(ConformanceError::Node)?;
             let beginning = format!("{}/", served.url());
             return Ok(Self::Node { beginning, options: String::new(), served: Some(Arc::new(Mutex::new(served))) });
         }
-        #[cfg(feature = "http")]
-        if url.starts_with("http://") || url.starts_with("https://") {
+        #[cfg(feature = "wire")]
+        if ["http://", "https://", "zmq://"].iter().any(|scheme| url.starts_with(scheme)) {
             let (node, options) = url.split_at(url.find('?').unwrap_or(url.len()));
             let beginning = format!("{}/conformance-{run}-", node.trim_end_matches('/'));
             return Ok(Self::Node { beginning, options: options.to_owned(), served: None });
@@ -308,7 +310,7 @@ impl Place {
     /// Opens what somebody else runs, once: one refusal says more than every case failing for it.
     async fn reach(&self) -> Result<(), ConformanceError> {
         let url = match self {
-            #[cfg(feature = "http")]
+            #[cfg(feature = "wire")]
             Self::Node { beginning, options, served: None } => format!("{beginning}reach{options}"),
             Self::Broker { url, prefix } => place_on_broker(url, prefix, "reach"),
             _ => return Ok(()),
@@ -328,7 +330,7 @@ impl Place {
                 let urls = Urls::file(directory.path()).options(options);
                 return Self::with_worker(Suite::new(name, urls.clone()), move |place| urls.of(place));
             }
-            #[cfg(feature = "http")]
+            #[cfg(feature = "wire")]
             Self::Node { beginning, options, served } => {
                 let urls =
                     node::Logs { beginning: beginning.clone(), options: options.clone(), served: served.clone() };

@@ -12,7 +12,7 @@ mod log;
 mod ls;
 mod mirror;
 mod policy;
-#[cfg(feature = "http")]
+#[cfg(feature = "wire")]
 mod serve;
 mod stats;
 mod view;
@@ -53,7 +53,7 @@ enum Command {
     Conformance(conformance::Conformance),
     #[command(name = conformance::WORKER, hide = true)]
     ConformanceWorker(conformance::Worker),
-    #[cfg(feature = "http")]
+    #[cfg(feature = "wire")]
     Serve(serve::Serve),
     Mirror(mirror::MirrorTopics),
     Ls(ls::Ls),
@@ -90,7 +90,7 @@ enum CommandError {
     #[error(transparent)]
     Conformance(#[from] conformance::ConformanceError),
     /// A node does not serve.
-    #[cfg(feature = "http")]
+    #[cfg(feature = "wire")]
     #[error(transparent)]
     Serve(#[from] serve::NodeError),
     /// Topics are not moved.
@@ -136,7 +136,7 @@ impl CommandError {
         let is_callers = match self {
             Self::Orders(error) => error.is_callers(),
             Self::Conformance(error) => error.is_callers(),
-            #[cfg(feature = "http")]
+            #[cfg(feature = "wire")]
             Self::Serve(error) => error.is_callers(),
             Self::Mirror(error) => error.is_callers(),
             Self::View(error) => error.is_callers(),
@@ -165,7 +165,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Conformance(conformance) => conformance.run(),
         Command::ConformanceWorker(worker) => worker.run(),
-        #[cfg(feature = "http")]
+        #[cfg(feature = "wire")]
         Command::Serve(serve) => serve.run(),
         Command::Mirror(mirror) => mirror.run(),
         Command::Ls(ls) => ls.run(),

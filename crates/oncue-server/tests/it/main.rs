@@ -16,6 +16,6 @@ mod looking;
 mod mirroring;
 mod numbers;
 mod program;
-#[cfg(feature = "http")]
+#[cfg(all(feature = "http", feature = "zmq"))]
 mod serving;
 mod solving;

@@ -1,7 +1,8 @@
 //! `oncue serve`: a node as a process.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     process::{Child, Command, Stdio},
 };
 
@@ -21,7 +22,8 @@ impl Node {
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let url = ready.trim_end().rsplit(' ').next().unwrap().to_owned();
-        assert!(ready.starts_with("serving ") && url.starts_with("http://127.0.0.1:"), "{ready:?}");
+        let scheme = listen.split_once(':').map_or("", |(scheme, _)| scheme);
+        assert!(ready.starts_with("serving ") && url.starts_with(&format!("{scheme}://127.0.0.1:")), "{ready:?}");
         Self { child, url }
     }
 
@@ -41,10 +43,16 @@ impl Drop for Node {
 
 #[test]
 fn the_order_system_over_a_node_that_is_killed_has_the_report_of_an_unbroken_run() {
+    for listen in ["http://127.0.0.1:0", "zmq://127.0.0.1:0"] {
+        run_over_a_node_that_is_killed(listen);
+    }
+}
+
+fn run_over_a_node_that_is_killed(listen: &str) {
     let scratch = Scratch::new();
     let input = lives(0..300);
     let alone = timeless(run_on(&input, &["--data", &scratch.argument("alone")]).report());
-    let mut node = Node::start("http://127.0.0.1:0", &scratch.argument("node"));
+    let mut node = Node::start(listen, &scratch.argument("node"));
     let file = scratch.write("orders.ndjson", &input);
     let mut command = orders();
     command.args(["--json", "--input", &file, "--transport", &node.url]);
@@ -56,12 +64,12 @@ fn the_order_system_over_a_node_that_is_killed_has_the_report_of_an_unbroken_run
         node = Node::start(&url, &data);
     }
     let ended: crate::program::Ended = run.wait_with_output().unwrap().into();
-    let mut over_http = timeless(ended.report());
+    let mut over_it = timeless(ended.report());
     let mut alone = alone;
-    for report in [&mut over_http, &mut alone] {
+    for report in [&mut over_it, &mut alone] {
         report.as_object_mut().unwrap().remove("data");
     }
-    assert_eq!(over_http, alone);
+    assert_eq!(over_it, alone);
 }
 
 #[test]
@@ -113,6 +121,47 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
         let ended = oncue(&["serve", "--listen", url, "--users", file, "--data", &scratch.argument("other")]);
         ended.refused(&[if url.contains("none") { "none" } else { file }]);
     }
-    let ended = oncue(&["demo", "orders", "--transport", "http://127.0.0.1:1"]);
-    ended.refused(&["--transport", "oncue serve"]);
+    let ended =
+        oncue(&["serve", "--listen", "zmq://127.0.0.1:0", "--users", &users, "--data", &scratch.argument("other")]);
+    ended.refused(&["--users", "zmq://127.0.0.1:0"]);
+    for url in ["http://127.0.0.1:1", "zmq://127.0.0.1:1"] {
+        oncue(&["demo", "orders", "--transport", url]).refused(&["--transport", "oncue serve", url]);
+    }
+}
+
+/// MiB of address space that a process has taken, where that can be known.
+fn taken(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"))?;
+    Some(kib.parse::<u64>().ok()? >> 10)
+}
+
+#[test]
+fn a_length_that_is_only_said_costs_a_node_nothing() {
+    let scratch = Scratch::new();
+    let node = Node::start("zmq://127.0.0.1:0", &scratch.argument("node"));
+    let address = node.url.strip_prefix("zmq://").unwrap();
+    let before = taken(node.child.id());
+    let peers: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut peer = TcpStream::connect(address).unwrap();
+            let mut greeting = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL".to_vec();
+            greeting.resize(64, 0);
+            peer.write_all(&greeting).unwrap();
+            // The node's greeting, then its READY.
+            peer.read_exact(&mut [0; 64]).unwrap();
+            peer.write_all(b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER").unwrap();
+            peer.read_exact(&mut [0; 30]).unwrap();
+            // A question that is answered, and then 32 MiB of which nothing comes.
+            peer.write_all(b"\0\x05hello\x02\0\0\0\0\x02\0\0\0").unwrap();
+            peer.read_exact(&mut [0; 9]).unwrap();
+            peer
+        })
+        .collect();
+    if let (Some(before), Some(after)) = (before, taken(node.child.id())) {
+        let grown = after.saturating_sub(before);
+        println!("{} peers: {grown} MiB more than {before}", peers.len());
+        assert!(grown < 2_000, "{grown} MiB for {} peers that said 32 MiB each", peers.len());
+    }
+    run_on(&lives(0..5), &["--transport", &node.url]).report();
 }

@@ -37,6 +37,10 @@ mod rabbitmq_faults;
 mod rabbitmq_foreign;
 #[cfg(feature = "amqp")]
 mod rabbitmq_server;
+#[cfg(all(feature = "http", feature = "zmq"))]
+mod zmq_faults;
+#[cfg(all(feature = "http", feature = "zmq"))]
+mod zmq_foreign;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 

@@ -29,18 +29,18 @@ pub(super) struct Served {
     program: PathBuf,
     directory: TempDir,
     child: Child,
-    /// Where it listens, as `http://HOST:PORT`.
+    /// Where it listens, as `http://HOST:PORT` or `zmq://HOST:PORT`.
     url: String,
 }
 
 impl Served {
-    pub(super) fn start(program: PathBuf, directory: TempDir) -> io::Result<Self> {
+    pub(super) fn start(program: PathBuf, directory: TempDir, listen: &str) -> io::Result<Self> {
         let users = directory.path().join(USERS);
         fs::write(&users, "")?;
         #[cfg(unix)]
         fs::set_permissions(&users, PermissionsExt::from_mode(0o600))?;
         fs::write(&users, format!("{}:{}\n", USER.0, USER.1))?;
-        let (child, url) = start(&program, &directory, "http://127.0.0.1:0")?;
+        let (child, url) = start(&program, &directory, listen)?;
         Ok(Self { program, directory, child, url })
     }
 
@@ -50,7 +50,7 @@ impl Served {
     }
 
     pub(super) fn url(&self) -> String {
-        self.url_of(USER)
+        if asks_for_a_name(&self.url) { self.url_of(USER) } else { self.url.clone() }
     }
 
     /// Kills it, and starts it again where it was.
@@ -60,6 +60,11 @@ impl Served {
         (self.child, self.url) = start(&self.program, &self.directory, &self.url)?;
         Ok(())
     }
+}
+
+/// Over ZeroMQ nobody is asked.
+fn asks_for_a_name(url: &str) -> bool {
+    url.starts_with("http")
 }
 
 impl Drop for Served {
@@ -73,7 +78,9 @@ impl Drop for Served {
 fn start(program: &PathBuf, directory: &TempDir, url: &str) -> io::Result<(Child, String)> {
     let mut command = Command::new(program);
     command.args(["serve", "--listen", url, "--lease", LEASE]);
-    command.arg("--users").arg(directory.path().join(USERS));
+    if asks_for_a_name(url) {
+        command.arg("--users").arg(directory.path().join(USERS));
+    }
     command.arg("--data").arg(directory.path().join("main")).arg("--logs").arg(directory.path().join("logs"));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut ready = String::new();
@@ -92,7 +99,7 @@ fn start(program: &PathBuf, directory: &TempDir, url: &str) -> io::Result<(Child
 /// Places are logs of a node.
 #[derive(Clone)]
 pub(super) struct Logs {
-    /// `http://HOST:PORT/`, and what all names of this run begin with.
+    /// `http://HOST:PORT/` or `zmq://HOST:PORT/`, and what all names of this run begin with.
     pub(super) beginning: String,
     /// What stands behind a name: `?` and options, or nothing.
     pub(super) options: String,
@@ -121,6 +128,11 @@ impl Factory for Logs {
         let Some(served) = &self.served else {
             return Err("nobody said how to get in where one must not: the node is not ours");
         };
+        if !asks_for_a_name(&served.lock().url) {
+            return Err(
+                "ZeroMQ has neither encryption nor passwords here: it listens where only its own clients reach",
+            );
+        }
         let base = match intruder {
             Intruder::WrongCredentials => served.lock().url_of((USER.0, "wrong")),
             Intruder::NoCredentials => served.lock().url.clone(),
