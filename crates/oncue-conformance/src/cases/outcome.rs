@@ -72,13 +72,10 @@ where
     Failure: From<E>,
 {
     let with_stuck = promised().into_iter().chain([("stuck", EventOutcome::Pending)]);
-    let mut promised: Vec<_> = with_stuck.map(|(handler, outcome)| (handler.to_owned(), outcome)).collect();
+    let promised: Vec<_> = with_stuck.map(|(handler, outcome)| (handler.to_owned(), outcome)).collect();
     let mut wait = SHORT;
-    // Subscriptions are told as they were made, and a transport may make them at the same time.
-    promised.sort_by(|(one, _), (other, _)| one.cmp(other));
     loop {
-        let mut outcomes = bench.wait("all outcomes", ask(wait)).await?;
-        outcomes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let outcomes = bench.wait("all outcomes", ask(wait)).await?;
         if outcomes == promised || wait > TELLS_WITHIN {
             ensure_eq!(outcomes, promised, "outcomes of all handlers that take it");
             return Ok(());
@@ -125,7 +122,14 @@ async fn elsewhere(bench: &Bench, observer: &Observer) -> Result<(), Failure> {
     }
     let stuck = observer.outcome_of(&event, "stuck", SHORT).await?;
     ensure_eq!(stuck, EventOutcome::Pending, "outcome of a handler that hangs");
-    all(bench, |wait| observer.outcomes(&event, wait)).await?;
+    // They are told in the order in which the subscriptions were made: side by side, if they were one app's.
+    let place_of = |handler: &str| ["good", "flaky", "doomed", "stuck"].iter().position(|known| *known == handler);
+    let in_order = |mut outcomes: Vec<(String, EventOutcome)>| {
+        outcomes.sort_by_key(|(handler, _)| place_of(handler));
+        outcomes
+    };
+    let asked = &event;
+    all(bench, |wait| async move { observer.outcomes(asked, wait).await.map(in_order) }).await?;
     for handler in ["nobody", "other"] {
         let outcome = observer.outcome_of(&event, handler, TELLS_WITHIN).await;
         ensure!(outcome.is_err(), "outcome of `{handler}`, which takes no such event: {outcome:?}");

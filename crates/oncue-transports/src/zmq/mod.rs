@@ -1,4 +1,4 @@
-//! `zmq://HOST:PORT`: the wire over ZeroMQ. A client is a DEALER, the node a ROUTER; a question is the last two parts of a
+//! `zmq://HOST:PORT`: the wire over `ZeroMQ`. A client is a DEALER, the node a ROUTER; a question is the last two parts of a
 //! message, where it goes ([`PATH`], and the log's name) and what is asked, and what stands before them comes back before the
 //! answer.
 

@@ -30,7 +30,7 @@ const QUEUE: usize = 16;
 const LINGER: Duration = Duration::from_secs(5);
 const LIMITS: Limits = Limits { bytes: MAX_MESSAGE_BYTES + ENVELOPE_BYTES, parts: MAX_PARTS };
 
-/// A node that listens for ZeroMQ. It stops when this is dropped.
+/// A node that listens for `ZeroMQ`. It stops when this is dropped.
 pub struct ZmqServer(Listening);
 
 impl ZmqServer {

@@ -1,4 +1,4 @@
-//! ZMTP 3.0, what ZeroMQ sockets say to each other over TCP, with the NULL mechanism: <https://rfc.zeromq.org/spec/23/>.
+//! ZMTP 3.0, what `ZeroMQ` sockets say to each other over TCP, with the NULL mechanism: <https://rfc.zeromq.org/spec/23/>.
 //!
 //! Everything that a peer may make us keep has a limit, and is read as it comes: a length that is only said costs nothing.
 

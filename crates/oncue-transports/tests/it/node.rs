@@ -1,4 +1,4 @@
-//! An Oncue node over HTTP and over ZeroMQ: the delivery contract, with a log of one node for each place; and what may go wrong between.
+//! An Oncue node over HTTP and over `ZeroMQ`: the delivery contract, with a log of one node for each place; and what may go wrong between.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 

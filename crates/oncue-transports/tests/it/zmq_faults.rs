@@ -1,4 +1,4 @@
-//! What peers may do to a node over ZeroMQ, and what a client may meet instead of one.
+//! What peers may do to a node over `ZeroMQ`, and what a client may meet instead of one.
 
 use std::{net::SocketAddr, sync::Arc};
 

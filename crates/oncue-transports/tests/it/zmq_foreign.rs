@@ -1,4 +1,4 @@
-//! Programs that know ZeroMQ and have no client of ours: sockets of libzmq, by pyzmq, ask a node.
+//! Programs that know `ZeroMQ` and have no client of ours: sockets of libzmq, by pyzmq, ask a node.
 
 use std::{
     path::{Path, PathBuf},
