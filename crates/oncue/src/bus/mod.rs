@@ -34,7 +34,7 @@ use crate::{
     error::{Result, StartError},
     event::{Envelope, IntoEvent},
     graph::Graph,
-    handler::{BreakerHandle, Registration},
+    handler::{BreakerHandle, LimitHandle, Registration},
     receipt::Receipt,
     source::{Outlet, Source, SourceInfo, Sources},
     transport::{
@@ -235,6 +235,12 @@ impl Bus {
     #[must_use]
     pub fn breakers(&self) -> Vec<BreakerHandle> {
         self.0.serving.shown().breakers()
+    }
+
+    /// The adaptive limits around the handlers: each once, also one that stands around several.
+    #[must_use]
+    pub fn limits(&self) -> Vec<LimitHandle> {
+        self.0.serving.shown().limits()
     }
 
     /// What the sources do, in the order of registration.

@@ -29,7 +29,7 @@ use crate::{
     error::StartError,
     event::{Envelope, takes},
     graph::Graph,
-    handler::{BreakerHandle, Registration, Retry, StateMap},
+    handler::{BreakerHandle, LimitHandle, Registration, Retry, StateMap},
     policy::{OPTIMAL, Policy, optimal},
     transport::{Retention, RetentionFrom, SubscriptionInfo, TopicControl, Transport},
 };
@@ -72,6 +72,17 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
+    /// The adaptive limits around the handlers, each once.
+    pub(crate) fn limits(&self) -> Vec<LimitHandle> {
+        let mut limits: Vec<LimitHandle> = Vec::new();
+        for limit in self.handlers.iter().flat_map(|handler| &handler.layers).flat_map(|layer| layer.limits()) {
+            if !limits.iter().any(|known| known.is_same(&limit)) {
+                limits.push(limit);
+            }
+        }
+        limits
+    }
+
     /// The circuit breakers around the handlers, each once.
     pub(crate) fn breakers(&self) -> Vec<BreakerHandle> {
         let mut breakers: Vec<BreakerHandle> = Vec::new();

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use super::{BreakerHandle, Invocation, Outcome};
+use super::{BreakerHandle, Invocation, LimitHandle, Outcome};
 
 /// Something around every call of a handler: a limit, a breaker, a log. It runs what is inside by [`Next::run`], at most
 /// once, and gives an outcome: that one, or its own.
@@ -42,6 +42,11 @@ pub trait Layer: Send + Sync + 'static {
 
     /// The circuit breakers in it: for health and alerts, which list those of all handlers.
     fn breakers(&self) -> Vec<BreakerHandle> {
+        Vec::new()
+    }
+
+    /// The adaptive limits in it: what [`Bus::limits`](crate::Bus::limits) lists.
+    fn limits(&self) -> Vec<LimitHandle> {
         Vec::new()
     }
 }

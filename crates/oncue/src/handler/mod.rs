@@ -31,6 +31,7 @@
 mod annotated;
 mod batch;
 mod breaker;
+mod limit;
 mod erased;
 mod error;
 mod ext;
@@ -52,6 +53,7 @@ use std::{pin::Pin, time::Duration};
 pub use annotated::{Annotated, AnnotatedValue, Meta};
 pub use batch::{Batch, BatchLimits, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT, IntoOutcomes};
 pub use breaker::{BreakerHandle, BreakerState};
+pub use limit::{LimitHandle, LimitReason, LimitState};
 pub use error::HandlerError;
 pub use ext::HandlerExt;
 pub use extract::Extract;

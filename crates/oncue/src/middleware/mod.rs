@@ -34,18 +34,20 @@
 //! **From the outside in**: the app's layers, the group's, the handler's, each in the order in which they were added; then
 //! the handler's own `timeout` and the catching of panics; then the handler. So waiting in a layer is no part of an
 //! attempt, and a layer sees a timeout or a panic as an outcome. A good order is [`trace()`], [`circuit_breaker`],
-//! [`rate_limit`], [`concurrency_limit`]: who waits for the one has taken nothing of those behind it.
+//! [`rate_limit`], [`concurrency_limit`], [`adaptive_limit`]: who waits for the one has taken nothing of those behind it.
 //!
 //! **A call that waits in a layer** holds its handler's place and its key, so the log keeps what comes behind it. It has not
 //! begun: when its handler is paused, unsubscribed, configured or shut down, the call is dropped and its event delivered
 //! again later, with no attempt used up. Whether an event has expired is looked at before its layers.
 
+mod adaptive_limit;
 mod circuit_breaker;
 mod concurrency_limit;
 mod rate_limit;
 mod timeout;
 mod trace;
 
+pub use adaptive_limit::{AdaptiveLimit, DEFAULT_INITIAL_LIMIT, DEFAULT_MAX_LIMIT, DEFAULT_TOLERANCE, adaptive_limit};
 pub use circuit_breaker::{
     CircuitBreaker, DEFAULT_FAILURE_SHARE, DEFAULT_MINIMUM, DEFAULT_OPEN_FOR, DEFAULT_WINDOW, MAX_WINDOW,
     circuit_breaker,
@@ -55,7 +57,7 @@ pub use rate_limit::{MAX_KEYS, RateLimit, rate_limit};
 pub use timeout::{Timeout, timeout};
 pub use trace::{Trace, trace};
 
-pub use crate::handler::{BreakerHandle, BreakerState, Layer, Next};
+pub use crate::handler::{BreakerHandle, BreakerState, Layer, LimitHandle, LimitReason, LimitState, Next};
 
 #[cfg(test)]
 mod tests;
