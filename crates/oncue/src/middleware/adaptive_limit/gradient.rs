@@ -51,14 +51,22 @@ impl Window {
     }
 }
 
+/// Half of the limit for a while, to see how long calls take then.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    /// What the limit was before.
+    before: f64,
+    /// So many calls are left out first: those that end first are the short ones.
+    skip: usize,
+}
+
 /// L, and what it follows from.
 #[derive(Debug)]
 pub(super) struct Gradient {
     bounds: Bounds,
     /// L. While it is probed, half of what it will be again.
     limit: f64,
-    /// What L was before the probe that runs.
-    probing: Option<f64>,
+    probing: Option<Probe>,
     /// w₀, in seconds.
     no_load: Option<f64>,
     /// w of the last look, in seconds.
@@ -81,7 +89,7 @@ impl Gradient {
             bounds,
             limit,
             // The first look is a probe: what is known of no load must come from somewhere.
-            probing: Some(limit),
+            probing: Some(Probe { before: limit, skip: 2 * whole(limit) }),
             no_load: None,
             latency: None,
             window: Window::default(),
@@ -116,8 +124,16 @@ impl Gradient {
     /// A call ended, while `running` ran, itself included. Whether something was decided by that.
     pub(super) fn ended(&mut self, term: u64, told: Told, running: usize) -> bool {
         self.window.busiest = self.window.busiest.max(running);
-        if self.probing.is_some() && term != self.term {
-            return false;
+        let mut enough = WINDOW.max(u32::try_from(2 * self.limit()).unwrap_or(u32::MAX));
+        if let Some(probe) = &mut self.probing {
+            if term != self.term || told == Told::Nothing {
+                return false;
+            }
+            if probe.skip > 0 && told != Told::Overload {
+                probe.skip -= 1;
+                return false;
+            }
+            enough = WINDOW;
         }
         match told {
             Told::Latency(seconds) => {
@@ -127,14 +143,13 @@ impl Gradient {
             Told::Overload => self.window.overloads += 1,
             Told::Nothing => return false,
         }
-        let enough = if self.probing.is_some() { WINDOW } else { WINDOW.max(u32::try_from(2 * self.limit()).unwrap_or(u32::MAX)) };
         if self.window.calls + self.window.overloads < enough {
             return false;
         }
         let window = std::mem::take(&mut self.window);
         self.latency = window.mean().or(self.latency);
         let reason = match self.probing.take() {
-            Some(before) => self.probed(before, &window),
+            Some(probe) => self.probed(probe.before, &window),
             None => self.look(&window),
         };
         self.decide(reason);
@@ -161,8 +176,9 @@ impl Gradient {
         }
         self.since.0 += 1;
         if self.since.0 >= PROBE_EVERY || self.limit < self.since.1 / 2.0 {
-            self.probing = Some(self.limit);
-            self.limit = (self.limit / 2.0).max(as_f64(self.bounds.min));
+            let before = self.limit;
+            self.limit = (before / 2.0).max(as_f64(self.bounds.min));
+            self.probing = Some(Probe { before, skip: 2 * self.limit() });
             self.term += 1;
             return LimitReason::Probing;
         }

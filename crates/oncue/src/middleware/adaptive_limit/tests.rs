@@ -41,7 +41,7 @@ fn a_limit_that_shrinks_lets_no_call_pass_until_few_enough_run_and_one_that_grow
     let manual = at_zero();
     let (limit, calls) = (adaptive_limit("bank").initial(4).max(5), Calls::by(&manual));
     let watch = limit.watch();
-    one_by_one(&calls, &limit, &manual, 50, Duration::from_millis(10));
+    one_by_one(&calls, &limit, &manual, 58, Duration::from_millis(10));
     assert_eq!((limit.state().limit, limit.state().no_load), (4, Some(Duration::from_millis(10))));
     assert!(watch.has_changed().unwrap());
     // Four at once, each ten times as long: they wait for each other.
