@@ -28,6 +28,7 @@ const KNOWN: &[&str] = &[
     "batch_wait",
     "layer",
     "filter",
+    "admission",
     "paused",
 ];
 
@@ -65,6 +66,7 @@ impl Parse for HandlerOptions {
             choice(option, "Order", &[("fifo", "Fifo"), ("lifo", "Lifo"), ("priority", "Priority")])
         })?;
         set("filter", |option| option.expr().map(|filter| quote_spanned!(filter.span()=> .filter(#filter))))?;
+        set("admission", |option| option.expr().map(|rules| quote_spanned!(rules.span()=> .admission(#rules))))?;
         set("paused", |option| option.flag().map(|span| quote_spanned!(span=> .paused())))?;
         set("layer", |option| option.expr().map(|layer| quote_spanned!(layer.span()=> .layer(#layer))))?;
         let before = setters.len();

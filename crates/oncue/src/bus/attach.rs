@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::HandlerConfig,
-    dispatch::{Gate, Member, Sieve},
+    dispatch::{Before, Door, Gate, Member, Sieve},
     error::StartError,
     filter::LearnedFilter,
     graph::{After, Component, Graph, Vertex},
@@ -182,7 +182,10 @@ impl Joined {
             };
             let holds_back = handler.options.learned.clone().filter(LearnedFilter::holds_back);
             let sieve = holds_back.map(|filter| Sieve { filter, transport: Arc::clone(&provided.transport) });
-            members.push(Member::new(handler, (policy, gate, sieve), *after, &provided.states, &provided.clock));
+            let intake = handler.options.admission.as_ref().map(|rules| learning.admit(rules, handler));
+            let door = intake.map(|intake| Door::new(intake, Arc::clone(&provided.transport)));
+            let before = Before { policy, sieve, door, gate };
+            members.push(Member::new(handler, before, *after, &provided.states, &provided.clock));
         }
         members
     }

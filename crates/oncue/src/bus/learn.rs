@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 use super::serve::Provided;
 use crate::{
     clock::Clock,
-    policy::{Attempts, Dependency, Learned, Optimal, Survival, Unsolved},
+    handler::Registration,
+    policy::{Admission, AdmissionState, Attempts, Dependency, Intake, Learned, Optimal, Survival, Unsolved},
     transport::Transport,
 };
 
@@ -22,6 +23,8 @@ pub(crate) struct Learning {
     dependencies: Mutex<HashMap<String, Arc<Dependency>>>,
     /// By subscription.
     policies: Mutex<HashMap<String, Arc<Learned>>>,
+    /// By subscription.
+    intakes: Mutex<HashMap<String, Arc<Intake>>>,
     moved: Arc<Notify>,
 }
 
@@ -47,6 +50,25 @@ impl Learning {
         let down_for = attempts.down_since().map(|since| now.since(since));
         policy.dependency.begin(attempts.odds, down_for, provided.clock.monotonic());
         policy
+    }
+
+    /// The admission policy of a subscription that is about to be served: what it measured before counts, if it is still the same.
+    pub(super) fn admit(&self, rules: &Admission, handler: &Registration) -> Arc<Intake> {
+        let mut intakes = self.intakes.lock();
+        let concurrency = handler.options.concurrency;
+        if let Some(known) = intakes.get(&handler.id).filter(|known| known.is_for(rules, concurrency)) {
+            return Arc::clone(known);
+        }
+        let intake = Arc::new(Intake::new(&handler.id, rules.clone(), concurrency));
+        intakes.insert(handler.id.clone(), Arc::clone(&intake));
+        intake
+    }
+
+    /// What admission policies know and have decided, by subscription.
+    pub(super) fn admissions(&self) -> Vec<AdmissionState> {
+        let mut states: Vec<_> = self.intakes.lock().values().map(|intake| intake.state()).collect();
+        states.sort_by(|one, other| one.subscription.cmp(&other.subscription));
+        states
     }
 
     /// Computes a policy beside all else, since that may take a while; gives the attempts that it is computed of.

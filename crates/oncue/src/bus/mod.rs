@@ -35,6 +35,7 @@ use crate::{
     event::{Envelope, IntoEvent},
     graph::Graph,
     handler::{BreakerHandle, LimitHandle, Registration},
+    policy::AdmissionState,
     receipt::Receipt,
     source::{Outlet, Source, SourceInfo, Sources},
     transport::{
@@ -241,6 +242,12 @@ impl Bus {
     #[must_use]
     pub fn limits(&self) -> Vec<LimitHandle> {
         self.0.serving.shown().limits()
+    }
+
+    /// What the admission policies of handlers know and have decided since the app began, by subscription.
+    #[must_use]
+    pub fn admissions(&self) -> Vec<AdmissionState> {
+        self.0.serving.admissions()
     }
 
     /// What the sources do, in the order of registration.

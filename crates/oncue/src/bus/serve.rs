@@ -30,7 +30,7 @@ use crate::{
     event::{Envelope, takes},
     graph::Graph,
     handler::{BreakerHandle, LimitHandle, Registration, Retry, StateMap},
-    policy::{OPTIMAL, Policy, optimal},
+    policy::{AdmissionState, OPTIMAL, Policy, optimal},
     transport::{Retention, RetentionFrom, SubscriptionInfo, TopicControl, Transport},
 };
 
@@ -174,6 +174,10 @@ impl Serving {
 
     pub(crate) fn failed(&self) -> watch::Receiver<Option<DispatchError>> {
         self.failed.subscribe()
+    }
+
+    pub(crate) fn admissions(&self) -> Vec<AdmissionState> {
+        self.learning.admissions()
     }
 
     /// Ids of the handlers that take an event of this topic.

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::{gate::Gate, run::RunId, sieve::Sieve};
+use super::{door::Door, gate::Gate, run::RunId, sieve::Sieve};
 use crate::{
     clock::Clock,
     handler::{BatchLimits, Binding, Draining, ErasedHandler, Invocation, Layer, Layers, Registration, StateMap},
@@ -17,6 +17,14 @@ pub(crate) struct Callee {
     pub(crate) handler: Arc<dyn ErasedHandler>,
     pub(crate) layers: Layers,
     pub(crate) binding: Arc<Binding>,
+}
+
+/// What stands around a member: its policy, and what its own settings put before it, outermost first.
+pub(crate) struct Before {
+    pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) sieve: Option<Sieve>,
+    pub(crate) door: Option<Door>,
+    pub(crate) gate: Option<Gate>,
 }
 
 /// A handler with what the dispatcher needs to know of it.
@@ -48,16 +56,18 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(
         handler: &Registration,
-        (policy, gate, sieve): (Arc<dyn Policy>, Option<Gate>, Option<Sieve>),
+        before: Before,
         after: Members,
         states: &Arc<StateMap>,
         clock: &Clock,
     ) -> Self {
+        let Before { policy, sieve, door, gate } = before;
         let (told, draining) = Draining::pair();
         let gated = gate.is_some();
         let gate = gate.map(|gate| Arc::new(gate) as Arc<dyn Layer>);
         let sieve = sieve.map(|sieve| Arc::new(sieve) as Arc<dyn Layer>);
-        let layers = sieve.into_iter().chain(gate).chain(handler.layers.iter().cloned()).collect();
+        let door = door.map(|door| Arc::new(door) as Arc<dyn Layer>);
+        let layers = sieve.into_iter().chain(door).chain(gate).chain(handler.layers.iter().cloned()).collect();
         let binding = Arc::new(Binding { draining, ..handler.binding(states, clock) });
         Self {
             id: Arc::clone(&binding.subscription),

@@ -4,6 +4,7 @@
 //! by the window. Handlers are called inline; one that is pending after its first poll becomes a task of its own.
 
 mod at_once;
+mod door;
 mod drain;
 mod gate;
 mod gather;
@@ -32,7 +33,7 @@ use self::{
     lanes::Lanes,
     run::{Run, RunId},
 };
-pub(crate) use self::{gate::Gate, member::Member, sieve::Sieve};
+pub(crate) use self::{door::Door, gate::Gate, member::{Before, Member}, sieve::Sieve};
 use crate::{
     clock::{Clock, Timestamp},
     handler::Invocation,

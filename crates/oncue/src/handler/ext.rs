@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Filtering, IntoRegistration, Layer, OnDeadLetter, Order, Ordered, Registration, Retry, Start};
-use crate::{event::Event, policy::ErrorClass};
+use crate::{event::Event, policy::{Admission, ErrorClass}};
 
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident $([$($generics:tt)*])? ($($argument:ident: $type:ty),*);)*) => {
@@ -63,6 +63,8 @@ setters! {
     /// What to take of the event types: by attributes, such as `Filter::prefix("subject", "eu/")`; and, if it is
     /// [learned](crate::filter::learned()), by what became of events before.
     filter(filter: impl Into<Filtering>);
+    /// Whether its events are handled when more come than can be: by what each is worth. What is shed is a dead letter.
+    admission(admission: Admission);
     /// Begins paused: its events wait until it is resumed.
     paused();
     /// Which of the waiting events is next.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, panic, sync::Arc, time::Duration};
 use super::BatchLimits;
 use crate::{
     filter::{Filter, LearnedFilter},
-    policy::Policy,
+    policy::{Admission, Policy},
     transport::{OnDeadLetter, Order, Ordered, Start},
 };
 
@@ -29,6 +29,8 @@ pub struct HandlerOptions {
     pub filter: Option<Filter>,
     /// What it learns of its events' ends, and what it holds back for that; nothing = nothing.
     pub learned: Option<LearnedFilter>,
+    /// Whether its events are handled when more come than can be; nothing = all are.
+    pub admission: Option<Admission>,
     /// Which of the waiting events is next.
     pub order: Order,
     /// What a dead letter does to later events of its key.
@@ -51,6 +53,7 @@ impl Default for HandlerOptions {
             ordered: Ordered::default(),
             filter: None,
             learned: None,
+            admission: None,
             order: Order::default(),
             on_dead_letter: OnDeadLetter::default(),
             start: Start::default(),

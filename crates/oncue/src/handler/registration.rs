@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     event::{DEFAULT_TOPIC, Event},
     filter::LearnedFilter,
-    policy::ErrorClass,
+    policy::{Admission, ErrorClass},
 };
 
 type Check = fn(&StateMap) -> Result<(), String>;
@@ -144,6 +144,12 @@ impl Registration {
                 "its learned filter holds single events back, and it takes batches: remove `batch`, or the threshold",
             );
         }
+        self.options.admission.iter().flat_map(Admission::problems).for_each(|wrong| {
+            problem(&format!("its admission policy: {wrong}"));
+        });
+        if self.options.batch.is_some() && self.options.admission.is_some() {
+            problem("its admission policy sheds single events, and it takes batches: remove `batch`, or `admission`");
+        }
         if self.types.is_empty() {
             problem(
                 "no event types: it takes the raw event, so add `on = \"…\"` to its annotation, or `.types([\"…\"])`",
@@ -237,6 +243,13 @@ impl Registration {
             Filtering::Said(filter) => self.options.filter = Some(filter),
             Filtering::Learned(filter) => self.options.learned = Some(filter),
         }
+        self
+    }
+
+    /// Whether its events are handled when more come than can be: by what each is worth.
+    #[must_use]
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.options.admission = Some(admission);
         self
     }
 

@@ -1,11 +1,14 @@
 //! What follows a failed attempt. A policy decides; somebody else waits.
 
+mod admission;
 mod backoff;
 mod optimal;
 mod plan;
 
 use std::{fmt, time::Duration};
 
+pub use admission::{Admission, AdmissionState, admission};
+pub(crate) use admission::{Arrived, Intake, Shed};
 pub use backoff::{
     DEFAULT_FACTOR, DEFAULT_INITIAL, DEFAULT_JITTER, DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_DELAY, Exponential, Fixed, List,
     Never, exponential, fixed, list, never,
@@ -36,11 +39,13 @@ pub enum ErrorClass {
     Panic = 6,
     /// The handler did not run: a [learned filter](crate::filter::LearnedFilter) held the event back.
     Filtered = 7,
+    /// The handler did not run: an [admission policy](admission()) shed the event.
+    Shed = 8,
 }
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Transient,
         Self::Throttled,
         Self::Permanent,
@@ -48,12 +53,13 @@ impl ErrorClass {
         Self::Timeout,
         Self::Panic,
         Self::Filtered,
+        Self::Shed,
     ];
 
     /// Whether another attempt can help.
     #[must_use]
     pub fn is_retryable(self) -> bool {
-        !matches!(self, Self::Permanent | Self::Malformed | Self::Filtered)
+        !matches!(self, Self::Permanent | Self::Malformed | Self::Filtered | Self::Shed)
     }
 
     /// The class that a settle record stores as `code`.
@@ -73,6 +79,7 @@ impl fmt::Display for ErrorClass {
             Self::Timeout => "timeout",
             Self::Panic => "panic",
             Self::Filtered => "filtered",
+            Self::Shed => "shed",
         })
     }
 }

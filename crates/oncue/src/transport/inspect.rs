@@ -77,6 +77,13 @@ pub trait Inspect: Send + Sync {
         None
     }
 
+    /// How much a subscription is not through with, for an event that is about to be handled. Nothing where that is not known.
+    /// Cheap: it is asked for each event of a handler with an [admission policy](crate::policy::admission).
+    fn backlog(&self, subscription: &str, position: Position) -> Option<Backlog> {
+        let _ = (subscription, position);
+        None
+    }
+
     /// How far a source with state has come.
     fn source(&self, id: &str) -> SourceState;
 
@@ -121,6 +128,15 @@ pub struct StorageInfo {
     pub fenced: Option<String>,
     /// It was closed.
     pub closed: bool,
+}
+
+/// What a subscription has to do yet, as one of its events sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// As [`SubscriptionInfo::lag`].
+    pub lag: u64,
+    /// The event is a dead letter that is handled again.
+    pub redriven: bool,
 }
 
 /// A topic as people see it.

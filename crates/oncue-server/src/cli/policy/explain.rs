@@ -138,6 +138,7 @@ enum Class {
     Timeout,
     Panic,
     Filtered,
+    Shed,
 }
 
 impl From<Class> for ErrorClass {
@@ -150,6 +151,7 @@ impl From<Class> for ErrorClass {
             Class::Timeout => Self::Timeout,
             Class::Panic => Self::Panic,
             Class::Filtered => Self::Filtered,
+            Class::Shed => Self::Shed,
         }
     }
 }

@@ -107,7 +107,7 @@ impl Attempts {
 
     /// An attempt failed. Gives the trouble that its event is in; none if that cannot pass.
     pub(crate) fn failed(&mut self, tried: Tried, class: ErrorClass, before: Option<&Trouble>) -> Option<Trouble> {
-        if class == ErrorClass::Filtered {
+        if matches!(class, ErrorClass::Filtered | ErrorClass::Shed) {
             // Nothing was called.
             return None;
         }

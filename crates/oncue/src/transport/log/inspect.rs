@@ -23,7 +23,7 @@ use crate::{
     filter::{Estimate, Features, Learner, Verdict},
     policy::Attempts,
     transport::{
-        DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, StorageInfo,
+        Backlog, DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, StorageInfo,
         SubscriptionInfo, TopicInfo,
     },
 };
@@ -187,6 +187,14 @@ impl Inspect for Inner {
         let learner = state.learner.as_deref().filter(|_| !state.redriven.contains_key(&position.offset()))?;
         let proven = learner.progress().verdict() == Verdict::Better;
         Some(Estimate { probability: learner.estimate(features), proven })
+    }
+
+    fn backlog(&self, subscription: &str, position: Position) -> Option<Backlog> {
+        let shared = self.shared.lock();
+        let state = shared.state.find(subscription)?;
+        let (_, next) = self.offsets(TopicId(state.about.topic));
+        let redriven = state.redriven.contains_key(&position.offset());
+        Some(Backlog { lag: state.unsettled_below(next), redriven })
     }
 
     fn attempts(&self, subscription: &str) -> Option<Attempts> {

@@ -31,7 +31,11 @@ impl Lesson {
     ) -> Option<Self> {
         let lost = match settlement.action {
             Action::Ack => Some(learns.label == Label::Failed && settlement.attempt.number > 1),
-            Action::DeadLetter => Some(true).filter(|_| settlement.attempt.class != Some(ErrorClass::Filtered)),
+            Action::DeadLetter => {
+                // What did not run teaches nothing.
+                let ran = !matches!(settlement.attempt.class, Some(ErrorClass::Filtered | ErrorClass::Shed));
+                ran.then_some(true)
+            }
             Action::Skip | Action::Expire | Action::Retry(_) | Action::Release => return None,
         };
         let offset = settlement.position.offset();
