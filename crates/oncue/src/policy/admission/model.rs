@@ -1,6 +1,6 @@
 //! Whom to admit: a queue as a semi-Markov decision process, solved for the most worth per second in the long run.
 
-use oncue_mdp::{Discount, Model, ModelBuilder, ModelError, Options, Sojourn, SolveError, solve};
+use oncue_mdp::{Discount, Model, ModelBuilder, ModelError, Options, SolveError, solve};
 
 /// Most states: where it pays to let more wait, several events are one step, ever more of them.
 const MOST_STATES: usize = 512;
@@ -81,10 +81,11 @@ impl Queue {
         }
     }
 
-    /// S: how many are there. A: how many of the classes are let in, from the one that is worth most on. Sojourns are exponential.
+    /// S: how many are there. A: how many of the classes are let in, from the one that is worth most on. Arrivals and departures
+    /// are made a chain with one pace (uniformised, Puterman 11.5): what is left of it, nothing happens in.
     fn model(&self, room: usize, rate: f64) -> Result<Model, ModelError> {
         let pace = self.pace();
-        let mut builder = ModelBuilder::new(room + 1, Discount::PerTime(rate));
+        let mut builder = ModelBuilder::new(room + 1, Discount::PerStep(pace / (pace + rate)));
         for there in 0..=room {
             let leave = self.service * (there as f64).min(self.servers);
             let (mut come, mut earned) = (0.0, 0.0);
@@ -92,17 +93,11 @@ impl Queue {
                 if let Some((rate, value)) = admitted.checked_sub(1).and_then(|class| self.classes.get(class)) {
                     (come, earned) = (come + rate, earned + rate * value);
                 }
-                let out = come + leave;
-                if out <= 0.0 {
-                    // Nothing happens any more: nobody is there and nobody comes.
-                    builder.timed_choice(there, admitted, 0.0, &[(there, 1.0, Sojourn::Fixed(1.0 / pace))])?;
-                    continue;
-                }
-                // What comes at the end of a sojourn, and what it costs while it lasts, is worth this at its beginning.
-                let worth = (earned - self.waiting * there as f64) / (out + rate);
-                let sojourn = Sojourn::Exponential(1.0 / out);
-                let next = [((there + 1).min(room), come / out, sojourn), (there.saturating_sub(1), leave / out, sojourn)];
-                builder.timed_choice(there, admitted, worth, &next)?;
+                let worth = (earned - self.waiting * there as f64) / (pace + rate);
+                let (comes, leaves) = (come / pace, leave / pace);
+                let stays = (1.0 - comes - leaves).max(0.0);
+                let next = [((there + 1).min(room), comes), (there.saturating_sub(1), leaves), (there, stays)];
+                builder.choice(there, admitted, worth, &next)?;
             }
         }
         builder.build()
