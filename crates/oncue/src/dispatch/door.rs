@@ -42,7 +42,6 @@ impl Door {
         };
         let arrived = Arrived {
             event_type: event.event_type(),
-            partition: position.partition(),
             offset: position.offset(),
             age: clock.now().since(event.published()),
             lag,

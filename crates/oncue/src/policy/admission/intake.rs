@@ -1,7 +1,6 @@
 //! What one subscription measured of its queue, what it follows of that, and what it decided.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, atomic::{AtomicBool, Ordering}},
     time::Duration,
@@ -27,7 +26,7 @@ const BREATH: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrived<'a> {
     pub(crate) event_type: &'a str,
-    pub(crate) partition: u16,
+    /// Where it stands in its topic.
     pub(crate) offset: u64,
     /// Since it was published.
     pub(crate) age: Duration,
@@ -61,7 +60,7 @@ pub struct AdmissionState {
     pub threshold: Option<f64>,
 }
 
-/// Which part of a partition's events is taken.
+/// Which part of a topic's events is taken.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
     from: u64,
@@ -81,7 +80,7 @@ struct Measured {
     /// Looks while others waited, and calls that ran then.
     busy: (f64, f64),
     running: usize,
-    taken: HashMap<u16, Taken>,
+    taken: Option<Taken>,
     /// The last look: when, and how many were there; and how many have left since.
     last: Option<(Duration, f64)>,
     left: f64,
@@ -143,22 +142,20 @@ fn halve(fraction: &mut (f64, f64)) {
 }
 
 impl Measured {
-    /// Which part of a topic's events its subscription takes.
-    fn share(&mut self, arrived: &Arrived<'_>) -> f64 {
-        let offset = arrived.offset;
-        let taken = self.taken.entry(arrived.partition).or_insert(Taken { from: offset, to: offset, events: 0.0 });
+    /// Which part of its topic's events a subscription takes, by how far apart they stand.
+    fn share(&mut self, offset: u64) -> f64 {
+        let taken = self.taken.get_or_insert(Taken { from: offset, to: offset, events: 0.0 });
         (taken.from, taken.to) = (taken.from.min(offset), taken.to.max(offset));
         taken.events += 1.0;
         if taken.to - taken.from > OFFSETS {
             (taken.from, taken.events) = (taken.from + (taken.to - taken.from) / 2, taken.events / 2.0);
         }
-        let all: f64 = self.taken.values().map(|taken| (taken.to - taken.from + 1) as f64).sum();
-        (self.taken.values().map(|taken| taken.events).sum::<f64>() / all).min(1.0)
+        (taken.events / (taken.to - taken.from + 1) as f64).min(1.0)
     }
 
     /// An event is looked at. What came since the last look is what left, and what is there more.
     fn look(&mut self, arrived: &Arrived<'_>, class: usize, classes: usize) {
-        let share = self.share(arrived);
+        let share = self.share(arrived.offset);
         self.there = (arrived.lag as f64 * share).max(self.running as f64 + 1.0);
         if let Some((when, there)) = self.last {
             self.came.0 += self.there - there + self.left;
