@@ -30,11 +30,13 @@ impl Door {
     fn decide(&self, invocation: &Invocation, clock: &Clock) -> Result<(), Shed> {
         let (event, position) = (invocation.envelope(), invocation.position());
         let backlog = self.transport.inspect().backlog(invocation.subscription(), position);
-        let Some(Backlog { lag, .. }) = backlog.filter(|backlog| invocation.attempt() == 1 && !backlog.redriven) else {
+        let Some(Backlog { end, .. }) = backlog.filter(|backlog| invocation.attempt() == 1 && !backlog.redriven) else {
             if backlog.is_none() {
                 self.warned.call_once(|| {
-                    tracing::warn!(subscription = invocation.subscription(),
-                        "its transport does not tell how many events wait, so that its admission policy sheds none");
+                    tracing::warn!(
+                        subscription = invocation.subscription(),
+                        "its transport does not tell how many events wait, so that its admission policy sheds none"
+                    );
                 });
             }
             self.intake.pass();
@@ -44,7 +46,7 @@ impl Door {
             event_type: event.event_type(),
             offset: position.offset(),
             age: clock.now().since(event.published()),
-            lag,
+            end,
             now: clock.monotonic(),
         };
         let decided = self.intake.decide(&arrived);
@@ -64,12 +66,11 @@ impl Layer for Door {
             let outcome = Outcome::Reject { class: ErrorClass::Shed, error: shed.to_string() };
             return std::future::ready(outcome).boxed();
         }
-        let mut passage = Passage { intake: Arc::clone(&self.intake), ended: None };
+        let mut passage = Passage { intake: Arc::clone(&self.intake), took: None };
         let began = clock.monotonic();
         async move {
             let outcome = next.run(invocation).await;
-            let leaves = matches!(outcome, Outcome::Ack | Outcome::Reject { .. });
-            passage.end(clock.monotonic().saturating_sub(began), leaves);
+            passage.end(clock.monotonic().saturating_sub(began));
             outcome
         }
         .boxed()
@@ -79,18 +80,17 @@ impl Layer for Door {
 /// A call that was let through: it is known when it ends, however it ends.
 struct Passage {
     intake: Arc<Intake>,
-    /// How long it took, and whether its event is through.
-    ended: Option<(Duration, bool)>,
+    took: Option<Duration>,
 }
 
 impl Passage {
-    fn end(&mut self, took: Duration, leaves: bool) {
-        self.ended = Some((took, leaves));
+    fn end(&mut self, took: Duration) {
+        self.took = Some(took);
     }
 }
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        self.intake.ended(self.ended);
+        self.intake.ended(self.took);
     }
 }

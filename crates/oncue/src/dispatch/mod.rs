@@ -33,7 +33,12 @@ use self::{
     lanes::Lanes,
     run::{Run, RunId},
 };
-pub(crate) use self::{door::Door, gate::Gate, member::{Before, Member}, sieve::Sieve};
+pub(crate) use self::{
+    door::Door,
+    gate::Gate,
+    member::{Before, Member},
+    sieve::Sieve,
+};
 use crate::{
     clock::{Clock, Timestamp},
     handler::Invocation,

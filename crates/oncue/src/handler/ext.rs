@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{Filtering, IntoRegistration, Layer, OnDeadLetter, Order, Ordered, Registration, Retry, Start};
-use crate::{event::Event, policy::{Admission, ErrorClass}};
+use crate::{
+    event::Event,
+    policy::{Admission, ErrorClass},
+};
 
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident $([$($generics:tt)*])? ($($argument:ident: $type:ty),*);)*) => {

@@ -23,8 +23,7 @@ pub enum LimitReason {
 
 impl LimitReason {
     /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::Initial, Self::Grew, Self::Latency, Self::Overload, Self::Unused, Self::Probing];
+    pub const ALL: [Self; 6] = [Self::Initial, Self::Grew, Self::Latency, Self::Overload, Self::Unused, Self::Probing];
 }
 
 impl fmt::Display for LimitReason {

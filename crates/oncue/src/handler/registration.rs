@@ -144,12 +144,7 @@ impl Registration {
                 "its learned filter holds single events back, and it takes batches: remove `batch`, or the threshold",
             );
         }
-        self.options.admission.iter().flat_map(Admission::problems).for_each(|wrong| {
-            problem(&format!("its admission policy: {wrong}"));
-        });
-        if self.options.batch.is_some() && self.options.admission.is_some() {
-            problem("its admission policy sheds single events, and it takes batches: remove `batch`, or `admission`");
-        }
+        self.admission_problems().iter().for_each(|wrong| problem(&format!("its admission policy {wrong}")));
         if self.types.is_empty() {
             problem(
                 "no event types: it takes the raw event, so add `on = \"…\"` to its annotation, or `.types([\"…\"])`",
@@ -200,6 +195,19 @@ impl Registration {
             problem("it comes after itself: remove that `.after(…)`");
         }
         problems
+    }
+
+    /// What is wrong with its admission policy, and what that does not go with.
+    fn admission_problems(&self) -> Vec<String> {
+        let Some(rules) = &self.options.admission else { return Vec::new() };
+        let mut wrong: Vec<String> = rules.problems().into_iter().map(|wrong| format!("is wrong: {wrong}")).collect();
+        if self.options.batch.is_some() {
+            wrong.push("sheds single events, and it takes batches: remove `batch`, or `admission`".to_owned());
+        }
+        if self.options.order != Order::Fifo {
+            wrong.push("counts those behind an event, first in first out: remove `order`, or `admission`".to_owned());
+        }
+        wrong
     }
 
     /// The id that the handler's position and state are kept under.

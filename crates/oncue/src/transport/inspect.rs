@@ -77,7 +77,7 @@ pub trait Inspect: Send + Sync {
         None
     }
 
-    /// How much a subscription is not through with, for an event that is about to be handled. Nothing where that is not known.
+    /// What stands behind an event that a subscription is about to handle. Nothing where that is not known.
     /// Cheap: it is asked for each event of a handler with an [admission policy](crate::policy::admission).
     fn backlog(&self, subscription: &str, position: Position) -> Option<Backlog> {
         let _ = (subscription, position);
@@ -130,11 +130,11 @@ pub struct StorageInfo {
     pub closed: bool,
 }
 
-/// What a subscription has to do yet, as one of its events sees it.
+/// What stands behind an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// As [`SubscriptionInfo::lag`].
-    pub lag: u64,
+    /// The offset that the next event of its topic gets.
+    pub end: u64,
     /// The event is a dead letter that is handled again.
     pub redriven: bool,
 }

@@ -14,7 +14,9 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use bytes::Bytes;
 
 pub use error::{ConsumeError, ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError};
-pub use inspect::{Backlog, DeadLetter, EventHandling, FailedAttempt, Inspect, Stage, StorageInfo, SubscriptionInfo, TopicInfo};
+pub use inspect::{
+    Backlog, DeadLetter, EventHandling, FailedAttempt, Inspect, Stage, StorageInfo, SubscriptionInfo, TopicInfo,
+};
 #[cfg(any(test, fuzzing))]
 pub(crate) use log::fuzz;
 pub use log::{LogTransport, LogUrl, maintenance};

@@ -87,24 +87,24 @@ async fn an_adaptive_limit_that_two_handlers_share_finds_what_their_service_bear
     };
     let bus = start(&time, &service, |app| handlers(app, Some(&limit))).await?;
     let (mut before, began) = ((0, 0), time.clock().monotonic());
-    publish(&bus, 0..4_000).await?;
+    publish(&bus, 0..2_000).await?;
     bus.idle().await?;
     handled(&bus, &mut before);
     let warm = time.clock().monotonic() - began;
-    publish(&bus, 4_000..8_000).await?;
+    publish(&bus, 2_000..4_000).await?;
     bus.idle().await?;
-    let (with, rate) = (handled(&bus, &mut before), 8_000.0 / (time.clock().monotonic() - began - warm).as_secs_f64());
+    let (with, rate) = (handled(&bus, &mut before), 4_000.0 / (time.clock().monotonic() - began - warm).as_secs_f64());
     let state = bus.limits()[0].state();
     assert_eq!((bus.limits().len(), bus.limits()[0].name()), (1, "service"), "one limit, though two have it");
     // τ·8 + √L = L: 13.9. While it is probed it is half of that.
     assert!((5..=20).contains(&state.limit), "{state:?}");
     assert!(rate > 0.9 * 80.0, "{rate} per second, of 80 that the service can do");
-    assert!(state.decided.iter().sum::<u64>() > 100 && state.no_load.is_some(), "{state:?}");
+    assert!(state.decided.iter().sum::<u64>() > 50 && state.no_load.is_some(), "{state:?}");
     bus.shutdown().await?;
 
     let service = Service::new(8, Duration::from_millis(100), time.clock());
     let bus = start(&time, &service, |app| handlers(app, None)).await?;
-    publish(&bus, 0..4_000).await?;
+    publish(&bus, 0..2_000).await?;
     bus.idle().await?;
     let without = handled(&bus, &mut (0, 0));
     assert!(with < Duration::from_millis(220), "calls take {with:?}, and {without:?} without it");
@@ -205,7 +205,11 @@ async fn what_is_past_its_deadline_is_shed_and_handled_if_it_is_redriven() -> on
     assert!((80..97).contains(&letters.len()), "about ten are handled in five seconds: {}", letters.len());
     let last = &letters.last().unwrap().history[0];
     assert_eq!(last.class, ErrorClass::Shed);
-    assert!(last.error.starts_with("shed: it was ") && last.error.ends_with("if it is redriven it is handled"), "{}", last.error);
+    assert!(
+        last.error.starts_with("shed: it was ") && last.error.ends_with("if it is redriven it is handled"),
+        "{}",
+        last.error
+    );
     let state = &bus.admissions()[0];
     assert_eq!((state.shed_by_deadline, state.shed_by_price), (letters.len() as u64, 0), "{state:?}");
     bus.dead_letters("call").redrive(letters[0].position).await?;
@@ -221,7 +225,7 @@ async fn of_what_is_too_much_the_type_that_is_worth_less_is_shed() -> oncue::Res
     let rules = policy::admission(1.0, 1.0).value_of("asked", 20.0);
     let handler = call.named("call").types(["asked", "guessed"]).concurrency(1).admission(rules);
     let bus = start(&time, &service, |app| app.on(handler)).await?;
-    for number in 0..6_000 {
+    for number in 0..3_000 {
         time.clock().sleep(exponential(&mut random, Duration::from_millis(70))).await;
         let event_type = ["asked", "guessed"][number % 2];
         bus.publish_all("events", vec![event(number, event_type), event(number + 10_000, "other")], None).await?;
@@ -230,7 +234,7 @@ async fn of_what_is_too_much_the_type_that_is_worth_less_is_shed() -> oncue::Res
     let letters = bus.dead_letters("call").list().unwrap();
     let shed = |of: &str| letters.iter().filter(|letter| letter.envelope.event_type() == of).count();
     assert!(shed("asked") < 30, "{}", shed("asked"));
-    assert!(shed("guessed") > 900, "{}", shed("guessed"));
+    assert!(shed("guessed") > 400, "{}", shed("guessed"));
     bus.shutdown().await
 }
 
@@ -259,8 +263,14 @@ async fn settings_that_make_no_sense_are_told_at_the_start() -> testing::Result 
         (policy::admission(1.0, 1.0).deadline(Duration::ZERO), "a deadline of no time"),
     ] {
         let text = told(handler().admission(rules)).await;
-        assert!(text.contains("each") && text.contains("its admission policy: ") && text.contains(says), "{text}");
+        assert!(
+            text.contains("each") && text.contains("its admission policy is wrong: ") && text.contains(says),
+            "{text}"
+        );
     }
+    let sorted = handler().order(oncue::transport::Order::Lifo).admission(policy::admission(1.0, 1.0));
+    let text = told(sorted.ordered(oncue::transport::Ordered::Relaxed)).await;
+    assert!(text.contains("counts those behind an event"), "{text}");
     let text = told(handler().layer(middleware::adaptive_limit("bank").min(0))).await;
     assert!(text.contains("its adaptive limit `bank`: a minimum of 0"), "{text}");
     Ok(())

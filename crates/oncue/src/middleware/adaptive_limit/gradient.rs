@@ -111,7 +111,8 @@ impl Gradient {
     }
 
     pub(super) fn state(&self) -> LimitState {
-        let time = |seconds: Option<f64>| seconds.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
+        let time =
+            |seconds: Option<f64>| seconds.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
         LimitState {
             limit: self.limit(),
             reason: self.reason,
@@ -211,7 +212,11 @@ fn as_f64(calls: usize) -> f64 {
     calls as f64
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between the bounds, which are such numbers")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between the bounds, which are such numbers"
+)]
 fn whole(limit: f64) -> usize {
     limit.round() as usize
 }

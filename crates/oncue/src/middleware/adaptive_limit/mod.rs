@@ -56,12 +56,8 @@ pub const DEFAULT_TOLERANCE: f64 = 1.25;
 /// `debug`, in the log. It is not kept over a restart: it learns within some hundred calls.
 #[must_use]
 pub fn adaptive_limit(name: impl Into<Arc<str>>) -> AdaptiveLimit {
-    let bounds = Bounds {
-        initial: DEFAULT_INITIAL_LIMIT,
-        min: 1,
-        max: DEFAULT_MAX_LIMIT,
-        tolerance: DEFAULT_TOLERANCE,
-    };
+    let bounds =
+        Bounds { initial: DEFAULT_INITIAL_LIMIT, min: 1, max: DEFAULT_MAX_LIMIT, tolerance: DEFAULT_TOLERANCE };
     AdaptiveLimit::new(name.into(), bounds)
 }
 
@@ -178,9 +174,7 @@ impl Layer for AdaptiveLimit {
 
 fn judge(outcome: &Outcome, passage: &Passage) -> Told {
     match outcome {
-        Outcome::Ack => {
-            Told::Latency(passage.clock.monotonic().saturating_sub(passage.began).as_secs_f64())
-        }
+        Outcome::Ack => Told::Latency(passage.clock.monotonic().saturating_sub(passage.began).as_secs_f64()),
         Outcome::Fail { class: ErrorClass::Throttled | ErrorClass::Timeout, .. } => Told::Overload,
         Outcome::Fail { .. } | Outcome::Reject { .. } | Outcome::Defer(_) => Told::Nothing,
     }

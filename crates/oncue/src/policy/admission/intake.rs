@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,8 +33,8 @@ pub(crate) struct Arrived<'a> {
     pub(crate) offset: u64,
     /// Since it was published.
     pub(crate) age: Duration,
-    /// Events of its topic that its subscription is not through with.
-    pub(crate) lag: u64,
+    /// The offset that the next event of its topic gets.
+    pub(crate) end: u64,
     pub(crate) now: Duration,
 }
 
@@ -81,9 +84,8 @@ struct Measured {
     busy: (f64, f64),
     running: usize,
     taken: Option<Taken>,
-    /// The last look: when, and how many were there; and how many have left since.
-    last: Option<(Duration, f64)>,
-    left: f64,
+    /// The last look: when, and the topic's end.
+    last: Option<(Duration, u64)>,
     solved: Option<Duration>,
     there: f64,
     price: Option<f64>,
@@ -110,7 +112,9 @@ pub(crate) enum Shed {
 impl fmt::Display for Shed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Late(age) => write!(f, "shed: it was {age:?} old, and its deadline over; if it is redriven it is handled"),
+            Self::Late(age) => {
+                write!(f, "shed: it was {age:?} old, and its deadline over; if it is redriven it is handled")
+            }
             Self::Price { worth, price, there } => write!(
                 f,
                 "shed: it was worth {worth:.4}, and to keep it among the {there:.0} that were there cost {price:.4}; if it is redriven it is handled"
@@ -153,15 +157,16 @@ impl Measured {
         (taken.events / (taken.to - taken.from + 1) as f64).min(1.0)
     }
 
-    /// An event is looked at. What came since the last look is what left, and what is there more.
+    /// An event is looked at. There are itself, those that run, and of those behind it the part that is taken.
     fn look(&mut self, arrived: &Arrived<'_>, class: usize, classes: usize) {
         let share = self.share(arrived.offset);
-        self.there = (arrived.lag as f64 * share).max(self.running as f64 + 1.0);
-        if let Some((when, there)) = self.last {
-            self.came.0 += self.there - there + self.left;
+        let behind = arrived.end.saturating_sub(arrived.offset + 1);
+        self.there = behind as f64 * share + self.running as f64 + 1.0;
+        if let Some((when, end)) = self.last {
+            self.came.0 += arrived.end.saturating_sub(end) as f64 * share;
             self.came.1 += arrived.now.saturating_sub(when).as_secs_f64();
         }
-        (self.last, self.left) = (Some((arrived.now, self.there)), 0.0);
+        self.last = Some((arrived.now, arrived.end));
         self.by_class.resize(classes, 0.0);
         self.by_class[class] += 1.0;
         if self.by_class.iter().sum::<f64>() > MEMORY {
@@ -177,7 +182,7 @@ impl Measured {
     }
 
     fn arrivals_per_s(&self) -> f64 {
-        ratio(self.came).unwrap_or(0.0).max(0.0)
+        ratio(self.came).unwrap_or(0.0)
     }
 
     fn service_s(&self) -> Option<f64> {
@@ -215,7 +220,7 @@ impl Intake {
         let left = self.rules.deadline.map(|deadline| deadline.saturating_sub(arrived.age));
         let in_time = match (left, measured.service_s()) {
             (Some(left), _) if left.is_zero() => {
-                (measured.shed[0], measured.left) = (measured.shed[0] + 1, measured.left + 1.0);
+                measured.shed[0] += 1;
                 return Err(Shed::Late(arrived.age));
             }
             // Service times are taken for exponential, as in the model.
@@ -225,7 +230,7 @@ impl Intake {
         let worth = value * in_time;
         match measured.price {
             Some(price) if price > worth => {
-                (measured.shed[1], measured.left) = (measured.shed[1] + 1, measured.left + 1.0);
+                measured.shed[1] += 1;
                 Err(Shed::Price { worth, price, there })
             }
             _ => {
@@ -241,12 +246,11 @@ impl Intake {
         self.measured.lock().running += 1;
     }
 
-    /// A call has ended: after how long, and whether its event is through. Nothing if it was given up before.
-    pub(crate) fn ended(&self, ended: Option<(Duration, bool)>) {
+    /// A call has ended: after how long. Nothing if it was given up before.
+    pub(crate) fn ended(&self, took: Option<Duration>) {
         let mut measured = self.measured.lock();
         measured.running = measured.running.saturating_sub(1);
-        let Some((took, leaves)) = ended else { return };
-        measured.left += f64::from(u8::from(leaves));
+        let Some(took) = took else { return };
         measured.served = (measured.served.0 + 1.0, measured.served.1 + took.as_secs_f64());
         if measured.served.0 > MEMORY {
             halve(&mut measured.served);
@@ -271,10 +275,16 @@ impl Intake {
         let service_s = measured.service_s()?;
         let (seen, arrivals) = (measured.by_class.iter().sum::<f64>(), measured.arrivals_per_s());
         let share = |of_class: f64| (arrivals * of_class / seen).max(1e-9);
-        let mut classes: Vec<(f64, f64)> = measured.by_class.iter().map(|of_class| share(*of_class)).zip(self.rules.classes()).collect();
+        let mut classes: Vec<(f64, f64)> =
+            measured.by_class.iter().map(|of_class| share(*of_class)).zip(self.rules.classes()).collect();
         classes.sort_by(|one, other| other.1.total_cmp(&one.1));
         let servers = ratio(measured.busy).unwrap_or(self.concurrency as f64).clamp(1.0, self.concurrency as f64);
-        (service_s > 0.0).then(|| Queue { classes, service: 1.0 / service_s, servers, waiting: self.rules.waiting_per_s })
+        (service_s > 0.0).then(|| Queue {
+            classes,
+            service: 1.0 / service_s,
+            servers,
+            waiting: self.rules.waiting_per_s,
+        })
     }
 
     /// Computes prices; for a thread that has the time. What cannot be computed sheds nothing.

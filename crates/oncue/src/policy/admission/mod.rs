@@ -73,12 +73,16 @@ impl Admission {
             wrong.push(format!("a value of {value} would shed every event: give one above 0"));
         }
         if !(self.waiting_per_s > 0.0 && self.waiting_per_s.is_finite()) {
-            wrong.push(format!("waiting costs {} per second, so nothing would ever be shed: give more than 0", self.waiting_per_s));
+            wrong.push(format!(
+                "waiting costs {} per second, so nothing would ever be shed: give more than 0",
+                self.waiting_per_s
+            ));
         }
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             wrong.push("a deadline of no time would shed every event: give a longer one".to_owned());
         }
-        let twice = (1..self.values.len()).find(|at| self.values[..*at].iter().any(|(of, _)| *of == self.values[*at].0));
+        let twice =
+            (1..self.values.len()).find(|at| self.values[..*at].iter().any(|(of, _)| *of == self.values[*at].0));
         if let Some(at) = twice {
             wrong.push(format!("the value of `{}` is given twice: give it once", self.values[at].0));
         }

@@ -59,7 +59,8 @@ fn several_servers_have_the_threshold_that_earns_most() {
 
 #[test]
 fn of_two_classes_the_one_that_is_worth_less_is_turned_away_first() {
-    for (rates, values, servers) in [([1.0, 2.0], [20.3, 4.1], 2.0), ([0.4, 0.8], [15.7, 6.3], 1.0), ([4.0, 4.0], [9.1, 2.3], 5.0)]
+    for (rates, values, servers) in
+        [([1.0, 2.0], [20.3, 4.1], 2.0), ([0.4, 0.8], [15.7, 6.3], 1.0), ([4.0, 4.0], [9.1, 2.3], 5.0)]
     {
         let classes = vec![(rates[0], values[0]), (rates[1], values[1])];
         let queue = Queue { classes, servers, ..single(1.0, 1.0) };

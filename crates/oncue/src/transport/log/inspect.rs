@@ -23,8 +23,8 @@ use crate::{
     filter::{Estimate, Features, Learner, Verdict},
     policy::Attempts,
     transport::{
-        Backlog, DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start, StorageInfo,
-        SubscriptionInfo, TopicInfo,
+        Backlog, DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start,
+        StorageInfo, SubscriptionInfo, TopicInfo,
     },
 };
 
@@ -192,9 +192,8 @@ impl Inspect for Inner {
     fn backlog(&self, subscription: &str, position: Position) -> Option<Backlog> {
         let shared = self.shared.lock();
         let state = shared.state.find(subscription)?;
-        let (_, next) = self.offsets(TopicId(state.about.topic));
-        let redriven = state.redriven.contains_key(&position.offset());
-        Some(Backlog { lag: state.unsettled_below(next), redriven })
+        let (_, end) = self.offsets(TopicId(state.about.topic));
+        Some(Backlog { end, redriven: state.redriven.contains_key(&position.offset()) })
     }
 
     fn attempts(&self, subscription: &str) -> Option<Attempts> {
