@@ -1,7 +1,7 @@
 //! The client's end of a subscription: [`Hand`] says what is held, this asks the node.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +12,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use oncue::transport::{
-    Action, BoxFuture, ConsumeError, Consumer, Delivered, Limit, SettleError, Settlement, Stage, SubscriptionSpec,
+    Action, BoxFuture, ConsumeError, Consumer, Delivered, Limit, OnDeadLetter, SettleError, Settlement, Stage,
+    SubscriptionSpec,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, Notify};
@@ -58,20 +59,30 @@ struct Answered {
     last: u64,
 }
 
-/// Settle batches that were sent, numbered over all sessions.
+/// Settle batches that were sent: the last number, and those without an answer, by session.
 #[derive(Default)]
-struct Sent {
-    last: u64,
-    unanswered: BTreeSet<u64>,
-}
+struct Sent(HashMap<Session, (u64, BTreeSet<u64>)>);
 
 impl Sent {
     fn begin(&mut self, session: Session, batch: Vec<Settlement>) -> (u64, Request) {
-        self.last += 1;
-        let number = self.last;
-        self.unanswered.insert(number);
-        let answered = self.unanswered.first().copied().unwrap_or(number);
+        // A session that is over needs no numbers once all of it is answered.
+        self.0.retain(|known, (_, unanswered)| *known == session || !unanswered.is_empty());
+        let (last, unanswered) = self.0.entry(session).or_default();
+        *last += 1;
+        let number = *last;
+        unanswered.insert(number);
+        let answered = unanswered.first().copied().unwrap_or(number);
         (number, Request::Settle { session, number, answered, batch })
+    }
+
+    fn is_answered(&mut self, session: Session, number: u64) {
+        if let Some((_, unanswered)) = self.0.get_mut(&session) {
+            unanswered.remove(&number);
+        }
+    }
+
+    fn all_answered(&self) -> bool {
+        self.0.values().all(|(_, unanswered)| unanswered.is_empty())
     }
 }
 
@@ -155,7 +166,7 @@ impl Shared {
             self.ends.caller.spawn(async move {
                 // With the session, its events go back too.
                 let answer = shared.ends.caller.call(&request, None).await;
-                shared.is_answered(number);
+                shared.is_answered(session, number);
                 if let Err(error) = answer {
                     tracing::debug!(%error, "events that wait for their key were given back with their session");
                 }
@@ -167,14 +178,14 @@ impl Shared {
         self.gone.load(Ordering::Acquire)
     }
 
-    fn is_answered(&self, number: u64) {
-        self.sent.lock().unanswered.remove(&number);
+    fn is_answered(&self, session: Session, number: u64) {
+        self.sent.lock().is_answered(session, number);
         self.answered.notify_one();
     }
 
     /// Until what was settled has its answer.
     async fn all_answered(&self) {
-        while !self.sent.lock().unanswered.is_empty() {
+        while !self.sent.lock().all_answered() {
             self.answered.notified().await;
         }
     }
@@ -216,7 +227,7 @@ impl Shared {
         let shared = Arc::clone(self);
         Box::pin(async move {
             let answer = shared.ends.caller.call(&request, None).await;
-            shared.is_answered(number);
+            shared.is_answered(session, number);
             if let Err(CallError::Refused(Refusal::UnknownSession(_))) = answer {
                 return shared.resettle(session, batch).await;
             }
@@ -224,7 +235,7 @@ impl Shared {
                 let mut hand = shared.hand.lock();
                 hand.answered(session, &batch);
                 let back = match &answer {
-                    Ok(Reply::Settled { given }) => hand.park(session, &waiting_keys(&batch), *given),
+                    Ok(Reply::Settled { given }) => hand.park(session, &shared.waiting_keys(&batch), *given),
                     _ => Vec::new(),
                 };
                 (back, hand.ready() > 0)
@@ -240,6 +251,19 @@ impl Shared {
                 Err(error) => Err(SettleError::Fenced(error.to_string())),
             }
         })
+    }
+
+    /// The keys that wait because of their outcomes: what was given of them before goes back.
+    fn waiting_keys(&self, batch: &[Keyed]) -> Vec<u32> {
+        let holds = |member: u8| {
+            self.spec.members.get(usize::from(member)).is_some_and(|member| member.on_dead_letter == OnDeadLetter::Hold)
+        };
+        let waits = |settlement: &Settlement| match settlement.action {
+            Action::Retry(_) | Action::Release => true,
+            Action::DeadLetter => holds(settlement.member),
+            Action::Ack | Action::Skip | Action::Expire => false,
+        };
+        batch.iter().filter(|(settlement, _)| waits(settlement)).filter_map(|(_, key)| *key).collect()
     }
 
     /// Settles what was sent in a session that is over in the next one, as far as its events are there already.
@@ -346,12 +370,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// The keys that wait because of their outcomes.
-fn waiting_keys(batch: &[Keyed]) -> Vec<u32> {
-    let waits = |action: &Action| matches!(action, Action::Retry(_) | Action::Release | Action::DeadLetter);
-    batch.iter().filter(|(settlement, _)| waits(&settlement.action)).filter_map(|(_, key)| *key).collect()
 }
 
 impl Consumer for RemoteConsumer {

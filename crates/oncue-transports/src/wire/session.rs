@@ -1,14 +1,6 @@
 //! Sessions at the node: a consumer or a tail, and the last answer, which is given again if it got lost.
 
-use std::{
-    collections::BTreeMap,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
@@ -61,8 +53,6 @@ pub(super) struct Serving {
     pub(super) created: Vec<Option<u64>>,
     asked: mpsc::Sender<Asked>,
     settled: Mutex<Known>,
-    /// The number of the last answer that was given.
-    given: Arc<AtomicU64>,
 }
 
 /// Settle batches whose answers are kept, and the number below which none is.
@@ -72,22 +62,31 @@ struct Known {
     batches: BTreeMap<u64, Settled>,
 }
 
-/// What becomes of a settle batch, for everybody who asks.
-type Settled = Shared<BoxFuture<'static, Result<(), SettleError>>>;
+/// What becomes of a settle batch, for everybody who asks: the number of the last answer that was given before it was taken
+/// in, neither more nor less. What was given until then knew nothing of it; what is given from then on does.
+type Settled = Shared<BoxFuture<'static, Result<u64, SettleError>>>;
 
 enum Asked {
     Next { limit: Limit, last: u64, wait: Duration, reply: oneshot::Sender<Result<Numbered<Delivered>, ConsumeError>> },
-    Settle { batch: Vec<Settlement>, reply: oneshot::Sender<Result<(), SettleError>> },
+    Settle(Batch),
     State { member: usize, key: String, reply: oneshot::Sender<Result<Option<Bytes>, ConsumeError>> },
     End { ended: oneshot::Sender<()> },
+}
+
+/// A settle batch, and who asks what becomes of it.
+struct Batch {
+    number: u64,
+    /// Those below come no more.
+    answered: u64,
+    settlements: Vec<Settlement>,
+    reply: oneshot::Sender<Result<u64, SettleError>>,
 }
 
 impl Serving {
     pub(super) fn new(Subscribed { consumer, created }: Subscribed) -> Self {
         let (asked, questions) = mpsc::channel(WAITING);
-        let given = Arc::default();
-        tokio::spawn(serve(consumer, questions, Arc::clone(&given)));
-        Self { created, asked, settled: Mutex::default(), given }
+        tokio::spawn(serve(consumer, questions));
+        Self { created, asked, settled: Mutex::default() }
     }
 
     pub(super) async fn next(
@@ -102,7 +101,7 @@ impl Serving {
         answer.await.unwrap_or(Err(ConsumeError::Closed))
     }
 
-    /// Settles a batch; gives the number of the last answer that was given before that was done. A batch whose number was
+    /// Settles a batch; gives the number of the last answer that was given before it was taken in. A batch whose number was
     /// asked before is not settled again: it has the same answer.
     pub(super) async fn settle(&self, number: u64, answered: u64, batch: Vec<Settlement>) -> Result<u64, SettleError> {
         let settled = {
@@ -116,20 +115,20 @@ impl Serving {
                 // A question that was long on its way: the client has its answer.
                 None
             } else {
-                Some(known.batches.entry(number).or_insert_with(|| self.begin(batch)).clone())
+                Some(known.batches.entry(number).or_insert_with(|| self.begin(number, answered, batch)).clone())
             }
         };
-        if let Some(settled) = settled {
-            settled.await?;
+        match settled {
+            Some(settled) => settled.await,
+            None => Ok(0),
         }
-        Ok(self.given.load(Ordering::Acquire))
     }
 
-    fn begin(&self, batch: Vec<Settlement>) -> Settled {
+    fn begin(&self, number: u64, answered: u64, settlements: Vec<Settlement>) -> Settled {
         let asked = self.asked.clone();
         let settling = async move {
             let (reply, answer) = oneshot::channel();
-            let _ = asked.send(Asked::Settle { batch, reply }).await;
+            let _ = asked.send(Asked::Settle(Batch { number, answered, settlements, reply })).await;
             answer.await.unwrap_or(Err(SettleError::Closed))
         };
         // It is settled whether or not the connection stays that asked for it.
@@ -152,6 +151,38 @@ impl Serving {
     }
 }
 
+/// Settle batches in the order of their numbers: an outcome was reached after those before it, and whatever carries them
+/// may turn them round.
+struct InOrder {
+    next: u64,
+    early: BTreeMap<u64, Batch>,
+}
+
+impl InOrder {
+    const NONE: Self = Self { next: 1, early: BTreeMap::new() };
+
+    /// Takes in a batch, and what was waiting for it. `last`: the number of the last answer.
+    fn take(&mut self, consumer: &dyn Consumer, batch: Batch, last: u64) {
+        if batch.number < self.next {
+            // It was taken in, and is asked for once more.
+            let _ = batch.reply.send(Ok(last));
+            return;
+        }
+        if self.early.len() >= MAX_UNANSWERED {
+            // Who waits for its answer is told that there is none.
+            return;
+        }
+        self.next = self.next.max(batch.answered);
+        self.early.insert(batch.number, batch);
+        while let Some(entry) = self.early.first_entry().filter(|entry| *entry.key() <= self.next) {
+            let Batch { number, settlements, reply, .. } = entry.remove();
+            self.next = self.next.max(number + 1);
+            let settled = consumer.settle(settlements);
+            tokio::spawn(async move { reply.send(settled.await.map(|()| last)) });
+        }
+    }
+}
+
 /// What the client wants next of a session's task.
 enum Want {
     Events(Credit),
@@ -160,8 +191,8 @@ enum Want {
     Leave(oneshot::Sender<()>),
 }
 
-async fn serve(mut consumer: Box<dyn Consumer>, mut questions: mpsc::Receiver<Asked>, number: Arc<AtomicU64>) {
-    let (mut last, mut events) = (Last::NONE, Vec::new());
+async fn serve(mut consumer: Box<dyn Consumer>, mut questions: mpsc::Receiver<Asked>) {
+    let (mut last, mut events, mut in_order) = (Last::NONE, Vec::new(), InOrder::NONE);
     // The credit that is open, if any. A newer one takes its place: the client has given up on the older.
     let mut credit: Option<Credit> = None;
     loop {
@@ -178,7 +209,6 @@ async fn serve(mut consumer: Box<dyn Consumer>, mut questions: mpsc::Receiver<As
                     Err(asked) => asked,
                     Ok(given) => {
                         let given = given.map(|()| last.give(std::mem::take(&mut events)));
-                        number.store(last.number, Ordering::Release);
                         if let Some((_, _, reply)) = credit.take() {
                             // Nobody listens any more? What was handed out is given to whoever asks next.
                             let _ = reply.send(given);
@@ -189,7 +219,7 @@ async fn serve(mut consumer: Box<dyn Consumer>, mut questions: mpsc::Receiver<As
             }
         };
         let Some(asked) = asked else { return };
-        match take(&*consumer, asked, &last) {
+        match take(&*consumer, asked, &last, &mut in_order) {
             Want::Nothing => {}
             Want::Events(newer) => {
                 if let Some((_, _, older)) = credit.replace(newer) {
@@ -208,7 +238,7 @@ async fn serve(mut consumer: Box<dyn Consumer>, mut questions: mpsc::Receiver<As
 type Credit = (Limit, Pin<Box<Sleep>>, oneshot::Sender<Result<Numbered<Delivered>, ConsumeError>>);
 
 /// Does what is asked, unless that is to read or to leave.
-fn take(consumer: &dyn Consumer, asked: Asked, answered: &Last<Delivered>) -> Want {
+fn take(consumer: &dyn Consumer, asked: Asked, answered: &Last<Delivered>, in_order: &mut InOrder) -> Want {
     match asked {
         Asked::Next { limit, last, wait, reply } => match answered.lost(last) {
             Some(lost) => {
@@ -216,10 +246,7 @@ fn take(consumer: &dyn Consumer, asked: Asked, answered: &Last<Delivered>) -> Wa
             }
             None => return Want::Events((limit, Box::pin(tokio::time::sleep(wait)), reply)),
         },
-        Asked::Settle { batch, reply } => {
-            let settled = consumer.settle(batch);
-            tokio::spawn(async move { reply.send(settled.await) });
-        }
+        Asked::Settle(batch) => in_order.take(consumer, batch, answered.number),
         Asked::State { member, key, reply } => {
             let state = consumer.state(member, &key);
             tokio::spawn(async move { reply.send(state.await) });

@@ -17,6 +17,7 @@ mod middleware;
 mod model;
 mod observing;
 mod optimal;
+mod passing;
 mod pull;
 mod request;
 mod retention;

@@ -92,6 +92,8 @@ pub(in crate::transport) struct Hand<R> {
     keys: NumberMap<Key>,
     parked_keys: usize,
     waiting: usize,
+    /// Keys that go on once no new event is being read: what waits in them comes before what is read.
+    going_on: Vec<KeyHash>,
     /// The instances that share the subscription, each with its waker if it waits.
     consumers: Vec<(ConsumerId, Option<Waker>)>,
     next_consumer: ConsumerId,
@@ -196,6 +198,7 @@ impl<R: Reading> Hand<R> {
             keys: NumberMap::default(),
             parked_keys: 0,
             waiting: 0,
+            going_on: Vec::new(),
             consumers: Vec::new(),
             next_consumer: 0,
         }
@@ -324,8 +327,25 @@ impl<R: Reading> Hand<R> {
         !self.ready.is_empty()
     }
 
+    /// An event that is read now is over already. What waited for it goes on later: those that are read behind it are not to
+    /// pass that.
+    pub(in crate::transport) fn is_over(&mut self, key: Option<KeyHash>, offset: u64) {
+        if let Some(key) = key
+            && let Some(state) = self.keys.get_mut(&key)
+        {
+            let held = state.heads.remove(&offset);
+            self.parked_keys -= usize::from(held && state.heads.is_empty());
+            if held || !state.waiting.is_empty() {
+                self.going_on.push(key);
+            }
+        }
+    }
+
     /// Takes over what has become due; and if nothing new is read any more, what was to be found among that.
     pub(in crate::transport) fn take_due(&mut self, now: Timestamp) {
+        for key in std::mem::take(&mut self.going_on) {
+            self.let_go_on(Some(key));
+        }
         while let Some((due, place)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&(due, place));
             self.make_ready(place);
@@ -478,10 +498,17 @@ impl<R: Reading> Hand<R> {
 
     /// An event was given back unhandled.
     pub(in crate::transport) fn give_back(&mut self, key: Option<KeyHash>, place: Place) {
+        let in_order = self.ordered == Ordered::Strict && !self.is_ranked();
         match key.and_then(|key| self.keys.get_mut(&key)) {
             Some(state) if state.heads.first().is_some_and(|head| *head != place.offset) => {
                 self.waiting += usize::from(state.waiting.insert(place));
                 // It may have been the last one that a head waited for.
+                self.let_go_on(key);
+            }
+            // Later ones of its key are out, or wait: what comes after these may not pass it, nor may it be out beside them.
+            Some(state) if in_order && (state.in_flight > 0 || !state.waiting.is_empty()) => {
+                self.waiting += usize::from(state.waiting.insert(place));
+                state.alone = Some(state.alone.map_or(place.offset, |known| known.min(place.offset)));
                 self.let_go_on(key);
             }
             _ => {

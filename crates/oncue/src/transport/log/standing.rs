@@ -210,7 +210,11 @@ pub(in crate::transport) fn consider<R: Reading>(
     }
     let waits = standing.retry_at.is_some() || !standing.held.is_empty();
     if standing.due.is_empty() && !waits {
-        hand.unpark(key, offset);
+        if again {
+            hand.unpark(key, offset);
+        } else {
+            hand.is_over(key, offset);
+        }
         return None;
     }
     if hand.is_ranked() && !again && !waits {
