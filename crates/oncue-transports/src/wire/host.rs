@@ -181,13 +181,20 @@ impl Host {
             }
             Request::Next { session, limit, last, wait } => {
                 let serving = self.serving(session)?;
-                let (number, events) = serving.next(limit, last, waiting(wait)).await?;
-                self.find(session);
+                let next = serving.next(limit, last, waiting(wait)).await;
+                if self.find(session).is_none() {
+                    // It ended while the question waited: what was given goes to others with it.
+                    return Err(Refusal::UnknownSession(session));
+                }
+                let (number, events) = next?;
                 Ok(Reply::Delivered { number, events })
             }
             Request::Settle { session, number, answered, batch } => {
-                let given = self.serving(session)?.settle(number, answered, batch).await?;
-                Ok(Reply::Settled { given })
+                match self.serving(session)?.settle(number, answered, batch).await {
+                    // Ended before it was taken in.
+                    Err(SettleError::Closed) if self.find(session).is_none() => Err(Refusal::UnknownSession(session)),
+                    settled => Ok(Reply::Settled { given: settled? }),
+                }
             }
             Request::State { session, member, key } => {
                 Ok(Reply::State(self.serving(session)?.state(member, key).await?))

@@ -327,9 +327,12 @@ impl<R: Reading> Hand<R> {
         !self.ready.is_empty()
     }
 
-    /// An event that is read now is over already. What waited for it goes on later: those that are read behind it are not to
-    /// pass that.
-    pub(in crate::transport) fn is_over(&mut self, key: Option<KeyHash>, offset: u64) {
+    /// An event that is looked at is over already. If it is read now (not `again`), what waited for it goes on later: those
+    /// that are read behind it are not to pass that.
+    pub(in crate::transport) fn is_over(&mut self, key: Option<KeyHash>, offset: u64, again: bool) {
+        if again {
+            return self.unpark(key, offset);
+        }
         if let Some(key) = key
             && let Some(state) = self.keys.get_mut(&key)
         {

@@ -210,11 +210,7 @@ pub(in crate::transport) fn consider<R: Reading>(
     }
     let waits = standing.retry_at.is_some() || !standing.held.is_empty();
     if standing.due.is_empty() && !waits {
-        if again {
-            hand.unpark(key, offset);
-        } else {
-            hand.is_over(key, offset);
-        }
+        hand.is_over(key, offset, again);
         return None;
     }
     if hand.is_ranked() && !again && !waits {
