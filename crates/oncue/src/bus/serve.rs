@@ -29,7 +29,7 @@ use crate::{
     error::StartError,
     event::{Envelope, takes},
     graph::Graph,
-    handler::{BreakerHandle, LimitHandle, Registration, Retry, StateMap},
+    handler::{BreakerHandle, Layer, LimitHandle, Registration, Retry, StateMap},
     policy::{AdmissionState, OPTIMAL, Policy, optimal},
     transport::{Retention, RetentionFrom, SubscriptionInfo, TopicControl, Transport},
 };
@@ -74,24 +74,16 @@ pub(crate) struct Shown {
 impl Shown {
     /// The adaptive limits around the handlers, each once.
     pub(crate) fn limits(&self) -> Vec<LimitHandle> {
-        let mut limits: Vec<LimitHandle> = Vec::new();
-        for limit in self.handlers.iter().flat_map(|handler| &handler.layers).flat_map(|layer| layer.limits()) {
-            if !limits.iter().any(|known| known.is_same(&limit)) {
-                limits.push(limit);
-            }
-        }
-        limits
+        LimitHandle::distinct(self.layers().flat_map(|layer| layer.limits()))
     }
 
     /// The circuit breakers around the handlers, each once.
     pub(crate) fn breakers(&self) -> Vec<BreakerHandle> {
-        let mut breakers: Vec<BreakerHandle> = Vec::new();
-        for breaker in self.handlers.iter().flat_map(|handler| &handler.layers).flat_map(|layer| layer.breakers()) {
-            if !breakers.iter().any(|known| known.is_same(&breaker)) {
-                breakers.push(breaker);
-            }
-        }
-        breakers
+        BreakerHandle::distinct(self.layers().flat_map(|layer| layer.breakers()))
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Arc<dyn Layer>> {
+        self.handlers.iter().flat_map(|handler| &handler.layers)
     }
 }
 

@@ -1,9 +1,8 @@
 //! What a circuit breaker tells of itself: to health, to alerts, to people.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
-use tokio::sync::watch;
-
+use super::Watched;
 use crate::clock::Timestamp;
 
 /// Whether a circuit breaker lets calls pass.
@@ -31,48 +30,12 @@ impl fmt::Display for BreakerState {
 }
 
 /// A circuit breaker, to look at. A layer that is one hands it out ([`Layer::breakers`](super::Layer::breakers)).
-#[derive(Clone, Debug)]
-pub struct BreakerHandle {
-    name: Arc<str>,
-    state: watch::Receiver<BreakerState>,
-}
-
-impl BreakerHandle {
-    /// A breaker of this name; `state` tells whenever it opens or closes.
-    #[must_use]
-    pub fn new(name: impl Into<Arc<str>>, state: watch::Receiver<BreakerState>) -> Self {
-        Self { name: name.into(), state }
-    }
-
-    /// What it is called: by convention, what it protects.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What it is now.
-    #[must_use]
-    pub fn state(&self) -> BreakerState {
-        *self.state.borrow()
-    }
-
-    /// Tells each change from now on.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<BreakerState> {
-        let mut watch = self.state.clone();
-        watch.mark_unchanged();
-        watch
-    }
-
-    /// Whether both are the same breaker, which stands around several handlers.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.state.same_channel(&other.state)
-    }
-}
+pub type BreakerHandle = Watched<BreakerState>;
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
 
     #[test]

@@ -1,8 +1,8 @@
 //! What an adaptive concurrency limit tells of itself.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
-use tokio::sync::watch;
+use super::Watched;
 
 /// Why an adaptive limit is what it is: what its last look said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,42 +55,4 @@ pub struct LimitState {
 }
 
 /// An adaptive limit, to look at. A layer that is one hands it out ([`Layer::limits`](super::Layer::limits)).
-#[derive(Clone, Debug)]
-pub struct LimitHandle {
-    name: Arc<str>,
-    state: watch::Receiver<LimitState>,
-}
-
-impl LimitHandle {
-    /// A limit of this name; `state` tells each of its decisions.
-    #[must_use]
-    pub fn new(name: impl Into<Arc<str>>, state: watch::Receiver<LimitState>) -> Self {
-        Self { name: name.into(), state }
-    }
-
-    /// What it is called: by convention, what it protects.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What it is now.
-    #[must_use]
-    pub fn state(&self) -> LimitState {
-        *self.state.borrow()
-    }
-
-    /// Tells each decision from now on.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<LimitState> {
-        let mut watch = self.state.clone();
-        watch.mark_unchanged();
-        watch
-    }
-
-    /// Whether both are the same limit, which stands around several handlers.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.state.same_channel(&other.state)
-    }
-}
+pub type LimitHandle = Watched<LimitState>;

@@ -47,6 +47,7 @@ pub mod private;
 mod registration;
 mod returns;
 mod started;
+mod watched;
 
 use std::{pin::Pin, time::Duration};
 
@@ -65,6 +66,7 @@ pub use object::Handle;
 pub use options::{DEFAULT_CONCURRENCY, Filtering, HandlerOptions, Location, Retry};
 pub use registration::{IntoRegistration, Registration};
 pub use returns::{Classify, IntoOutcome};
+pub use watched::Watched;
 
 use crate::policy::ErrorClass;
 pub use crate::transport::{OnDeadLetter, Order, Ordered, Start};
