@@ -52,14 +52,8 @@ impl<T: Clone> Last<T> {
 pub(super) struct Serving {
     pub(super) created: Vec<Option<u64>>,
     asked: mpsc::Sender<Asked>,
-    settled: Mutex<Known>,
-}
-
-/// Settle batches whose answers are kept, and the number below which none is.
-#[derive(Default)]
-struct Known {
-    answered: u64,
-    batches: BTreeMap<u64, Settled>,
+    /// Settle batches whose answers are kept, by number.
+    settled: Mutex<BTreeMap<u64, Settled>>,
 }
 
 /// What becomes of a settle batch, for everybody who asks: the number of the last answer that was given before it was taken
@@ -106,22 +100,13 @@ impl Serving {
     pub(super) async fn settle(&self, number: u64, answered: u64, batch: Vec<Settlement>) -> Result<u64, SettleError> {
         let settled = {
             let mut known = self.settled.lock();
-            known.answered = known.answered.max(answered);
-            known.batches = known.batches.split_off(&answered);
-            while known.batches.len() >= MAX_UNANSWERED {
-                known.batches.pop_first();
+            *known = known.split_off(&answered);
+            while known.len() >= MAX_UNANSWERED {
+                known.pop_first();
             }
-            if number < known.answered {
-                // A question that was long on its way: the client has its answer.
-                None
-            } else {
-                Some(known.batches.entry(number).or_insert_with(|| self.begin(number, answered, batch)).clone())
-            }
+            known.entry(number).or_insert_with(|| self.begin(number, answered, batch)).clone()
         };
-        match settled {
-            Some(settled) => settled.await,
-            None => Ok(0),
-        }
+        settled.await
     }
 
     fn begin(&self, number: u64, answered: u64, settlements: Vec<Settlement>) -> Settled {

@@ -178,8 +178,6 @@ async fn read(mut reader: Reader, waiting: Arc<Mutex<Waiting>>, pongs: mpsc::Wea
                 if let Err(error) = waiting.lock().answer(parts) {
                     break error;
                 }
-                // Who asked goes on before who has the next answer.
-                tokio::task::yield_now().await;
             }
             Ok(Some(Received::Ping(context))) => {
                 if let Some(pongs) = pongs.upgrade() {

@@ -117,8 +117,6 @@ async fn serve(
         match received {
             Ok(Some(Received::Message(parts))) => {
                 under_way.spawn(answer(Arc::clone(node), parts, answers.clone(), place));
-                // It begins before the next one is read: a thread takes up first what was spawned last.
-                tokio::task::yield_now().await;
             }
             // A writer that is gone is seen above.
             Ok(Some(Received::Ping(context))) => drop(answers.send(Outgoing::Pong(context)).await),

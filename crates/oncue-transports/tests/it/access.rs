@@ -2,7 +2,6 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use oncue::Clock;
 use oncue_transports::http::Access;
 use reqwest::StatusCode;
 
@@ -11,6 +10,7 @@ use super::{
     certificates::{self, AUTHORITY, BROKER},
     encryption,
     node::Running,
+    refused,
 };
 
 fn users(folder: &Path) -> Access {
@@ -31,9 +31,7 @@ async fn with_encryption_both_ends_are_checked() {
     assert!(url.starts_with("https://"), "{url}");
     encryption::both_ends_are_checked(&url, "", folder.path()).await;
     // Who speaks in the clear gets no answer.
-    let plain = format!("http://{}", node.server.address());
-    let opening = tokio::task::spawn_blocking(move || oncue_transports::open(&plain, Clock::system()).err());
-    assert!(opening.await.unwrap().is_some());
+    refused(format!("http://{}", node.server.address())).await;
     node.stop().await;
 }
 
@@ -43,9 +41,7 @@ async fn who_says_no_name_or_another_password_is_refused() {
     let node = Running::start_with("127.0.0.1:0", users(folder.path()), folder.path()).await;
     let url = |user: &str| node.server.url().replace("://", &format!("://{user}"));
     for user in ["", "oncue:wrong@", "nobody:very-secret@"] {
-        let asked = url(user);
-        let opening = tokio::task::spawn_blocking(move || oncue_transports::open(&asked, Clock::system()).err());
-        let error = opening.await.unwrap().unwrap().to_string();
+        let error = refused(url(user)).await;
         assert!(error.contains("refuses these credentials") && !error.contains("very-secret"), "{error}");
     }
     super::open(url("oncue:very-secret@")).await.close().await.unwrap();

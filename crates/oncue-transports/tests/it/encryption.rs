@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use oncue::{
-    Clock, Envelope,
+    Envelope,
     transport::{Position, Publish},
 };
 
@@ -15,9 +15,7 @@ pub(super) async fn both_ends_are_checked(url: &str, with: &str, folder: &Path) 
     let ca = |name| format!("ca={}", file(name));
     let client = format!("cert={}&key={}", file(CLIENT.0), file(CLIENT.1));
     let refused = async |options: String| {
-        let asked = format!("{url}?{with}{options}");
-        let opening = tokio::task::spawn_blocking(move || oncue_transports::open(&asked, Clock::system()).err());
-        let error = opening.await.unwrap().expect("it let somebody in").to_string();
+        let error = super::refused(format!("{url}?{with}{options}")).await;
         assert!(!error.contains(super::USER.1), "{error}");
         error
     };

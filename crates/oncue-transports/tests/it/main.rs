@@ -75,6 +75,12 @@ async fn open(url: String) -> Arc<dyn Transport> {
     tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system())).await.unwrap().unwrap()
 }
 
+/// Why nobody may come, or nobody is there.
+async fn refused(url: String) -> String {
+    let opening = tokio::task::spawn_blocking(move || oncue_transports::open(&url, Clock::system()).err());
+    opening.await.unwrap().expect("it let somebody in").to_string()
+}
+
 #[cfg(feature = "nats")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nats_keeps_the_contract() {

@@ -7,7 +7,8 @@ use crate::{dispatch::Phase, error::Result};
 
 impl Bus {
     /// Waits until every handler is through with every event, and with all that these caused, and that is durable: a crash
-    /// from then on repeats nothing. Events that wait for their time or for a retry are waited for; what a dead letter holds is not, nor are handlers that are paused.
+    /// from then on repeats nothing. Events that wait for their time or for a retry are waited for; what a dead letter holds
+    /// is not, nor are handlers that are paused.
     ///
     /// # Errors
     /// A handler stopped.

@@ -150,6 +150,11 @@ impl Key {
     }
 
     /// Takes the first of its heads from those that wait, if it does and nothing of the key is under way.
+    /// Of those that wait, this one is handed out only when nothing of the key is under way.
+    fn goes_alone(&mut self, offset: u64) {
+        self.alone = Some(self.alone.map_or(offset, |known| known.min(offset)));
+    }
+
     fn take_head(&mut self) -> Option<Place> {
         let offset = *self.heads.first().filter(|_| self.in_flight == 0)?;
         let place = |class| Place { before: 0, offset, class };
@@ -379,7 +384,7 @@ impl<R: Reading> Hand<R> {
         }
         self.waiting += usize::from(state.waiting.insert(place));
         if alone {
-            state.alone = Some(state.alone.map_or(place.offset, |known| known.min(place.offset)));
+            state.goes_alone(place.offset);
         }
         if state.in_flight == 0 {
             // An older one waits, and nothing of the key is under way that would let it go on.
@@ -511,7 +516,7 @@ impl<R: Reading> Hand<R> {
             // Later ones of its key are out, or wait: what comes after these may not pass it, nor may it be out beside them.
             Some(state) if in_order && (state.in_flight > 0 || !state.waiting.is_empty()) => {
                 self.waiting += usize::from(state.waiting.insert(place));
-                state.alone = Some(state.alone.map_or(place.offset, |known| known.min(place.offset)));
+                state.goes_alone(place.offset);
                 self.let_go_on(key);
             }
             _ => {
