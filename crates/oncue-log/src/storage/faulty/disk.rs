@@ -19,6 +19,7 @@ pub(super) struct Disk {
     pub(super) changes: u64,
     pub(super) ends_at: Option<(u64, Ending)>,
     pub(super) off: bool,
+    pub(super) undisturbed: bool,
     pub(super) stutter: bool,
     pub(super) capacity: Option<u64>,
     /// The name that the file of the last call that failed as asked had then.
@@ -93,7 +94,7 @@ impl Disk {
         if call.changes_the_disk() {
             let now = self.changes;
             self.changes += 1;
-            if let Some((_, ending)) = self.ends_at.filter(|(at, _)| *at == now) {
+            if let Some((_, ending)) = self.ends_at.filter(|(at, _)| *at <= now && !self.undisturbed) {
                 self.off = true;
                 return Ok(Fate::Ends(ending));
             }

@@ -118,6 +118,22 @@ impl FaultyStorage {
         disk.ends_at = Some((disk.changes + nth, Ending::Process));
     }
 
+    /// Runs `work` with neither power lost nor the process killed meanwhile, whatever other threads do: an end that falls
+    /// into it comes with the first call afterwards that changes the disk. `None`, and `work` does not run, if all has
+    /// ended before.
+    pub fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        {
+            let mut disk = self.disk.lock();
+            if disk.off {
+                return None;
+            }
+            disk.undisturbed = true;
+        }
+        let result = work();
+        self.disk.lock().undisturbed = false;
+        Some(result)
+    }
+
     /// Whether the power is on, and the process alive.
     pub fn is_on(&self) -> bool {
         !self.disk.lock().off
@@ -243,6 +259,16 @@ mod tests {
         file.sync().unwrap();
         disk.power_off_at(0);
         assert!(file.write_at(b"x", 0).is_err() && disk.list().is_err());
+    }
+
+    #[test]
+    fn an_end_waits_for_work_that_it_must_not_disturb() {
+        let disk = FaultyStorage::new(1);
+        let file = disk.open("a", true).unwrap();
+        disk.power_off_at(1);
+        disk.undisturbed(|| (0..3).for_each(|_| file.sync().unwrap())).unwrap();
+        assert!(file.sync().is_err() && !disk.is_on());
+        assert!(disk.undisturbed(|| ()).is_none());
     }
 
     #[test]
