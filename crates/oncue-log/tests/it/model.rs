@@ -132,8 +132,10 @@ impl Model {
 
     fn trim(&mut self, log: &Log, random: &mut Random) -> Result<(), String> {
         let before = random.below(self.next_lsn() + 1);
+        let trimmed = log.trim(before);
+        // Afterwards: a writer thread may have made another checkpoint durable meanwhile.
         self.kept = self.kept.max(before.min(self.restated(log)));
-        log.trim(before).map_err(|error| error.to_string())?;
+        trimmed.map_err(|error| error.to_string())?;
         self.gone = self.gone.max(first_lsn(log).unwrap_or(0));
         Ok(())
     }
@@ -176,9 +178,12 @@ impl Model {
         }
         let of_hundred = random.below(60);
         wanted.states = (0..log.durable()).filter(|_| random.below(100) < of_hundred).collect();
+        let gone = self.gone;
+        let removed = self.remove(log, &wanted, random);
+        // Afterwards: a writer thread may have made more durable meanwhile.
         let durable = log.durable();
         let firsts: Vec<u64> = (1..=self.topics()).map(|topic| self.dropped(topic, durable)).collect();
-        for lsn in self.gone..self.restated(log) {
+        for lsn in gone..self.restated(log) {
             let Expected { kind, topic, offset, .. } = self.records[lsn as usize];
             let is_wanted = match kind {
                 KIND_EVENT => {
@@ -193,12 +198,16 @@ impl Model {
                 self.unwanted.insert(lsn);
             }
         }
+        removed
+    }
+
+    fn remove(&mut self, log: &Log, wanted: &Wanted, random: &mut Random) -> Result<(), String> {
         if random.below(2) == 0 {
-            log.drop_segments(&wanted).map_err(|error| error.to_string())?;
+            log.drop_segments(wanted).map_err(|error| error.to_string())?;
             self.gone = self.gone.max(first_lsn(log).unwrap_or(0));
         }
         for _ in 0..20 {
-            if log.rewrite(&wanted).map_err(|error| error.to_string())?.is_none() {
+            if log.rewrite(wanted).map_err(|error| error.to_string())?.is_none() {
                 break;
             }
         }
