@@ -1,6 +1,6 @@
 //! What is written once for all brokers, on one in memory: the contract, and what goes wrong.
 
-use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
+use std::{collections::HashMap, error::Error, sync::Arc};
 
 use futures_util::FutureExt as _;
 use oncue::{
@@ -15,10 +15,7 @@ use oncue::{
 use oncue_conformance::{Filter, Suite, Tier};
 use parking_lot::Mutex;
 
-use super::assert_holds;
-
-/// What syncs nothing takes seconds only where the machine does other things too.
-const DEADLINE: Duration = Duration::from_secs(60);
+use super::{DEADLINE, assert_holds};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_of_partitions_keeps_the_contract() {

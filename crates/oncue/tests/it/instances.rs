@@ -59,7 +59,7 @@ async fn what_an_instance_was_settling_when_it_left_goes_on_with_the_others() {
         assert!(!waits.is_finished(), "the key is with the other one");
         drop(leaves.settle(vec![acked(&given[0])]));
         drop(leaves);
-        let taken = tokio::time::timeout(Duration::from_secs(10), waits).await.expect("it is told").unwrap();
+        let taken = tokio::time::timeout(Duration::from_secs(60), waits).await.expect("it is told").unwrap();
         assert_eq!(taken[0].envelope.data(), "second", "feed_from={feed_from}");
     }
 }
@@ -79,6 +79,6 @@ async fn what_the_last_instance_was_settling_when_it_left_is_told() {
     assert!(is_pending(&mut outcome).await, "it is being handled");
     drop(leaves.settle(vec![acked(&given[0])]));
     drop(leaves);
-    let settled = tokio::time::timeout(Duration::from_secs(10), outcome).await.expect("it is told").unwrap();
+    let settled = tokio::time::timeout(Duration::from_secs(60), outcome).await.expect("it is told").unwrap();
     assert_eq!(settled, Settled::Acked);
 }

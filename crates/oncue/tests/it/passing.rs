@@ -28,7 +28,7 @@ async fn publish(transport: &LogTransport, events: &[(&str, &'static str)]) {
 async fn next(consumer: &mut Box<dyn Consumer>) -> Vec<Delivered> {
     let mut given = Vec::new();
     let next = consumer.next(ALL, &mut given);
-    tokio::time::timeout(Duration::from_secs(5), next).await.expect("something is handed out").unwrap();
+    tokio::time::timeout(Duration::from_secs(60), next).await.expect("something is handed out").unwrap();
     given
 }
 

@@ -125,9 +125,8 @@ const FINDS: &[(u8, Fault, &str)] = &[
 
 /// How the text begins where the fault is that nothing goes on.
 const STUCK: &str = "waiting for: ";
-/// When a case counts as stuck: there, and where a slow machine is to be waited for.
+/// When a case counts as stuck there.
 const UNTIL_STUCK: Duration = Duration::from_secs(3);
-const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn every_case_of_the_suite_has_a_fault_to_find() {
@@ -146,7 +145,7 @@ async fn every_case_finds_its_fault() {
     let mut missed = Vec::new();
     for (case, fault, text) in FINDS {
         let place = directory.path().join(format!("{case}-{fault:?}"));
-        let deadline = if text.starts_with(STUCK) { UNTIL_STUCK } else { LONG };
+        let deadline = if text.starts_with(STUCK) { UNTIL_STUCK } else { crate::DEADLINE };
         let suite = Suite::new("broken:", BrokenFiles::new(place, *fault)).instances(true).deadline(deadline);
         let suite = suite.worker(|_| crate::worker("memory:"));
         let report = suite.run(&Filter::only([*case]), Tier::Fast).await;
