@@ -3,7 +3,8 @@
 //! A [`Model`] is (S, A, P, R) with sparse transitions and a [`Discount`], which is per step or, where sojourns take time
 //! (a semi-Markov process), per unit of time. [`solve`] finds V(s) = maxₐ [R(s, a) + γ Σ P(s′|s, a) V(s′)] and the policy
 //! π(s) = argmaxₐ …, with a bound on what V is off by; [`backward_induction`] does so for a number of steps,
-//! [`average_reward`] for the reward per unit of time in the long run. [`simulate`] executes a policy.
+//! [`average_reward`] for the reward per unit of time in the long run. [`simulate`] and its like execute
+//! what was found.
 //!
 //! ```
 //! use oncue_mdp::{Discount, ModelBuilder, Options, solve};
@@ -45,5 +46,5 @@ pub use horizon::{Plan, backward_induction};
 #[cfg(feature = "json")]
 pub use json::JsonError;
 pub use model::{Choice, Discount, Model};
-pub use simulation::{Run, Simulated, simulate};
+pub use simulation::{Run, Simulated, simulate, simulate_average, simulate_plan};
 pub use solution::{Method, Options, Solution, SolveError, solve};

@@ -1,7 +1,8 @@
 //! Laws that hold for every model, on random ones.
 
 use oncue_mdp::{
-    Discount, Method, Model, ModelBuilder, Options, Run, Sojourn, backward_induction, evaluate, simulate, solve,
+    Discount, Method, Model, ModelBuilder, Options, Run, Sojourn, backward_induction, evaluate, simulate,
+    simulate_plan, solve,
 };
 use proptest::prelude::*;
 
@@ -138,6 +139,11 @@ fn runs_return_what_is_computed() {
         assert!((one.mean - solution.values[3]).abs() <= one.half_width, "{one:?}, {}", solution.values[3]);
         assert_eq!(one, simulate(&model, &solution.policy, run));
         assert_ne!(one.mean, simulate(&model, &solution.policy, Run { seed: 8, ..run }).mean);
+        let plan = backward_induction(&model, 6, &Options::default()).unwrap();
+        let one = simulate_plan(&model, &plan, run);
+        assert!((one.mean - plan.values[3]).abs() <= one.half_width, "{one:?}, {}", plan.values[3]);
+        let first: Vec<_> = (0..6).map(|step| plan.choice(6 - step, one.first[step].0)).collect();
+        assert_eq!(first, one.first.iter().map(|(_, choice)| Some(*choice)).collect::<Vec<_>>());
     }
 }
 

@@ -41,6 +41,36 @@ fn a_model_is_solved_in_four_steps_by_each_method() {
     );
 }
 
+/// For a few steps a worn machine is run on; in the long run it is replaced.
+#[test]
+fn a_number_of_steps_and_the_average_are_asked_for_without_a_discount() {
+    let scratch = Scratch::new();
+    let undiscounted = MACHINE.replace("\"discount\": 0.9, ", "").replace(", \"lost\"]", "]");
+    let undiscounted = undiscounted.replace(", [\"lost\", \"run\", \"lost\", 1, 0]", "");
+    let file = scratch.write("machine.json", &undiscounted);
+    let told = oncue(&["policy", "solve", &file, "--json", "--steps", "3"]).report();
+    // V₁ = (5, 1), V₂(new) = 5 + 0.7·5 + 0.3·1 = 8.8, V₂(worn) = max(1 + 1, −1 + 5) = 4, and so on.
+    for (state, expected) in [5.0 + 0.7 * 8.8 + 0.3 * 4.0, -1.0 + 8.8].into_iter().enumerate() {
+        let value = told["values"][state].as_f64().unwrap();
+        assert!((value - expected).abs() < 1e-9, "{value} is not {expected}");
+    }
+    assert_eq!(told["plan"], json!([["run", "replace"], ["run", "replace"], ["run", "run"]]));
+    assert_eq!(told["execution"]["agrees"], json!(true), "{told}");
+    let human = oncue(&["policy", "solve", &file, "--steps", "3"]);
+    assert!(human.stdout.contains("replace 3–2, run 1"), "{human:?}");
+
+    let told = oncue(&["policy", "solve", &file, "--json", "--average"]).report();
+    // A cycle: 1/0.3 steps that bring 5 each, and one that costs 1.
+    let gain = (5.0 / 0.3 - 1.0) / (1.0 / 0.3 + 1.0);
+    assert!((told["gain"].as_f64().unwrap() - gain).abs() < 1e-8, "{told}");
+    assert_eq!((&told["policy"], &told["execution"]["agrees"]), (&json!(["run", "replace"]), &json!(true)));
+    let human = oncue(&["policy", "solve", &file, "--average"]);
+    assert!(human.stdout.contains(", as the gain says"), "{human:?}");
+
+    oncue(&["policy", "solve", &file, "--average", "--steps", "3"]).refused(&["--average", "cannot be used with"]);
+    oncue(&["policy", "solve", &file, "--steps", "4000000000"]).refused(&["2 states", "fewer steps"]);
+}
+
 #[test]
 fn what_is_no_model_is_refused_with_state_and_action() {
     let scratch = Scratch::new();
