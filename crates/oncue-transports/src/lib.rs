@@ -24,7 +24,7 @@ mod kafka;
 mod nats;
 #[cfg(any(feature = "amqp", feature = "http", feature = "kafka", feature = "nats"))]
 mod options;
-#[cfg(any(feature = "amqp", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "nats", feature = "zmq"))]
 mod reconnect;
 #[cfg(any(feature = "amqp", feature = "kafka"))]
 mod streams;

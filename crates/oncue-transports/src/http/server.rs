@@ -50,10 +50,10 @@ impl HttpServer {
     /// The address cannot be listened on.
     pub async fn listen(address: &str, access: Access, node: Arc<Node>) -> Result<Self, ServeError> {
         let scheme = if access.tls.is_some() { "https" } else { "http" };
-        let access = Arc::new(access);
-        let listening = Listening::start(address, node, move |stream, node, stopped| {
-            welcome(stream, Door { access: Arc::clone(&access), node }, stopped)
-        });
+        let handle = node.handle().clone();
+        let door = Door { access: Arc::new(access), node };
+        let listening =
+            Listening::start(address, &handle, move |stream, stopped| welcome(stream, door.clone(), stopped));
         Ok(Self { listening: listening.await?, scheme })
     }
 

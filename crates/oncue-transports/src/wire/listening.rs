@@ -1,17 +1,18 @@
-//! What every carrier has in common at the node's end: a listener with limits, paths, and answers as bytes.
+//! What every carrier has in common at the end that listens: a listener with limits, paths, and answers as bytes.
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 
 use super::{
     message::{self, MAX_MESSAGE_BYTES, Refusal, Reply},
-    node::{MAIN, Node},
+    node::MAIN,
 };
 
 /// Most connections at a time; more wait to be accepted.
@@ -36,21 +37,29 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Listens on `HOST:PORT`, and lets something converse on each connection until it is told to stop.
-    pub(crate) async fn start<C, F>(address: &str, node: Arc<Node>, converse: C) -> Result<Self, ServeError>
+    pub(crate) async fn start<C, F>(address: &str, handle: &Handle, converse: C) -> Result<Self, ServeError>
     where
-        C: Fn(TcpStream, Arc<Node>, watch::Receiver<bool>) -> F + Send + Sync + 'static,
+        C: Fn(TcpStream, watch::Receiver<bool>) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let failed = |source| ServeError { address: address.to_owned(), source };
-        let handle = node.handle().clone();
         let wanted = address.to_owned();
         // Connections are heard of by the threads of whoever bound the listener: those of the caller may stand still until
         // the node answers.
         let bound = handle.spawn(async move { TcpListener::bind(wanted).await }).await;
         let listener = bound.map_err(io::Error::other).and_then(|bound| bound).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        Self::on(listener, handle, converse).map_err(failed)
+    }
+
+    /// The same with what listens already, on the same runtime.
+    pub(crate) fn on<C, F>(listener: TcpListener, handle: &Handle, converse: C) -> io::Result<Self>
+    where
+        C: Fn(TcpStream, watch::Receiver<bool>) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        Ok(Self { address, stop, accepting: handle.spawn(accept(listener, node, converse, stopped)) })
+        Ok(Self { address, stop, accepting: handle.spawn(accept(listener, converse, stopped)) })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -70,9 +79,9 @@ impl Drop for Listening {
     }
 }
 
-async fn accept<C, F>(listener: TcpListener, node: Arc<Node>, converse: C, mut stopped: watch::Receiver<bool>)
+async fn accept<C, F>(listener: TcpListener, converse: C, mut stopped: watch::Receiver<bool>)
 where
-    C: Fn(TcpStream, Arc<Node>, watch::Receiver<bool>) -> F + Send + Sync + 'static,
+    C: Fn(TcpStream, watch::Receiver<bool>) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -88,7 +97,7 @@ where
         };
         match accepted {
             Ok((stream, place)) => {
-                let conversation = converse(stream, Arc::clone(&node), stopped.clone());
+                let conversation = converse(stream, stopped.clone());
                 connections.spawn(async move {
                     let _place = place;
                     conversation.await;

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use oncue::transport::{BoxFuture, OpenError};
 use parking_lot::Mutex;
 use tokio::{
-    net::TcpStream,
     sync::{Mutex as Turn, mpsc, oneshot},
     task::JoinSet,
     time::timeout,
@@ -22,12 +21,11 @@ use tokio::{
 use super::{
     ENVELOPE_BYTES, MAX_PARTS, PATH,
     url::Address,
-    zmtp::{Limits, Outgoing, Reader, Received, Socket, handshake},
+    zmtp::{Limits, Outgoing, Reader, Received, Socket, connect, handshake},
 };
 use crate::wire::{Link, LinkError, MAX_WAIT, message::MAX_MESSAGE_BYTES};
 
-/// How long a connection may take to come about, and how long the peer to say who it is.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long the peer may take to say who it is.
 const GREET: Duration = Duration::from_secs(3);
 /// How long an answer may take beyond the time that a question may wait at the node.
 const ANSWER: Duration = Duration::from_secs(25);
@@ -147,12 +145,8 @@ impl Waiting {
 
 impl Connection {
     async fn open(host: &str) -> Result<Self, LinkError> {
-        let connecting = timeout(CONNECT, TcpStream::connect(host)).await;
-        let stream = connecting.map_err(|_| LinkError(format!("no connection within {CONNECT:?}")))?;
-        let stream = stream.map_err(|error| LinkError(error.to_string()))?;
-        let greeting = timeout(GREET, handshake(stream, Socket::Dealer)).await;
-        let greeted =
-            greeting.map_err(|_| LinkError(format!("this is no Oncue node: no greeting within {GREET:?}")))?;
+        let stream = connect(host).await.map_err(|error| LinkError(error.to_string()))?;
+        let greeted = handshake(stream, Socket::Dealer, GREET).await;
         let (reader, writer) = greeted.map_err(|error| LinkError(format!("this is no Oncue node: {error}")))?;
         let (questions, queue) = mpsc::channel(QUEUE);
         let (waiting, mut tasks) = (Arc::<Mutex<Waiting>>::default(), JoinSet::new());

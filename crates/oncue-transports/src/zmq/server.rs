@@ -7,7 +7,6 @@ use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
-    time::timeout,
 };
 
 use super::{
@@ -40,8 +39,9 @@ impl ZmqServer {
     /// The address cannot be listened on.
     pub async fn listen(address: &str, node: Arc<Node>) -> Result<Self, ServeError> {
         let room = Arc::new(Semaphore::new(MAX_UNDER_WAY));
-        let listening = Listening::start(address, node, move |stream, node, stopped| {
-            converse(stream, node, Arc::clone(&room), stopped)
+        let handle = node.handle().clone();
+        let listening = Listening::start(address, &handle, move |stream, stopped| {
+            converse(stream, Arc::clone(&node), Arc::clone(&room), stopped)
         });
         let listening = listening.await?;
         if !listening.address().ip().is_loopback() {
@@ -71,12 +71,11 @@ impl ZmqServer {
 async fn converse(stream: TcpStream, node: Arc<Node>, room: Arc<Semaphore>, mut stopped: watch::Receiver<bool>) {
     let greeted = tokio::select! {
         _ = stopped.wait_for(|stopped| *stopped) => return,
-        greeted = timeout(GREET, handshake(stream, Socket::Router)) => greeted,
+        greeted = handshake(stream, Socket::Router, GREET) => greeted,
     };
     let ended = match greeted {
-        Ok(Ok((reader, writer))) => serve(reader, writer, &node, &room, stopped).await,
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(ZmtpError::Late),
+        Ok((reader, writer)) => serve(reader, writer, &node, &room, stopped).await,
+        Err(error) => Err(error),
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");

@@ -23,14 +23,17 @@ impl Address {
         if log.contains('/') || rest.contains(['?', '#']) {
             return Err(wrong("a node has logs and no options: write `zmq://HOST:PORT` or `zmq://HOST:PORT/LOG`"));
         }
-        let whole = host
-            .rsplit_once(':')
-            .is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
-        if !whole {
+        if port(host).is_none_or(|port| port == 0) {
             return Err(wrong("write `zmq://HOST:PORT`, such as `zmq://127.0.0.1:7701`"));
         }
         Ok(Self { host: host.to_owned(), log: log.to_owned() })
     }
+}
+
+/// The port of `HOST:PORT`; nothing if it is not that.
+pub(super) fn port(host: &str) -> Option<u16> {
+    let (name, port) = host.rsplit_once(':')?;
+    port.parse().ok().filter(|_| !name.is_empty())
 }
 
 #[cfg(test)]

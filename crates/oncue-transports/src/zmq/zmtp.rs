@@ -16,6 +16,8 @@ use tokio::{
     time::{Duration, timeout},
 };
 
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
 /// A message that has begun has so long to end; one that is sent has so long to be taken.
 const MESSAGE: Duration = Duration::from_secs(30);
 /// Most bytes of a command.
@@ -37,13 +39,21 @@ const COMMAND: u8 = 4;
 pub(super) enum Socket {
     Dealer,
     Router,
+    Sub,
+    Pub,
+    Pull,
+    Push,
 }
 
 impl Socket {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Dealer => "DEALER",
             Self::Router => "ROUTER",
+            Self::Sub => "SUB",
+            Self::Pub => "PUB",
+            Self::Pull => "PULL",
+            Self::Push => "PUSH",
         }
     }
 
@@ -52,6 +62,10 @@ impl Socket {
         match self {
             Self::Dealer => &["ROUTER"],
             Self::Router => &["DEALER", "REQ", "ROUTER"],
+            Self::Sub => &["PUB", "XPUB"],
+            Self::Pub => &["SUB", "XSUB"],
+            Self::Pull => &["PUSH"],
+            Self::Push => &["PULL"],
         }
     }
 }
@@ -61,7 +75,7 @@ impl Socket {
 pub(super) enum ZmtpError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("it does not speak ZeroMQ; an address of `oncue serve --listen zmq://…` is needed")]
+    #[error("it does not speak ZeroMQ")]
     NotZmtp,
     #[error("it speaks version {0} of ZeroMQ's protocol, and version 3 is needed: update it")]
     Version(u8),
@@ -80,6 +94,10 @@ pub(super) enum ZmtpError {
         bytes: u64,
         limit: usize,
     },
+    #[error("no connection within {CONNECT:?}")]
+    NoConnection,
+    #[error("no greeting within {0:?}")]
+    NoGreeting(Duration),
     #[error("a message was not through within {MESSAGE:?}")]
     Late,
 }
@@ -105,8 +123,21 @@ pub(super) struct Limits {
     pub(super) parts: usize,
 }
 
-/// Greets, and learns who the peer is.
-pub(super) async fn handshake(stream: TcpStream, ours: Socket) -> Result<(Reader, Writer), ZmtpError> {
+/// Connects to `HOST:PORT`.
+pub(super) async fn connect(host: &str) -> Result<TcpStream, ZmtpError> {
+    Ok(timeout(CONNECT, TcpStream::connect(host)).await.map_err(|_| ZmtpError::NoConnection)??)
+}
+
+/// Greets, and learns who the peer is, who has so long to say it.
+pub(super) async fn handshake(
+    stream: TcpStream,
+    ours: Socket,
+    within: Duration,
+) -> Result<(Reader, Writer), ZmtpError> {
+    timeout(within, greet(stream, ours)).await.map_err(|_| ZmtpError::NoGreeting(within))?
+}
+
+async fn greet(stream: TcpStream, ours: Socket) -> Result<(Reader, Writer), ZmtpError> {
     // Small answers are sent at once.
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
@@ -285,6 +316,12 @@ impl Writer {
             timeout(MESSAGE, self.0.flush()).await.map_err(|_| ZmtpError::Late)??;
         }
         Ok(self.0.shutdown().await?)
+    }
+
+    /// Sends one, however long the peer takes.
+    pub(super) async fn send(&mut self, outgoing: Outgoing) -> Result<(), ZmtpError> {
+        self.put(outgoing).await?;
+        Ok(self.0.flush().await?)
     }
 
     async fn put(&mut self, outgoing: Outgoing) -> io::Result<()> {

@@ -31,6 +31,8 @@ mod nats_server;
 mod node;
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod proxy;
+#[cfg(all(feature = "http", feature = "zmq"))]
+mod pyzmq;
 #[cfg(feature = "amqp")]
 mod rabbitmq_faults;
 #[cfg(feature = "amqp")]
@@ -41,6 +43,8 @@ mod rabbitmq_server;
 mod zmq_faults;
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod zmq_foreign;
+#[cfg(all(feature = "http", feature = "zmq"))]
+mod zmq_sockets;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 

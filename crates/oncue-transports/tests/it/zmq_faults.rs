@@ -1,18 +1,21 @@
 //! What peers may do to a node over `ZeroMQ`, and what a client may meet instead of one.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use oncue::{
-    Clock, Envelope,
-    transport::{Publish, PublishError},
+    App, Clock, Envelope,
+    event::MAX_DATA_BYTES,
+    source::Source as _,
+    transport::{Publish, PublishError, Tail},
 };
 use oncue_transports::{
     wire::message::{self, MAX_MESSAGE_BYTES, Refusal, Reply, Request, VERSION},
-    zmq::PATH,
+    zmq::{self, PATH, Sink, Source},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
 };
 
 use crate::{node::Running, open};
@@ -49,7 +52,11 @@ struct Peer(TcpStream);
 
 impl Peer {
     async fn greet(address: SocketAddr, socket: &[u8]) -> Self {
-        let mut peer = Self(TcpStream::connect(address).await.unwrap());
+        Self::greet_over(TcpStream::connect(address).await.unwrap(), socket).await
+    }
+
+    async fn greet_over(stream: TcpStream, socket: &[u8]) -> Self {
+        let mut peer = Self(stream);
         peer.send(&greeting(3, b"NULL")).await;
         peer.0.read_exact(&mut [0; 64]).await.unwrap();
         peer.send(&ready(socket)).await;
@@ -101,6 +108,10 @@ impl Peer {
         let _ = self.0.read_to_end(&mut rest).await;
         rest
     }
+}
+
+fn noise() -> Vec<u8> {
+    (0..64 << 10).map(|number: u32| number.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
 }
 
 fn hello(version: u32) -> Vec<u8> {
@@ -155,8 +166,7 @@ async fn a_node_goes_on_whatever_peers_send() {
         peer.send(&[&[LONG][..], &(MAX_MESSAGE_BYTES as u64).to_be_bytes(), b"a few bytes"].concat()).await;
         waiting.push(peer);
     }
-    let mut random = (0..64 << 10).map(|number: u32| number.wrapping_mul(2_654_435_761).to_be_bytes()[0]);
-    let noise: Vec<u8> = random.by_ref().collect();
+    let noise = noise();
     let parts: Vec<u8> = std::iter::repeat_n(frame(MORE, b""), 100).flatten().collect();
     for garbage in [&b"\x08 unknown flags"[..], &frame(COMMAND | MORE, b"\x04PING"), &noise[1..], &parts] {
         let mut peer = Peer::greet(address, b"DEALER").await;
@@ -235,4 +245,128 @@ async fn a_batch_larger_than_a_message_is_refused_before_it_is_sent_over_zeromq_
     assert_eq!(published.len(), 1, "as large as an event may be");
     transport.close().await.unwrap();
     node.stop().await;
+}
+
+/// The next event of a topic.
+async fn next(tail: &mut dyn Tail) -> Envelope {
+    let mut events = Vec::new();
+    tail.next(1, &mut events).await.unwrap();
+    events.remove(0).1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_goes_on_whatever_peers_send() {
+    let endpoint = zmq::bind("tcp://127.0.0.1:0").unwrap();
+    let address: SocketAddr = endpoint.url().strip_prefix("tcp://").unwrap().parse().unwrap();
+    let source = Source::pull(endpoint).max_bytes(1 << 20);
+    let bus = App::open("memory:").await.unwrap().source(source).start().await.unwrap();
+    let mut tail = bus.transport().tail("events").await.unwrap();
+    let parts: Vec<u8> = std::iter::repeat_n(frame(MORE, b""), 100).flatten().collect();
+    let too_large = [&[LONG][..], &(1_u64 << 40).to_be_bytes()].concat();
+    for garbage in [&b"\x08 unknown flags"[..], &frame(COMMAND | MORE, b"\x04PING"), &noise()[1..], &parts, &too_large]
+    {
+        let mut peer = Peer::greet(address, b"PUSH").await;
+        // It may be sent away before it is through.
+        let _ = peer.0.write_all(garbage).await;
+        assert_eq!(peer.rest().await, b"");
+    }
+    for stranger in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), greeting(2, b""), greeting(3, b"CURVE"), noise()] {
+        let mut peer = Peer(TcpStream::connect(address).await.unwrap());
+        let _ = peer.0.write_all(&stranger).await;
+        assert!(peer.rest().await.len() <= 64);
+    }
+    let mut wrong = Peer(TcpStream::connect(address).await.unwrap());
+    wrong.send(&[greeting(3, b"NULL"), ready(b"SUB")].concat()).await;
+    let told = String::from_utf8_lossy(&wrong.rest().await).into_owned();
+    assert!(told.contains("ERROR") && told.contains("it is a SUB socket, to which a PULL does not talk"), "{told}");
+    let mut peer = Peer::greet(address, b"PUSH").await;
+    let large = vec![b'x'; (1 << 20) - 10];
+    peer.send(&message(&[b"subject", b"body"])).await;
+    peer.send(&frame(COMMAND, b"\x04PING\0\x01still there")).await;
+    assert_eq!(peer.frame().await.1, b"\x04PONGstill there");
+    peer.send(&message(&[b"", &large])).await;
+    let event = next(&mut *tail).await;
+    assert_eq!((event.subject(), &event.data()[..]), (Some("subject"), &b"body"[..]));
+    let event = next(&mut *tail).await;
+    assert_eq!((event.subject(), &event.data()[..]), (None, &large[..]));
+    bus.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_publisher_is_an_error_that_says_where_and_what_it_is() {
+    let hello = |socket: &[u8]| [&greeting(3, b"NULL")[..], &ready(socket)].concat();
+    for (says, reason) in [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "does not speak ZeroMQ"),
+        (greeting(1, b""), "version 1 of ZeroMQ's protocol"),
+        (greeting(3, b"CURVE"), "the mechanism CURVE"),
+        (hello(b"PUSH"), "a PUSH socket, to which a SUB does not talk"),
+        ([hello(b"PUB"), b"\x08".to_vec()].concat(), "unknown flags"),
+    ] {
+        let url = format!("tcp://{}", stranger(says).await);
+        let mut source = Source::subscribe(zmq::connect(&url).unwrap(), [""]);
+        let error = source.generate(None, &Clock::system()).await.unwrap_err().to_string();
+        assert!(error.contains(&url) && error.contains(reason), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_was_being_written_to_a_peer_that_went_was_not_sent() {
+    let endpoint = zmq::bind("tcp://127.0.0.1:0").unwrap();
+    let address: SocketAddr = endpoint.url().strip_prefix("tcp://").unwrap().parse().unwrap();
+    let sink = Sink::push(endpoint).unwrap();
+    // More than the buffers between take: it is still being written when the peer goes.
+    let event = Envelope::builder("large").content_type("text/plain").data(vec![7; 8 << 20]).build().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut peer = Peer::greet_over(socket.connect(address).await.unwrap(), b"PULL").await;
+    let sending = tokio::spawn({
+        let (sink, event) = (sink.clone(), event.clone());
+        async move { sink.send(&event).await }
+    });
+    assert_eq!(peer.frame().await.1, b"large");
+    drop(peer);
+    let lost = sending.await.unwrap();
+    assert_eq!(lost, Err(zmq::SinkError::Lost));
+    let mut peer = Peer::greet(address, b"PULL").await;
+    let (sent, parts) = tokio::join!(sink.send(&event), peer.message());
+    sent.unwrap();
+    let arrived = Envelope::from_json(&parts[1]).unwrap();
+    assert_eq!((arrived.id(), arrived.data()), (event.id(), event.data()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_nobody_waits_for_any_more_is_not_sent() {
+    let endpoint = zmq::bind("tcp://127.0.0.1:0").unwrap();
+    let address: SocketAddr = endpoint.url().strip_prefix("tcp://").unwrap().parse().unwrap();
+    let sink = Sink::push(endpoint).unwrap();
+    let event = |kind: &str| Envelope::builder(kind).build().unwrap();
+    let given_up = timeout(Duration::ZERO, sink.send(&event("first"))).await;
+    assert!(given_up.is_err(), "nobody is there");
+    let mut peer = Peer::greet(address, b"PULL").await;
+    let second = event("second");
+    let (sent, parts) = tokio::join!(sink.send(&second), peer.message());
+    sent.unwrap();
+    assert_eq!((&parts[0][..], sink.counts().sent), (&b"second"[..], 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_event_goes_from_a_sink_to_a_source() {
+    let here = zmq::bind("tcp://127.0.0.1:0").unwrap();
+    let sink = Sink::publish(zmq::connect(&here.url()).unwrap()).unwrap();
+    // Bound or connected makes no difference.
+    let bus = App::open("memory:").await.unwrap().source(Source::subscribe(here, ["large"])).start().await.unwrap();
+    let mut tail = bus.transport().tail("events").await.unwrap();
+    // Until the subscription has come, nobody wants anything; with the same id, it counts once.
+    let small = Envelope::builder("large.marker").id("1").build().unwrap();
+    loop {
+        sink.send(&small).await.unwrap();
+        if timeout(Duration::from_millis(50), next(&mut *tail)).await.is_ok() {
+            break;
+        }
+    }
+    let event = Envelope::builder("large").content_type("text/plain").data(vec![7; MAX_DATA_BYTES]).build().unwrap();
+    sink.send(&event).await.unwrap();
+    let arrived = next(&mut *tail).await;
+    assert_eq!((arrived.id(), arrived.data()), (event.id(), event.data()));
+    bus.shutdown().await.unwrap();
 }

@@ -1,13 +1,13 @@
 //! Programs that know `ZeroMQ` and have no client of ours: sockets of libzmq, by pyzmq, ask a node.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::process::Command;
 
 use oncue_transports::wire::message::{self, MAX_MESSAGE_BYTES, Refusal, Reply, Request, VERSION};
 
-use crate::node::Running;
+use crate::{
+    node::Running,
+    pyzmq::{bytes, python},
+};
 
 /// Asks with a DEALER, with a REQ, and with a REQ behind a proxy; then with a message that is too large. Prints what came.
 const PROGRAM: &str = r#"
@@ -36,27 +36,6 @@ ask(zmq.DEALER, address, [b"", b"wire/v1", bytes(large)])
 import os
 os._exit(0)
 "#;
-
-/// A Python that has pyzmq; without one, the reason is printed, and where `CI=true` that is a failure.
-fn python() -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/pyzmq/bin/python");
-    let has_it = |python: &PathBuf| {
-        let asked = Command::new(python).args(["-c", "import zmq"]).output();
-        asked.is_ok_and(|ended| ended.status.success())
-    };
-    let python = [own, "python3".into()].into_iter().find(has_it);
-    if python.is_none() {
-        let reason = "no pyzmq: python3 -m venv target/pyzmq && target/pyzmq/bin/pip install pyzmq";
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{reason}");
-        println!("skipped: {reason}");
-    }
-    python
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let digits = if hex == "-" { "" } else { hex };
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sockets_of_libzmq_ask_a_node() {
