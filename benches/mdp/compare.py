@@ -9,20 +9,9 @@ Installs both libraries in an environment of its own, target/mdp-rivals. Exit co
 solving alone, as each side measures it itself, and of the best of three runs, after quantecon's compiler has warmed up.
 """
 
-import argparse, json, os, subprocess, sys, tempfile, time, venv
-from pathlib import Path
+import argparse, json, subprocess, sys, tempfile
 
-ENVIRONMENT = Path("target/mdp-rivals")
-LIBRARIES = ["numpy", "scipy", "pymdptoolbox==4.0b3", "quantecon==0.11.4"]
-
-
-def in_environment():
-    python = ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        venv.create(ENVIRONMENT, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *LIBRARIES], check=True)
-    if Path(sys.prefix).resolve() != ENVIRONMENT.resolve():
-        os.execv(python, [str(python), *sys.argv])
+from rivals import in_environment, quantecon_process, timed, toolbox_matrices
 
 
 def random_model(numpy, seed, states, actions, branches, discount):
@@ -51,40 +40,21 @@ def ours(binary, model, method):
 
 
 def best_of_three(run):
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        found = run()
-        times.append(time.perf_counter() - began)
-    return found, min(times)
+    times, found = zip(*(timed(run) for _ in range(3)))
+    return found[-1], min(times)
 
 
 def quantecon_side(numpy, model, method):
-    import scipy.sparse as sparse
-    from quantecon.markov import DiscreteDP
-    following, probabilities, rewards, discount = model
-    states, actions, branches = following.shape
-    pairs = states * actions
-    rows = numpy.repeat(numpy.arange(pairs), branches)
-    matrix = sparse.csr_matrix((probabilities.ravel(), (rows, following.ravel())), shape=(pairs, states))
-    numbers = numpy.repeat(numpy.arange(states), actions), numpy.tile(numpy.arange(actions), states)
-    process = DiscreteDP(rewards.ravel(), matrix, discount, *numbers)
+    process = quantecon_process(numpy, model)
     found, seconds = best_of_three(lambda: process.solve(method=method, epsilon=1e-10, max_iter=1_000_000))
     return found.v, found.sigma, seconds
 
 
 def toolbox_side(numpy, model):
-    import scipy.sparse as sparse
     from mdptoolbox.mdp import PolicyIteration
-    following, probabilities, rewards, discount = model
-    states, actions, branches = following.shape
-    rows = numpy.repeat(numpy.arange(states), branches)
-    matrices = [
-        sparse.csr_matrix((probabilities[:, a].ravel(), (rows, following[:, a].ravel())), shape=(states, states))
-        for a in range(actions)
-    ]
+    *_, rewards, discount = model
     # It cannot keep them sparse in policy iteration.
-    matrices = [matrix.toarray() for matrix in matrices]
+    matrices = [matrix.toarray() for matrix in toolbox_matrices(numpy, model)]
 
     def run():
         process = PolicyIteration(matrices, rewards, discount, max_iter=1_000)

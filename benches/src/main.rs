@@ -17,6 +17,7 @@ mod raw;
 mod report;
 #[cfg(feature = "rivals")]
 mod rivals;
+mod solver;
 mod space;
 mod walk;
 
@@ -38,12 +39,12 @@ use crate::{
 
 /// Every row, in order.
 #[cfg(not(feature = "rivals"))]
-const IDS: [&str; 16] =
-    ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "7c"];
+const IDS: [&str; 17] =
+    ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "7c", "9"];
 /// Every row, in order.
 #[cfg(feature = "rivals")]
-const IDS: [&str; 20] = [
-    "1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "7c", "10a", "10b",
+const IDS: [&str; 21] = [
+    "1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "7c", "9", "10a", "10b",
     "10c", "11",
 ];
 
@@ -114,6 +115,7 @@ impl Bench {
             "7a" => fanout::many(plan, runtime),
             "7b" => filters::matching(plan),
             "7c" => filters::rules(plan),
+            "9" => solver::solving(plan, directory),
             #[cfg(feature = "rivals")]
             "10a" | "10b" | "10c" => rivals::counted(plan, directory, id),
             #[cfg(feature = "rivals")]

@@ -114,7 +114,6 @@ impl Rounds {
     }
 
     /// Not measured, because something is missing here.
-    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "only other libraries need what may be missing"))]
     pub(crate) fn skipped(why: String) -> Self {
         eprintln!("skipped: {why}");
         Self { skipped: Some(why), ..Self::default() }
