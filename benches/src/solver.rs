@@ -24,14 +24,14 @@ const SAME: f64 = 1e-6;
 /// States that lead to their neighbours lead so far.
 const NEAR: usize = 8;
 
-/// (case, its states, whether they lead to their neighbours)
-const MODELS: [(&str, usize, bool); 6] = [
-    ("random 10³", 1_000, false),
-    ("random 10⁴", 10_000, false),
-    ("random 10⁵", 100_000, false),
-    ("random 10⁶", 1_000_000, false),
-    ("neighbours 10⁴", 10_000, true),
-    ("neighbours 10⁶", 1_000_000, true),
+/// (its case against each library, its states, whether they lead to their neighbours)
+const MODELS: [([&str; 2], usize, bool); 6] = [
+    (["random 10³, quantecon", "random 10³, pymdptoolbox"], 1_000, false),
+    (["random 10⁴, quantecon", "random 10⁴, pymdptoolbox"], 10_000, false),
+    (["random 10⁵, quantecon", "random 10⁵, pymdptoolbox"], 100_000, false),
+    (["random 10⁶, quantecon", "random 10⁶, pymdptoolbox"], 1_000_000, false),
+    (["neighbours 10⁴, quantecon", "neighbours 10⁴, pymdptoolbox"], 10_000, true),
+    (["neighbours 10⁶, quantecon", "neighbours 10⁶, pymdptoolbox"], 1_000_000, true),
 ];
 const LIBRARIES: [&str; 2] = ["quantecon 0.11.4", "pymdptoolbox 4.0b3"];
 
@@ -183,11 +183,11 @@ fn row(plan: &Plan, case: &'static str, against: &'static str, written: &Written
     };
     let mut rival = match Rival::start(against, &written.file) {
         Ok(rival) => rival,
-        Err(why) => return Ok(row(String::new(), Rounds::skipped(format!("{case}, {against}: {why}")))),
+        Err(why) => return Ok(row(String::new(), Rounds::skipped(format!("{case}: {why}")))),
     };
     let (states, seconds) = (written.model.states() as f64, plan.seconds / 4.0);
     let (mut alone, mut largest) = (Vec::new(), 0.0_f64);
-    let rounds = plan.rounds(&format!("9, {case}, {against}"), || {
+    let rounds = plan.rounds(&format!("9, {case}"), || {
         let (ours, solution) = written.solve(None, seconds)?;
         let (one_thread, _) = written.solve(Some(1), seconds)?;
         let (theirs, off) = rival.solve(seconds, &solution.values)?;
@@ -208,9 +208,9 @@ fn row(plan: &Plan, case: &'static str, against: &'static str, written: &Written
 /// 9: models of all sizes, against each library.
 pub(crate) fn solving(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (case, states, near) in MODELS {
+    for (cases, states, near) in MODELS {
         let written = Written::new(states, near, directory)?;
-        for library in LIBRARIES {
+        for (case, library) in cases.into_iter().zip(LIBRARIES) {
             rows.push(row(plan, case, library, &written)?);
         }
     }
