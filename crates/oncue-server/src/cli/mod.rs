@@ -120,6 +120,9 @@ enum CommandError {
     /// A simulated app failed.
     #[error(transparent)]
     Simulate(#[from] policy::LifeError),
+    /// A log tells too little to simulate from.
+    #[error(transparent)]
+    TooFew(#[from] policy::TooFew),
     /// A configuration file is not right.
     #[error(transparent)]
     Check(#[from] config::CheckError),
@@ -143,7 +146,7 @@ impl CommandError {
             Self::Log(error) => error.is_callers(),
             Self::Resolve(error) => error.is_callers(),
             Self::Solve(error) => error.is_callers(),
-            Self::Edit(_) | Self::Explain(_) | Self::Check(_) => true,
+            Self::Edit(_) | Self::Explain(_) | Self::Check(_) | Self::TooFew(_) => true,
             Self::Graph(_) | Self::Simulate(_) | Self::Runtime(_) | Self::Output(_) => false,
         };
         if is_callers { REFUSED } else { FAILED }

@@ -8,6 +8,7 @@ mod explaining;
 mod gateway;
 mod inputs;
 mod interrupts;
+mod judging;
 mod killer;
 mod kills;
 mod letters;

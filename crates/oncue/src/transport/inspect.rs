@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{EventAddress, EventRef, InspectError, Position, Retention, RetentionFrom, Settled, SourceState};
+use super::{Attempt, EventAddress, EventRef, InspectError, Position, Retention, RetentionFrom, Settled, SourceState};
 use crate::{
     clock::Timestamp,
     event::Envelope,
@@ -61,6 +61,16 @@ pub trait Inspect: Send + Sync {
     fn attempts(&self, subscription: &str) -> Option<Attempts> {
         let _ = subscription;
         None
+    }
+
+    /// Every attempt of a subscription that is still recorded, in the order of their ends: what was answered, and when.
+    /// Reads all that is kept. None where the transport does not record them.
+    ///
+    /// # Errors
+    /// Unknown subscription; unreadable storage.
+    fn recorded(&self, subscription: &str) -> Result<Vec<RecordedAttempt>, InspectError> {
+        let _ = subscription;
+        Ok(Vec::new())
     }
 
     /// What was learned of a subscription's events. None of one that learns nothing, and where the transport does not learn.
@@ -262,6 +272,17 @@ pub struct FailedAttempt {
     pub ended: Timestamp,
     /// The error's text.
     pub error: String,
+}
+
+/// An attempt that a handler made at an event, as the log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RecordedAttempt {
+    /// The offset of the event in its topic.
+    pub offset: u64,
+    /// When the event was published.
+    pub published: Timestamp,
+    /// Which attempt, when, and how it ended.
+    pub attempt: Attempt,
 }
 
 /// An event that a subscription gave up on.

@@ -15,7 +15,8 @@ use bytes::Bytes;
 
 pub use error::{ConsumeError, ControlError, InspectError, OpenError, PublishError, SettleError, SubscribeError};
 pub use inspect::{
-    Backlog, DeadLetter, EventHandling, FailedAttempt, Inspect, Stage, StorageInfo, SubscriptionInfo, TopicInfo,
+    Backlog, DeadLetter, EventHandling, FailedAttempt, Inspect, RecordedAttempt, Stage, StorageInfo, SubscriptionInfo,
+    TopicInfo,
 };
 #[cfg(any(test, fuzzing))]
 pub(crate) use log::fuzz;

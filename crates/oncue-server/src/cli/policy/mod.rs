@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use super::CommandError;
 
 pub(super) use explain::ExplainError;
-pub(super) use simulate::LifeError;
+pub(super) use simulate::{LifeError, TooFew};
 pub(super) use solve::ModelFileError;
 
 /// Understand policies before they are needed, and compute them

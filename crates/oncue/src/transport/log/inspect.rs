@@ -23,8 +23,8 @@ use crate::{
     filter::{Estimate, Features, Learner, Verdict},
     policy::Attempts,
     transport::{
-        Backlog, DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Settled, SourceState, Start,
-        StorageInfo, SubscriptionInfo, TopicInfo,
+        Backlog, DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, RecordedAttempt, Settled,
+        SourceState, Start, StorageInfo, SubscriptionInfo, TopicInfo,
     },
 };
 
@@ -199,6 +199,10 @@ impl Inspect for Inner {
     fn attempts(&self, subscription: &str) -> Option<Attempts> {
         self.catch_up();
         self.shared.lock().state.find(subscription).map(|state| state.attempts.clone())
+    }
+
+    fn recorded(&self, subscription: &str) -> Result<Vec<RecordedAttempt>, InspectError> {
+        self.recorded(subscription)
     }
 
     fn subscriptions(&self) -> Vec<SubscriptionInfo> {

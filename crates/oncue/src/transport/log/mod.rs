@@ -24,6 +24,7 @@ mod overtaken;
 mod publish;
 mod reading;
 mod recent;
+mod recorded;
 pub(in crate::transport) mod records;
 mod replay;
 mod retain;

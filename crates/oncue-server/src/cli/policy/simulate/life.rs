@@ -6,7 +6,7 @@ use oncue::{
     App, Clock, PausedClock,
     clock::NotPaused,
     handler::{HandlerExt as _, extract::Attempt},
-    policy::{Costs, Policy},
+    policy::{Costs, ErrorClass, Policy},
     prelude::*,
     testing::TIME_OF_START,
     transport::{LogTransport, LogUrl},
@@ -14,10 +14,7 @@ use oncue::{
 use parking_lot::Mutex;
 use thiserror::Error;
 
-use super::world::{Scenario, World};
-
-/// How long a call takes.
-const CALL: Duration = Duration::from_millis(20);
+use super::world::Dependency;
 
 /// Why there is nothing to compare.
 #[derive(Debug, Error)]
@@ -57,25 +54,30 @@ struct Fate {
 /// What the handler is given.
 #[derive(Clone)]
 struct Called {
-    world: Arc<World>,
+    dependency: Arc<dyn Dependency>,
     fates: Arc<Mutex<Vec<Fate>>>,
 }
+
+/// How a call failed.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct Refusal(ErrorClass);
 
 async fn call(
     envelope: Envelope,
     State(called): State<Called>,
     State(clock): State<Clock>,
     Attempt(attempt): Attempt,
-) -> Result<(), HandlerError> {
+) -> Result<(), Refusal> {
     let event: usize = envelope.key().and_then(|key| key.parse().ok()).unwrap_or_default();
-    let answer = called.world.call(event as u64, attempt, seconds(&clock));
-    clock.sleep(CALL).await;
+    let answer = called.dependency.call(event, attempt, seconds(&clock));
+    clock.sleep(called.dependency.call_takes()).await;
     if let Some(fate) = called.fates.lock().get_mut(event) {
         fate.calls += 1;
         fate.last = seconds(&clock);
         fate.handled |= answer.is_ok();
     }
-    answer
+    answer.map_err(Refusal)
 }
 
 fn seconds(clock: &Clock) -> f64 {
@@ -83,24 +85,29 @@ fn seconds(clock: &Clock) -> f64 {
 }
 
 /// Lives it.
-pub(super) fn live(scenario: Scenario, seed: u64, policy: Arc<dyn Policy>, costs: &Costs) -> Result<Life, LifeError> {
+pub(super) fn live(
+    dependency: Arc<dyn Dependency>,
+    seed: u64,
+    policy: Arc<dyn Policy>,
+    costs: &Costs,
+) -> Result<Life, LifeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.map_err(LifeError::Runtime)?;
     // The dispatcher draws its jitter on this thread.
     fastrand::seed(seed);
     let fates = runtime.block_on(async {
         let time = PausedClock::new(TIME_OF_START).map_err(LifeError::NotPaused)?;
-        Ok::<_, LifeError>(run(Arc::new(World::new(scenario, seed)), policy, time.clock()).await?)
+        Ok::<_, LifeError>(run(dependency, policy, time.clock()).await?)
     })?;
     Ok(measured(&fates, costs))
 }
 
-async fn run(world: Arc<World>, policy: Arc<dyn Policy>, clock: Clock) -> oncue::Result<Vec<Fate>> {
+async fn run(dependency: Arc<dyn Dependency>, policy: Arc<dyn Policy>, clock: Clock) -> oncue::Result<Vec<Fate>> {
     let transport = Arc::new(LogTransport::open(&"memory:".parse::<LogUrl>()?, clock.clone())?);
-    let arrivals = world.arrivals();
+    let arrivals = dependency.arrivals();
     let fates = arrivals.iter().map(|at| Fate { published: *at, ..Fate::default() }).collect();
-    let called = Called { world, fates: Arc::new(Mutex::new(fates)) };
-    let handler = call.named("call").types(["called"]).retry(policy);
+    let called = Called { dependency, fates: Arc::new(Mutex::new(fates)) };
+    let handler = call.named("call").types(["called"]).retry(policy).classify(|refusal: &Refusal| refusal.0);
     let bus = App::with_transport(transport, clock.clone()).state(called.clone()).on(handler).start().await?;
     for (number, at) in arrivals.into_iter().enumerate() {
         clock.sleep(Duration::from_secs_f64((at - seconds(&clock)).max(0.0))).await;
@@ -133,20 +140,22 @@ mod tests {
     use oncue::policy::fixed;
 
     use super::*;
+    use crate::cli::policy::simulate::world::{Scenario, World};
 
     #[test]
     fn a_life_is_the_same_each_time_and_its_numbers_are_what_happened() {
-        let once = || {
-            live(Scenario::Poison, 3, Arc::new(fixed(Duration::from_secs(1)).max_attempts(3)), &Costs::default())
-                .unwrap()
+        let under = |costs: &Costs| {
+            let policy = Arc::new(fixed(Duration::from_secs(1)).max_attempts(3));
+            live(Arc::new(World::new(Scenario::Poison, 3)), 3, policy, costs).unwrap()
         };
+        let once = || under(&Costs::default());
         let life = once();
         assert_eq!((life.cost.to_bits(), &life.ages), (once().cost.to_bits(), &once().ages));
         // Two retries a second apart, where three of a hundred never work and every twentieth call fails.
         assert!((0.95..0.985).contains(&life.handled), "{life:?}");
         assert!((1.08..1.14).contains(&life.calls), "{}", life.calls);
         let costs = Costs { loss: 0.0, attempt: 1.0, delay_per_s: 1e-9, ..Costs::default() };
-        let calls = live(Scenario::Poison, 3, Arc::new(fixed(Duration::from_secs(1)).max_attempts(3)), &costs).unwrap();
+        let calls = under(&costs);
         assert!((calls.cost - calls.calls).abs() < 1e-6);
     }
 }

@@ -1,22 +1,28 @@
 //! `oncue policy simulate`: what policies cost, in a world whose law is known.
 
 mod life;
+mod recorded;
 mod world;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum as _};
 use oncue::policy::{Costs, Policy, exponential, fixed, optimal};
 use serde_json::{Value, json};
 
-pub(in crate::cli) use self::life::LifeError;
+pub(in crate::cli) use self::{life::LifeError, recorded::TooFew};
 use self::{
     life::{Life, live},
-    world::Scenario,
+    recorded::{Again, Record},
+    world::{Dependency, Scenario, World},
 };
 use crate::{
-    cli::{CommandError, print},
+    cli::{
+        CommandError, print,
+        view::{View, ViewError, listed},
+    },
     columns::{Column, columns},
+    number::{grouped, time},
 };
 
 /// The first delays and the factors among which the best exponential policy is searched.
@@ -27,17 +33,39 @@ const SEARCH_SEEDS: u64 = 1_000_000;
 /// The quantile of the normal distribution for intervals of 95 %.
 const NORMAL: f64 = 1.96;
 
-/// Compare retry policies in virtual time, on a simulated dependency
+/// Compare retry policies in virtual time, on a simulated dependency or on what a log recorded of a real one
 ///
 /// The app is the real one, with its dispatcher, its log (in memory) and its policies; only time and what is called are simulated.
 /// An event costs what its attempts, its delay and, if it is given up, its loss cost; all policies make ten attempts at most. The
 /// computed policy begins without having seen anything. The best exponential policy is searched on seeds of its own.
+///
+/// With --from, what is called answers as it did when the log was written; what is assumed where the log does not tell stands
+/// below. Events come when they were published, and a call takes as long as the median of those recorded. The newest 2,000
+/// events are taken. The best exponential policy is searched on the same record: it is the best in hindsight.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = "With --from, what an attempt found is known at its time. Of other times this is assumed:\n  \
+                        An event that failed, and failed again, would have failed between; one that worked, would have later.\n  \
+                        When it began to work, between one that failed and one that worked, the nearest call of another event says.\n  \
+                        If there was none between, any time is as likely as another.\n  \
+                        Before its first attempt the nearest call says it, its own or another's.\n  \
+                        Given up, it works as soon as others do; never, if others did between its attempts, or if it was refused.\n  \
+                        Calls do not change what is called: that one that is overloaded would gain by fewer, the log cannot tell.\n\
+                        So who tries more often than was recorded is not lucky where that was not.\n\n\
+                        Examples:\n  \
                         oncue policy simulate --scenario outage\n  \
-                        oncue policy simulate --scenario mixed --seeds 100 --json | jq '.policies[] | {name, cost}'\n\n\
-                        Exit codes: 0 all is done; 1 the app failed.")]
+                        oncue policy simulate --scenario mixed --seeds 100 --json | jq '.scenarios[].policies[] | {name, cost}'\n  \
+                        oncue policy simulate charge --from ./data\n\n\
+                        Exit codes: 0 all is done; 1 the app failed, or the log cannot be read; 2 there is no such subscription or \
+                        log, or it has too few attempts, or an option is wrong.")]
 pub(super) struct Simulate {
+    /// With --from, the subscription whose attempts are taken
+    #[arg(requires = "from")]
+    subscription: Option<String>,
+
+    /// Directory that an app keeps its log in: take what it recorded instead of a scenario. The app may be running
+    #[arg(long, value_name = "DIR", requires = "subscription", conflicts_with = "scenario")]
+    from: Option<PathBuf>,
+
     /// What the dependency goes through; all of them without it
     #[arg(long, value_enum)]
     scenario: Option<Scenario>,
@@ -55,6 +83,28 @@ pub(super) struct Simulate {
     json: bool,
 }
 
+/// What the policies are compared on.
+enum Law {
+    Stated(Scenario),
+    Recorded(String, Arc<Record>),
+}
+
+impl Law {
+    fn name(&self) -> String {
+        match self {
+            Self::Stated(scenario) => name_of(*scenario),
+            Self::Recorded(subscription, _) => subscription.clone(),
+        }
+    }
+
+    fn dependency(&self, seed: u64) -> Arc<dyn Dependency> {
+        match self {
+            Self::Stated(scenario) => Arc::new(World::new(*scenario, seed)),
+            Self::Recorded(_, record) => Arc::new(Again { record: Arc::clone(record), seed }),
+        }
+    }
+}
+
 /// A policy and its lives, by seed.
 struct Lived {
     name: String,
@@ -63,22 +113,39 @@ struct Lived {
 
 impl Simulate {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let scenarios = self.scenario.map_or_else(|| Scenario::value_variants().to_vec(), |one| vec![one]);
         let mut told = Vec::new();
-        for scenario in scenarios {
-            let lived = self.compare(scenario)?;
+        for law in self.laws()? {
+            let lived = self.compare(&law)?;
             if self.json {
-                told.push(json(scenario, &lived));
+                told.push(json(&law, &lived));
             } else {
-                print(&text(scenario, &lived))?;
+                print(&text(&law, &lived))?;
             }
         }
         if self.json { print(&format!("{:#}\n", json!({ "scenarios": told }))) } else { Ok(()) }
     }
 
+    fn laws(&self) -> Result<Vec<Law>, CommandError> {
+        let (Some(directory), Some(subscription)) = (&self.from, &self.subscription) else {
+            let scenarios = self.scenario.map_or_else(|| Scenario::value_variants().to_vec(), |one| vec![one]);
+            return Ok(scenarios.into_iter().map(Law::Stated).collect());
+        };
+        let view = View { data: directory.clone(), json: self.json };
+        let attempts = view.look(|log| {
+            let known = log.subscriptions();
+            if !known.iter().any(|known| known.id == *subscription) {
+                let known = listed(known.iter().map(|known| known.id.as_str()));
+                let (subscription, directory) = (subscription.clone(), directory.clone());
+                return Err(ViewError::UnknownSubscription { subscription, directory, known });
+            }
+            Ok(log.recorded(subscription)?)
+        })?;
+        Ok(vec![Law::Recorded(subscription.clone(), Arc::new(Record::of(subscription, attempts)?))])
+    }
+
     /// The computed policy first, the best exponential one last.
-    fn compare(&self, scenario: Scenario) -> Result<Vec<Lived>, LifeError> {
-        let (initial, factor) = self.best(scenario)?;
+    fn compare(&self, law: &Law) -> Result<Vec<Lived>, LifeError> {
+        let (initial, factor) = self.best(law)?;
         let best = exponential().initial(Duration::from_secs_f64(initial)).factor(factor);
         let policies: [(String, Arc<dyn Policy>); 5] = [
             ("optimal".into(), Arc::new(optimal())),
@@ -90,21 +157,22 @@ impl Simulate {
         let mut lived = Vec::new();
         for (name, policy) in policies {
             let seeds = 0..u64::from(self.seeds.get());
-            let lives = seeds.map(|seed| live(scenario, seed, Arc::clone(&policy), &Costs::default()));
+            let lives = seeds.map(|seed| live(law.dependency(seed), seed, Arc::clone(&policy), &Costs::default()));
             lived.push(Lived { name, lives: lives.collect::<Result<_, _>>()? });
         }
         Ok(lived)
     }
 
     /// The first delay and the factor that cost least.
-    fn best(&self, scenario: Scenario) -> Result<(f64, f64), LifeError> {
+    fn best(&self, law: &Law) -> Result<(f64, f64), LifeError> {
         let mut best = (f64::INFINITY, (INITIALS_S[0], FACTORS[0]));
         for initial in INITIALS_S {
             for factor in FACTORS {
                 let policy = Arc::new(exponential().initial(Duration::from_secs_f64(initial)).factor(factor));
                 let mut cost = 0.0;
                 for seed in 0..u64::from(self.search.get()) {
-                    cost += live(scenario, SEARCH_SEEDS + seed, policy.clone(), &Costs::default())?.cost;
+                    let seed = SEARCH_SEEDS + seed;
+                    cost += live(law.dependency(seed), seed, policy.clone(), &Costs::default())?.cost;
                 }
                 if cost < best.0 {
                     best = (cost, (initial, factor));
@@ -152,7 +220,7 @@ fn name_of(scenario: Scenario) -> String {
     scenario.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-fn json(scenario: Scenario, lived: &[Lived]) -> Value {
+fn json(law: &Law, lived: &[Lived]) -> Value {
     let of = |(mean, half_width): (f64, f64)| json!({ "mean": mean, "half_width": half_width });
     let policy = |policy: &Lived| {
         json!({
@@ -166,14 +234,21 @@ fn json(scenario: Scenario, lived: &[Lived]) -> Value {
         })
     };
     let seeds = lived.first().map_or(0, |policy| policy.lives.len());
-    json!({
-        "scenario": name_of(scenario),
-        "seeds": seeds,
-        "policies": lived.iter().map(policy).collect::<Value>(),
-    })
+    let policies = lived.iter().map(policy).collect::<Value>();
+    match law {
+        Law::Stated(scenario) => json!({ "scenario": name_of(*scenario), "seeds": seeds, "policies": policies }),
+        Law::Recorded(subscription, record) => json!({
+            "subscription": subscription,
+            "events": record.events(),
+            "failed_attempts": record.failed,
+            "call_takes_s": record.call_takes.as_secs_f64(),
+            "seeds": seeds,
+            "policies": policies,
+        }),
+    }
 }
 
-fn text(scenario: Scenario, lived: &[Lived]) -> String {
+fn text(law: &Law, lived: &[Lived]) -> String {
     let heading = [
         Column::Text("POLICY"),
         Column::Number("COST"),
@@ -199,5 +274,14 @@ fn text(scenario: Scenario, lived: &[Lived]) -> String {
     };
     let rows: Vec<_> = lived.iter().map(row).collect();
     let seeds = lived.first().map_or(0, |policy| policy.lives.len());
-    format!("{}: per event, {seeds} lives each, ± 95 %\n\n{}\n", name_of(scenario), columns(&heading, &rows))
+    let table = columns(&heading, &rows);
+    let (name, mut taken) = (law.name(), String::new());
+    if let Law::Recorded(_, record) = law {
+        let (events, failed) = (grouped(record.events() as u64), grouped(record.failed as u64));
+        taken = format!(
+            "{events} recorded events, of whose attempts {failed} failed; a call takes {}; what is assumed between: --help\n",
+            time(record.call_takes)
+        );
+    }
+    format!("{name}: per event, {seeds} lives each, ± 95 %\n{taken}\n{table}\n")
 }

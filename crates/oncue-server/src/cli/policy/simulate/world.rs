@@ -1,9 +1,23 @@
 //! A dependency that is not there: when it fails follows a law, and from the seed.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use fastrand::Rng;
-use oncue::handler::HandlerError;
+use oncue::policy::ErrorClass;
 use parking_lot::Mutex;
+
+/// A dependency in one of its lives, as the simulated handler calls it.
+pub(super) trait Dependency: Send + Sync {
+    /// When events come, in seconds after the beginning.
+    fn arrivals(&self) -> Vec<f64>;
+
+    /// How long a call takes.
+    fn call_takes(&self) -> Duration;
+
+    /// What it answers to an attempt of an event, `at` seconds after the beginning.
+    fn call(&self, event: usize, attempt: u32, at: f64) -> Result<(), ErrorClass>;
+}
 
 /// How long events come, in seconds.
 pub(super) const SECONDS: f64 = 600.0;
@@ -15,6 +29,8 @@ const RATES: [f64; 2] = [4.0, 12.0];
 const RUSH: [f64; 2] = [120.0, 180.0];
 /// Calls per second that an overloaded dependency answers, and how many it may be behind.
 const CAPACITY: (f64, f64) = (8.0, 8.0);
+/// How long a call takes.
+const CALL: Duration = Duration::from_millis(20);
 /// What a call that it turns away costs it, in calls.
 const TURNED_AWAY: f64 = 0.3;
 
@@ -67,8 +83,17 @@ impl World {
         Self { scenario, seed, outages, room: Mutex::new((0.0, CAPACITY.1)) }
     }
 
-    /// When events come, in seconds.
-    pub(super) fn arrivals(&self) -> Vec<f64> {
+    fn has_room(&self, at: f64) -> bool {
+        let mut room = self.room.lock();
+        let left = (room.1 + (at - room.0).max(0.0) * CAPACITY.0).min(CAPACITY.1);
+        let answers = left >= 1.0;
+        *room = (at, (left - if answers { 1.0 } else { TURNED_AWAY }).max(0.0));
+        answers
+    }
+}
+
+impl Dependency for World {
+    fn arrivals(&self) -> Vec<f64> {
         let mut rng = Rng::with_seed(self.seed ^ 0x5eed_0002);
         let (mut arrivals, mut at) = (Vec::new(), 0.0);
         loop {
@@ -82,31 +107,22 @@ impl World {
         }
     }
 
-    /// What it answers to an attempt of an event, `at` seconds after the beginning.
-    pub(super) fn call(&self, event: u64, attempt: u32, at: f64) -> Result<(), HandlerError> {
-        let luck = |of: u64| Rng::with_seed(self.seed.wrapping_mul(0x9e37_79b9).wrapping_add(of)).f64();
-        let (fails, poison, _) = self.scenario.law();
-        if self.outages.iter().any(|(begins, ends)| (*begins..*ends).contains(&at)) {
-            return Err(HandlerError::transient("it is down"));
-        }
-        if luck(event << 8) < poison {
-            return Err(HandlerError::transient("it never works"));
-        }
-        if luck((event << 8) + u64::from(attempt.min(255))) < fails {
-            return Err(HandlerError::transient("a blip"));
-        }
-        if self.scenario == Scenario::Overload && !self.has_room(at) {
-            return Err(HandlerError::throttled("too many calls"));
-        }
-        Ok(())
+    fn call_takes(&self) -> Duration {
+        CALL
     }
 
-    fn has_room(&self, at: f64) -> bool {
-        let mut room = self.room.lock();
-        let left = (room.1 + (at - room.0).max(0.0) * CAPACITY.0).min(CAPACITY.1);
-        let answers = left >= 1.0;
-        *room = (at, (left - if answers { 1.0 } else { TURNED_AWAY }).max(0.0));
-        answers
+    fn call(&self, event: usize, attempt: u32, at: f64) -> Result<(), ErrorClass> {
+        let luck = |of: u64| Rng::with_seed(self.seed.wrapping_mul(0x9e37_79b9).wrapping_add(of)).f64();
+        let (fails, poison, _) = self.scenario.law();
+        let event = (event as u64) << 8;
+        let is_down = self.outages.iter().any(|(begins, ends)| (*begins..*ends).contains(&at));
+        if is_down || luck(event) < poison || luck(event + u64::from(attempt.min(255))) < fails {
+            return Err(ErrorClass::Transient);
+        }
+        if self.scenario == Scenario::Overload && !self.has_room(at) {
+            return Err(ErrorClass::Throttled);
+        }
+        Ok(())
     }
 }
 
