@@ -64,7 +64,7 @@ pub trait Inspect: Send + Sync {
     }
 
     /// Every attempt of a subscription that is still recorded, in the order of their ends: what was answered, and when.
-    /// Reads all that is kept. None where the transport does not record them.
+    /// Reads all that is kept, and holds all attempts in memory. An empty list where the transport does not record them.
     ///
     /// # Errors
     /// Unknown subscription; unreadable storage.
