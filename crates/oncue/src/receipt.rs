@@ -95,13 +95,15 @@ impl Receipt {
     }
 
     /// Waits until every handler that takes the event is through with it, at most `wait` long: handlers' ids with
-    /// outcomes, in the order of registration.
+    /// outcomes, in the order of registration. One that takes it no more by then, as its filter was changed, is not among them.
     ///
     /// # Errors
     /// The log cannot be read.
     pub async fn outcomes(&self, wait: Duration) -> Result<Vec<(String, EventOutcome)>, InspectError> {
         let handlers: Vec<String> = self.bus.handlers_of(&self.event.topic, &self.event.envelope);
         let outcomes = join_all(handlers.iter().map(|handler| self.outcome_of(handler, wait))).await;
-        handlers.into_iter().zip(outcomes).map(|(handler, outcome)| Ok((handler, outcome?))).collect()
+        let is_taken = |outcome: &Result<_, _>| !matches!(outcome, Err(InspectError::NotTaken { .. }));
+        let taken = handlers.into_iter().zip(outcomes).filter(|(_, outcome)| is_taken(outcome));
+        taken.map(|(handler, outcome)| Ok((handler, outcome?))).collect()
     }
 }

@@ -102,8 +102,9 @@ fn standing(
             let skipped = state.end_of(offset) == End::Skipped;
             if skipped { standing.dead.insert(member) } else { standing.done.insert(member) }
         } else if !again && !wants.matches(envelope) {
-            state.settled.insert(offset);
+            state.pass_by(offset);
             standing.done.insert(member);
+            states.tell(member, offset);
         } else if !again && when.is_too_late_for(envelope) {
             state.expire(offset);
             standing.done.insert(member);

@@ -141,6 +141,12 @@ impl SubscriptionState {
         self.expired = self.expired.saturating_add(1);
     }
 
+    /// An event is not wanted, or not any more: it is passed by, as one that is too late is.
+    pub(crate) fn pass_by(&mut self, offset: u64) {
+        self.failing.remove(&offset);
+        self.settled.insert(offset);
+    }
+
     pub(super) fn learn(&mut self, lesson: &Lesson) {
         let learner = self.learner.get_or_insert_with(|| Box::new(Learner::new(Loss::Logistic)));
         match lesson.lost {
