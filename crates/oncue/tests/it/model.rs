@@ -1,5 +1,5 @@
-//! The dispatcher and its log against a model: random programs of publishing, failing, waiting, pausing, beginning anew,
-//! coming and going, restarting and crashing, on virtual time. The laws are in `model/laws.rs` and `model/rests.rs`.
+//! The dispatcher and its log against a model: random programs of publishing, filtering, failing, waiting, pausing,
+//! beginning anew, coming and going, restarting and crashing, on virtual time. The laws are in `model/laws.rs` and `model/rests.rs`.
 //!
 //! Each seed is a program. `ONCUE_MODEL_SEED=N` runs the program of one and tells all that happens,
 //! `ONCUE_MODEL_ROUNDS=N` as many as that, of seeds that were not used before.
@@ -7,6 +7,7 @@
 mod acts;
 mod ends;
 mod every_write;
+mod filters;
 mod finish;
 mod flaws;
 mod handler;

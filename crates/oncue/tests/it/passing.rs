@@ -1,5 +1,7 @@
 //! Events of a key that a subscription does not want lie between those that it wants, and change nothing of their order.
 
+mod at_random;
+
 use std::{future::poll_fn, task::Poll, time::Duration};
 
 use oncue::{
@@ -10,6 +12,7 @@ use oncue::{
         SubscriptionSpec, Transport,
     },
 };
+use oncue_log::{Options, Writer, storage::FaultyStorage};
 
 const ALL: Limit = Limit { events: 100, bytes: usize::MAX };
 
@@ -17,6 +20,17 @@ fn settled(delivered: &Delivered, action: Action) -> Settlement {
     let class = matches!(action, Action::Retry(_)).then_some(ErrorClass::Transient);
     let attempt = Attempt { number: 1, class, read: Timestamp::default(), ended: Timestamp::default() };
     Settlement { position: delivered.position, member: 0, action, attempt, error: None, written: None }
+}
+
+/// Somebody who wants the steps among the events.
+async fn served(feed_from: usize) -> (LogTransport, Box<dyn Consumer>) {
+    let url: LogUrl = format!("memory:?feed_from={feed_from}").parse().unwrap();
+    let (storage, options) = (FaultyStorage::new(0), Options { writer: Writer::Inline, ..Options::default() });
+    let transport = LogTransport::on_storage(url, Box::new(storage), options, Clock::system()).unwrap();
+    let members = vec![MemberSpec { id: "steps".to_owned(), types: vec!["step".to_owned()], ..MemberSpec::default() }];
+    let spec = SubscriptionSpec { topic: "events".to_owned(), members, ..SubscriptionSpec::default() };
+    let consumer = transport.subscribe(spec).await.unwrap().consumer;
+    (transport, consumer)
 }
 
 async fn publish(transport: &LogTransport, events: &[(&str, &'static str)]) {
@@ -41,12 +55,7 @@ fn data(given: &[Delivered]) -> Vec<&[u8]> {
 #[tokio::test]
 async fn an_event_that_is_not_wanted_lets_none_pass_those_that_wait() {
     for feed_from in [1, 8] {
-        let url: LogUrl = format!("memory:?feed_from={feed_from}").parse().unwrap();
-        let transport = LogTransport::open(&url, Clock::system()).unwrap();
-        let members =
-            vec![MemberSpec { id: "steps".to_owned(), types: vec!["step".to_owned()], ..MemberSpec::default() }];
-        let spec = SubscriptionSpec { topic: "events".to_owned(), members, ..SubscriptionSpec::default() };
-        let mut consumer = transport.subscribe(spec).await.unwrap().consumer;
+        let (transport, mut consumer) = served(feed_from).await;
         publish(&transport, &[("step", "0"), ("step", "1")]).await;
         let first = next(&mut consumer).await;
         assert_eq!(data(&first), [b"0", b"1"]);

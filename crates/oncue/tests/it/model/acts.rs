@@ -9,9 +9,10 @@ use oncue::{
 };
 
 use super::{
+    filters::LeftOut,
     flaws::Flaw,
     handler::number_of,
-    known::{Made, Number, id_of},
+    known::{Made, Number, id_of, of_kind},
     program::{From, New, Operation, Orders, Resolve},
     world::{Running, World},
 };
@@ -21,6 +22,7 @@ impl World {
         let Some(app) = self.app.clone() else { return Ok(()) };
         let bus = &app.bus;
         let exists = |which: &usize| *which < self.program.subscriptions.len();
+        let is_served = |which: &usize| exists(which) && has(bus, *which);
         self.announce(&app, operation);
         match operation {
             Operation::Publish(events) => self.publish(bus, events).await?,
@@ -28,25 +30,26 @@ impl World {
             Operation::Pause(which) | Operation::Unsubscribe(which) if self.flaw == Some(Flaw::Unpaused) => {
                 return self.pretend_to_stop(&app, *which);
             }
-            Operation::Pause(which) if exists(which) && has(bus, *which) => bus.pause(&id_of(*which)).await?,
-            Operation::Resume(which) if exists(which) && has(bus, *which) => {
+            Operation::Pause(which) if is_served(which) => bus.pause(&id_of(*which)).await?,
+            Operation::Resume(which) if is_served(which) => {
                 let mut others = self.program.joined(*which).filter(|other| other != which);
                 if !others.any(|other| is_paused(bus, other)) {
                     self.widen(&app, *which, 0);
                 }
                 bus.resume(&id_of(*which)).await?;
             }
-            Operation::Concurrency(which, concurrency) if exists(which) && has(bus, *which) => {
+            Operation::Concurrency(which, concurrency) if is_served(which) => {
                 self.widen(&app, *which, *concurrency);
                 let options = HandlerConfig { concurrency: Some(*concurrency), ..HandlerConfig::default() };
                 bus.configure(&id_of(*which), options).await?;
             }
-            Operation::Reorder(which, orders) if exists(which) && has(bus, *which) => {
+            Operation::Reorder(which, orders) if is_served(which) => {
                 self.reorder(bus, *which, *orders).await?;
             }
+            Operation::Filter(which, left_out) if is_served(which) => self.filter(bus, *which, *left_out).await?,
             Operation::Reset(which, from) if exists(which) => self.reset(bus, *which, *from).await?,
             Operation::Remove(which) if exists(which) && self.is_alone(*which) => self.remove(bus, *which).await?,
-            Operation::Unsubscribe(which) if exists(which) && has(bus, *which) && self.is_alone(*which) => {
+            Operation::Unsubscribe(which) if is_served(which) && self.is_alone(*which) => {
                 bus.unsubscribe(&id_of(*which)).await?;
             }
             Operation::Subscribe(which) if exists(which) && !has(bus, *which) => {
@@ -165,6 +168,15 @@ impl World {
         bus.configure(&id_of(which), options).await
     }
 
+    /// What two apps say of the filter must be the same, too.
+    async fn filter(&self, bus: &Bus, which: usize, left_out: LeftOut) -> oncue::Result<()> {
+        if self.twin.is_some() {
+            return Ok(());
+        }
+        let options = HandlerConfig { filter: Some(left_out.filter()), ..HandlerConfig::default() };
+        bus.configure(&id_of(which), options).await
+    }
+
     async fn reset(&self, bus: &Bus, which: usize, from: From) -> oncue::Result<()> {
         let (start, is_known, serves) = {
             let model = self.model.lock();
@@ -273,7 +285,7 @@ fn is_paused(bus: &Bus, which: usize) -> bool {
 }
 
 fn envelope(number: Number, new: &New) -> Envelope {
-    let mut envelope = Envelope::builder("step").data(number.to_string());
+    let mut envelope = of_kind(Envelope::builder("step").data(number.to_string()), new.kind);
     if let Some(key) = new.key {
         envelope = envelope.key(format!("k{key}"));
     }

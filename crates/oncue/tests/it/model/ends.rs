@@ -8,6 +8,7 @@ use oncue::{
 };
 
 use super::{
+    filters::LeftOut,
     flaws::Flaw,
     known::{AppNumber, Made, Model, Number, Track, echo, is_echo, subscription_of},
     program::{End, Orders, Resolve},
@@ -134,12 +135,14 @@ impl Model {
             let served = &mut self.served[which];
             served.apps.values_mut().for_each(|in_app| in_app.stops_since = None);
             served.orders = orders;
+            served.left_out = LeftOut::of(member.filter.as_ref());
             served.attachments += u32::from(served.instances == 0);
             served.first = first;
             served.is_new = served.made == Made::No;
             if served.is_new {
                 (served.made, served.from) = (Made::Perhaps, first);
             }
+            self.pass_by(which);
         }
     }
 
@@ -203,6 +206,7 @@ impl Model {
             self.of(which).filter(|track| track.acked).filter_map(|track| track.emitted).collect();
         self.emitted.extend(emitted);
         self.tracks.retain(|(subscription, _), _| *subscription != which);
+        self.passed_by.retain(|(subscription, _)| *subscription != which);
         let served = &mut self.served[which];
         served.generation += 1;
         match from {
@@ -219,6 +223,7 @@ impl Model {
         let track = self.tracks.entry((subscription, number)).or_default();
         track.dead = false;
         track.discarded = resolve == Resolve::Discard;
+        track.redriven = resolve != Resolve::Discard;
         track.edited |= resolve == Resolve::Edit;
         track.open = false;
         track.exempt |= !track.holds;

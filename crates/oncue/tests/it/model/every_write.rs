@@ -4,6 +4,7 @@
 use oncue::handler::{OnDeadLetter, Order, Ordered};
 
 use super::{
+    filters::LeftOut,
     program::{Act, End, From, New, Operation, Orders, Program, Resolve, Subscription, Way},
     run,
 };
@@ -19,13 +20,14 @@ fn subscription(ordered: Ordered, on_dead_letter: OnDeadLetter) -> Subscription 
         echoes: false,
         after: false,
         keyed: false,
+        left_out: LeftOut::default(),
     }
 }
 
 /// An event of a key, and what each subscription makes of it.
 fn event(key: u8, ends: [&[End]; 3]) -> New {
     let acts = ends.map(|ends| ends.iter().map(|end| Act { way: Way::Now, end: *end }).collect());
-    New { key: Some(key), delay: None, time_to_live: None, priority: None, acts: acts.to_vec() }
+    New { key: Some(key), delay: None, time_to_live: None, priority: None, kind: None, acts: acts.to_vec() }
 }
 
 /// Dead letters that hold their key and keyed states; what is emitted; batches; retries; and the ends of all of these.

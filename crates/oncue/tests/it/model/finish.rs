@@ -42,15 +42,20 @@ impl World {
         let mut model = self.model.lock();
         let mut broken = Vec::new();
         for (number, known) in model.events.iter().filter(|(_, known)| known.certain) {
-            for which in (0..self.program.subscriptions.len()).filter(|which| model.takes(*which, *number)) {
+            for which in (0..self.program.subscriptions.len()).filter(|which| model.takes_type(*which, *number)) {
                 let track = model.tracks.get(&(which, *number)).cloned().unwrap_or_default();
                 let ended = match model.settled(which, *number) {
                     _ if model.is_passed(which, *number) => true,
-                    Some(Settled::Acked) => track.acked || track.discarded,
+                    Some(Settled::Acked) => track.acked || track.discarded || model.is_passed_by(which, *number),
                     Some(Settled::Expired) => known.expires.is_some(),
                     Some(Settled::Skipped) => model.may_be_skipped(which, *number),
                     _ => false,
                 };
+                if model.is_said_to_be_taken(which, *number) != model.takes(which, *number)
+                    && !model.is_passed(which, *number)
+                {
+                    broken.push(format!("s{which} is not said to take {number} as it does"));
+                }
                 if !ended {
                     broken.push(format!("s{which} and {number}: {:?} {track:?}", model.settled(which, *number)));
                 }
@@ -60,7 +65,19 @@ impl World {
             model.broken(&what);
         }
         drop(model);
+        self.nothing_is_left();
         self.each_emitted_once();
+    }
+
+    /// What is counted of each subscription says the same.
+    fn nothing_is_left(&self) {
+        let Some(app) = &self.app else { return };
+        for info in app.bus.inspect().subscriptions() {
+            let left = (info.lag, info.retrying, info.dead, info.in_flight, info.parked_keys);
+            if left != (0, 0, 0, 0, 0) || info.oldest.is_some() {
+                self.broken(&format!("{} has still (lag, retrying, dead, in flight, parked): {left:?}", info.id));
+            }
+        }
     }
 
     fn each_emitted_once(&self) {

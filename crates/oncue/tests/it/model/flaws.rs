@@ -51,6 +51,8 @@ pub(super) enum Flaw {
     Unedited,
     /// A handler does not wait for the one before it.
     Unlinked,
+    /// Filters leave nothing out.
+    Unfiltered,
     /// A batch has one event too many.
     Crammed,
     /// There is one call too many at once.
@@ -72,7 +74,7 @@ pub(super) enum Flaw {
 }
 
 /// Each flaw, and how the laws that it breaks say so.
-pub(super) const FLAWS: [(Flaw, &[&str]); 29] = [
+pub(super) const FLAWS: [(Flaw, &[&str]); 30] = [
     (Flaw::Twice, &["is called twice at once", "again: Track"]),
     (Flaw::Loses, &["it never ends"]),
     (Flaw::Presumes, &["Some(Acked) Track { calls: 0"]),
@@ -93,6 +95,7 @@ pub(super) const FLAWS: [(Flaw, &[&str]); 29] = [
     (Flaw::Rewinds, &["although it began after it"]),
     (Flaw::Unedited, &["as another edited it"]),
     (Flaw::Unlinked, &[" before s"]),
+    (Flaw::Unfiltered, &["which it does not want", "is not said to take"]),
     (Flaw::Crammed, &["has a batch of"]),
     (Flaw::Crowded, &["runs more than"]),
     (Flaw::Hasty, &["before its time"]),
@@ -110,6 +113,7 @@ impl Flaw {
         match self {
             Self::Lax => spec.ordered = Ordered::Relaxed,
             Self::Unranked => spec.order = Order::Fifo,
+            Self::Unfiltered => spec.members.iter_mut().for_each(|member| member.filter = None),
             Self::LetsGo => {
                 spec.members.iter_mut().for_each(|member| member.on_dead_letter = OnDeadLetter::Continue);
             }

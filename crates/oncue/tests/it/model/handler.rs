@@ -43,6 +43,9 @@ pub(super) fn registration(
         .on_dead_letter(config.orders.on_dead_letter)
         .concurrency(config.concurrency);
     registration.keyed = keyed;
+    if !config.left_out.is_nothing() {
+        registration = registration.filter(config.left_out.filter());
+    }
     if let Some(batch) = config.batch {
         let batch = batch + usize::from(flaw == Some(Flaw::Crammed));
         registration = registration.batch(batch).batch_wait(Duration::from_millis(500));

@@ -10,12 +10,14 @@ use std::{
 use futures_util::FutureExt as _;
 use oncue::{
     Clock, Envelope, Timestamp,
+    event::EnvelopeBuilder,
     handler::Ordered,
     transport::{EventRef, InspectError, LogTransport, Position, Settled, Transport as _},
 };
 use oncue_log::storage::FaultyStorage;
 
 use super::{
+    filters::{Kind, LeftOut},
     flaws::Flaw,
     program::{Act, New, Orders, Program},
 };
@@ -52,6 +54,7 @@ pub(super) struct Known {
     /// When it is too late for it.
     pub(super) expires: Option<Timestamp>,
     pub(super) priority: u8,
+    pub(super) kind: Option<Kind>,
     pub(super) position: Option<Position>,
     /// Publishing it was acknowledged, or it was seen.
     pub(super) certain: bool,
@@ -83,6 +86,8 @@ pub(super) struct Track {
     /// What was said of `acked` and `dead` is durable.
     pub(super) durable: bool,
     pub(super) discarded: bool,
+    /// As a dead letter it was taken up again: it is handled whatever the filter says.
+    pub(super) redriven: bool,
     /// It was redriven and need not come first in its key.
     pub(super) exempt: bool,
     /// It was edited, which nobody else sees; or the power went meanwhile.
@@ -118,6 +123,7 @@ pub(super) struct Served {
     /// How often it was attached by the first of them: all is read anew then.
     pub(super) attachments: u32,
     pub(super) orders: Orders,
+    pub(super) left_out: LeftOut,
     pub(super) made: Made,
     /// It was not made before it was attached.
     pub(super) is_new: bool,
@@ -157,6 +163,8 @@ pub(super) struct Model {
     pub(super) tracks: BTreeMap<(usize, Number), Track>,
     /// What was given up once, and held nothing: what comes after it may have been skipped.
     pub(super) gave_up: BTreeSet<(usize, Number)>,
+    /// What filters left out while the subscription was served: it may be settled for that.
+    pub(super) passed_by: BTreeSet<(usize, Number)>,
     /// What was emitted by subscriptions before they began anew.
     pub(super) emitted: Vec<Number>,
     /// A subscription that is beginning anew, from an offset on; without one it is being forgotten.
@@ -177,6 +185,7 @@ impl Model {
             instances: 0,
             attachments: 0,
             orders: subscription.orders,
+            left_out: subscription.left_out,
             made: Made::No,
             is_new: true,
             from: 0,
@@ -199,6 +208,7 @@ impl Model {
             events: BTreeMap::new(),
             tracks: BTreeMap::new(),
             gave_up: BTreeSet::new(),
+            passed_by: BTreeSet::new(),
             emitted: Vec::new(),
             anew: None,
             violations: Vec::new(),
@@ -232,10 +242,6 @@ impl Model {
         Story { broken: self.violations.clone(), trace: self.trace.clone() }
     }
 
-    pub(super) fn takes(&self, subscription: usize, number: Number) -> bool {
-        !is_echo(number) || self.program.subscriptions[subscription].echoes
-    }
-
     /// Whether an event stands before the place where the subscription began.
     pub(super) fn is_passed(&self, subscription: usize, number: Number) -> bool {
         let position = self.events.get(&number).and_then(|known| known.position);
@@ -267,12 +273,18 @@ impl Model {
             due: new.delay.map(in_seconds),
             expires: new.time_to_live.map(in_seconds),
             priority: new.priority.unwrap_or(4),
+            kind: new.kind,
             position: None,
             certain: false,
             epoch: self.epoch,
             acts: new.acts.clone(),
         };
         self.events.insert(number, known);
+        for which in 0..self.served.len() {
+            if self.served[which].instances > 0 && self.leaves_out(which, number) {
+                self.passed_by.insert((which, number));
+            }
+        }
     }
 
     /// An event is seen, for the first time perhaps.
@@ -283,6 +295,7 @@ impl Model {
             due: None,
             expires: None,
             priority: envelope.priority(),
+            kind: None,
             position: None,
             certain: true,
             epoch,
@@ -297,20 +310,39 @@ impl Model {
 
     /// How an event ended for a subscription, as the transport has it.
     pub(super) fn settled(&self, subscription: usize, number: Number) -> Option<Settled> {
-        self.outcome(subscription, number)?.ok()
+        self.outcome(subscription, number, None)?.ok()
     }
 
     /// Whether the subscription begins after it, as the transport has it.
     pub(super) fn is_before_all(&self, subscription: usize, number: Number) -> bool {
-        matches!(self.outcome(subscription, number), Some(Err(_)))
+        matches!(self.outcome(subscription, number, None), Some(Err(_)))
     }
 
-    /// Nothing if it is yet to come.
-    fn outcome(&self, subscription: usize, number: Number) -> Option<Result<Settled, InspectError>> {
+    /// Whether the subscription takes it, as the transport has it.
+    pub(super) fn is_said_to_be_taken(&self, subscription: usize, number: Number) -> bool {
+        let kind = self.events.get(&number).and_then(|known| known.kind);
+        !matches!(self.outcome(subscription, number, kind), Some(Err(InspectError::NotTaken { .. })))
+    }
+
+    /// Nothing if it is yet to come. What is of no kind no filter leaves out: the end of an event is told without.
+    fn outcome(
+        &self,
+        subscription: usize,
+        number: Number,
+        kind: Option<Kind>,
+    ) -> Option<Result<Settled, InspectError>> {
         let position = self.events.get(&number)?.position?;
         let event_type = if is_echo(number) { "echo" } else { "step" };
-        let envelope = Envelope::builder(event_type).build().unwrap();
+        let envelope = of_kind(Envelope::builder(event_type), kind).build().unwrap();
         let event = EventRef { topic: "events".into(), position, envelope };
         self.transport.as_ref()?.outcome(&event, &id_of(subscription)).now_or_never()
+    }
+}
+
+/// An event of a kind.
+pub(super) fn of_kind(envelope: EnvelopeBuilder, kind: Option<Kind>) -> EnvelopeBuilder {
+    match kind {
+        Some(kind) => envelope.extension("kind", kind.to_string()),
+        None => envelope,
     }
 }

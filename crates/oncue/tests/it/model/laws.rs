@@ -68,6 +68,9 @@ impl Model {
         if self.is_passed(subscription, number) {
             return Some(format!("handles {number} although it began after it"));
         }
+        if !self.takes(subscription, number) && !track.redriven {
+            return Some(format!("handles {number}, which it does not want"));
+        }
         // Without power nothing more becomes durable, and a handler that is attached anew gets it again.
         if (track.acked || track.dead || track.discarded) && (track.durable || self.storage.is_on()) {
             return Some(format!("handles {number} again: {track:?}"));
@@ -90,7 +93,8 @@ impl Model {
         if after && !passed && !before.is_some_and(|before| before.acked || before.discarded) {
             // It may have expired for the one before: there, not here.
             let settled = self.settled(subscription - 1, number);
-            return (self.storage.is_on() && settled != Some(Settled::Expired))
+            let through = settled == Some(Settled::Expired) || self.is_passed_by(subscription - 1, number);
+            return (self.storage.is_on() && !through)
                 .then(|| format!("handles {number} before s{}", subscription - 1));
         }
         None
@@ -109,8 +113,8 @@ impl Model {
         };
         let lenient = self.served[subscription].attachments > 1 && self.events.iter().any(is_late);
         let of_key = self.events.iter().filter(|(other, event)| {
-            let takes = self.takes(subscription, **other) && !self.is_passed(subscription, **other);
-            event.key == known.key && !batch.contains(other) && takes
+            let has_turn = self.has_turn(subscription, **other) && !self.is_passed(subscription, **other);
+            event.key == known.key && !batch.contains(other) && has_turn
         });
         for (other, event) in of_key {
             let track = self.tracks.get(&(subscription, *other)).cloned().unwrap_or_default();
@@ -124,6 +128,7 @@ impl Model {
                 && !lenient
                 && !expired
                 && !self.may_be_skipped(subscription, *other)
+                && !self.is_passed_by(subscription, *other)
             {
                 return Some(format!("handles {number} while {other} is not settled, of one key: {track:?}"));
             }
@@ -167,6 +172,7 @@ impl Model {
                 && event.position.is_some()
                 && event.epoch < self.epoch
                 && !is_echo(**other)
+                && self.takes(subscription, **other)
                 && !self.is_passed(subscription, **other)
                 && rank(event) < own
                 && !self.tracks.contains_key(&(subscription, **other))

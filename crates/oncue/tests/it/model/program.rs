@@ -6,6 +6,8 @@ use oncue::handler::{OnDeadLetter, Order, Ordered};
 use proptest::{collection::vec, option, prelude::*};
 use serde::{Deserialize, Serialize};
 
+use super::filters::{KINDS, Kind, LeftOut, left_out};
+
 /// Most subscriptions of a program.
 pub(super) const SUBSCRIPTIONS: usize = 3;
 
@@ -48,6 +50,9 @@ pub(super) struct Subscription {
     /// Whether it keeps a state for each key; not if it handles batches.
     #[serde(default)]
     pub(super) keyed: bool,
+    /// What its filter leaves out; without a filter, nothing.
+    #[serde(default)]
+    pub(super) left_out: LeftOut,
 }
 
 /// What is done.
@@ -64,6 +69,8 @@ pub(super) enum Operation {
     Concurrency(usize, usize),
     /// Another order.
     Reorder(usize, Orders),
+    /// Another filter.
+    Filter(usize, LeftOut),
     /// Begins anew.
     Reset(usize, From),
     /// Forgets a subscription.
@@ -121,6 +128,9 @@ pub(super) struct New {
     /// Seconds.
     pub(super) time_to_live: Option<u64>,
     pub(super) priority: Option<u8>,
+    /// What filters see of it.
+    #[serde(default)]
+    pub(super) kind: Option<Kind>,
     /// What each subscription's calls come to; those after the last are acked.
     pub(super) acts: Vec<Vec<Act>>,
 }
@@ -182,17 +192,21 @@ fn subscription() -> impl Strategy<Value = Subscription> {
         orders(),
         (1_usize..=4, option::weighted(0.3, 1_usize..=5)),
         (retry, any::<bool>(), any::<bool>(), prop::bool::weighted(0.3), any::<bool>()),
+        option::weighted(0.5, left_out()),
     )
-        .prop_map(|(orders, (concurrency, batch), (retry, timeout, echoes, after, keyed))| Subscription {
-            orders,
-            concurrency,
-            batch,
-            retry_after: retry.0,
-            max_attempts: retry.1,
-            timeout,
-            echoes,
-            after,
-            keyed,
+        .prop_map(|(orders, (concurrency, batch), (retry, timeout, echoes, after, keyed), left_out)| {
+            Subscription {
+                orders,
+                concurrency,
+                batch,
+                retry_after: retry.0,
+                max_attempts: retry.1,
+                timeout,
+                echoes,
+                after,
+                keyed,
+                left_out: left_out.unwrap_or_default(),
+            }
         })
 }
 
@@ -216,13 +230,21 @@ fn act() -> impl Strategy<Value = Act> {
 
 fn new() -> impl Strategy<Value = New> {
     (
-        option::weighted(0.8, 0_u8..3),
+        option::weighted(0.8, prop_oneof![Just(0_u8), 0_u8..3]),
         option::weighted(0.15, 1_u64..12),
         option::weighted(0.1, 1_u64..12),
         option::weighted(0.3, 0_u8..=9),
+        option::weighted(0.8, 0..KINDS),
         vec(vec(act(), 0..4), SUBSCRIPTIONS),
     )
-        .prop_map(|(key, delay, time_to_live, priority, acts)| New { key, delay, time_to_live, priority, acts })
+        .prop_map(|(key, delay, time_to_live, priority, kind, acts)| New {
+            key,
+            delay,
+            time_to_live,
+            priority,
+            kind,
+            acts,
+        })
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -243,6 +265,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => which.clone().prop_map(Operation::Subscribe),
         1 => (which.clone(), 1_usize..=4).prop_map(|(which, concurrency)| Operation::Concurrency(which, concurrency)),
         2 => (which.clone(), orders()).prop_map(|(which, orders)| Operation::Reorder(which, orders)),
+        2 => (which.clone(), left_out()).prop_map(|(which, left_out)| Operation::Filter(which, left_out)),
         2 => (which.clone(), from).prop_map(|(which, from)| Operation::Reset(which, from)),
         1 => which.clone().prop_map(Operation::Remove),
         2 => any::<(bool, bool)>().prop_map(|(first, dropped)| Operation::Leave { first, dropped }),

@@ -1,8 +1,11 @@
 //! What is looked at when nothing moves, and after a crash.
 
-use oncue::transport::Settled;
+use oncue::transport::{Settled, Transport as _};
 
-use super::known::{Model, Number, Track};
+use super::{
+    filters::LeftOut,
+    known::{Model, Number, subscription_of},
+};
 
 impl Model {
     /// Everything that ended is durable, and as it ended.
@@ -11,13 +14,14 @@ impl Model {
         let mut broken = Vec::new();
         let settled: Vec<_> = self.tracks.keys().map(|key| (*key, self.settled(key.0, key.1))).collect();
         for ((subscription, number), settled) in settled {
+            let is_passed_by = self.is_passed_by(subscription, number);
             let Some(track) = self.tracks.get_mut(&(subscription, number)) else { continue };
             track.durable = true;
             if !track.doubtful {
                 track.durable_attempts = track.attempts;
             }
             let is_as_known = match &settled {
-                Some(Settled::Acked) => track.acked || track.discarded,
+                Some(Settled::Acked) => track.acked || track.discarded || is_passed_by,
                 Some(Settled::DeadLettered { .. }) => track.dead,
                 Some(Settled::Expired) => !track.acked && !track.dead,
                 Some(Settled::Skipped) => !track.acked && !track.dead,
@@ -27,7 +31,7 @@ impl Model {
             if !is_as_known {
                 broken.push(format!("s{subscription} and {number}: {settled:?}, and {track:?}"));
             }
-            if settled == Some(Settled::Expired) {
+            if settled == Some(Settled::Expired) || is_passed_by {
                 track.open = false;
             }
         }
@@ -39,10 +43,12 @@ impl Model {
     /// Everything starts anew: what was durable must be there, and of the rest what is there counts. `in_doubt`: a dead
     /// letter that may have been resolved.
     pub(super) fn after_crash(&mut self, in_doubt: Option<(usize, Number)>) {
+        self.look_at_filters();
         self.look_for_reset();
         let mut broken = Vec::new();
         let settled: Vec<_> = self.tracks.keys().map(|key| (*key, self.settled(key.0, key.1))).collect();
         for (key, settled) in settled {
+            let settled = settled.filter(|_| in_doubt == Some(key) || !self.is_passed_by(key.0, key.1));
             let Some(track) = self.tracks.get_mut(&key) else { continue };
             let before = track.clone();
             let doubtful = in_doubt == Some(key);
@@ -51,6 +57,7 @@ impl Model {
                 (track.exempt, track.open) = (track.exempt || !track.holds, false);
             }
             track.edit_in_doubt |= doubtful;
+            track.redriven |= doubtful;
             track.running = false;
             track.doubtful |= !before.durable;
             track.acked = settled == Some(Settled::Acked) && (track.acked || !track.discarded && !doubtful);
@@ -77,6 +84,14 @@ impl Model {
         }
     }
 
+    /// Those that are not served have the filters that the log says.
+    fn look_at_filters(&mut self) {
+        let Some(transport) = &self.transport else { return };
+        for info in transport.inspect().subscriptions() {
+            self.served[subscription_of(&info.id)].left_out = LeftOut::of(info.filter.as_ref());
+        }
+    }
+
     /// A subscription was beginning anew when the power went: whether it did.
     fn look_for_reset(&mut self) {
         let Some((which, Some(from))) = self.anew.take() else {
@@ -84,13 +99,15 @@ impl Model {
         };
         let mut began = false;
         for (number, known) in &self.events {
-            let Some(position) = known.position.filter(|_| self.takes(which, *number)) else { continue };
-            let ended = |track: &Track| track.acked || track.dead || track.discarded;
-            began |= if self.tracks.get(&(which, *number)).is_some_and(ended) {
-                self.settled(which, *number).is_none()
-            } else {
-                let passes = position.offset() < from;
-                passes != self.is_passed(which, *number) && passes == self.is_before_all(which, *number)
+            let Some(position) = known.position.filter(|_| self.takes_type(which, *number)) else { continue };
+            let settled = self.settled(which, *number);
+            began |= match self.tracks.get(&(which, *number)) {
+                Some(track) if track.dead => !matches!(settled, Some(Settled::DeadLettered { .. })),
+                Some(track) if track.acked || track.discarded => settled.is_none(),
+                _ => {
+                    let passes = position.offset() < from;
+                    passes != self.is_passed(which, *number) && passes == self.is_before_all(which, *number)
+                }
             };
         }
         if began {
