@@ -43,7 +43,10 @@ impl MemberStates for MembersOf<'_> {
     }
 
     fn tell(&mut self, member: usize, offset: u64) {
-        self.shared.tell((self.numbers[member], offset));
+        // Mostly nobody waits, and events that are not wanted are many.
+        if !self.shared.waiting.is_empty() {
+            self.shared.tell((self.numbers[member], offset));
+        }
     }
 }
 
