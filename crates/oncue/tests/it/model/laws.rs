@@ -112,6 +112,9 @@ impl Model {
             event.key == known.key && (event.due.is_some() || track.is_some_and(|track| track.exempt))
         };
         let lenient = self.served[subscription].attachments > 1 && self.events.iter().any(is_late);
+        // A crash forgets what was passed by: wanted by now, it takes its place before those that were tried meanwhile.
+        let comes_back = self.passed_by.contains(&(subscription, number));
+        let is_earlier_than = |event: &Known| known.position < event.position;
         let of_key = self.events.iter().filter(|(other, event)| {
             let has_turn = self.has_turn(subscription, **other) && !self.is_passed(subscription, **other);
             event.key == known.key && !batch.contains(other) && has_turn
@@ -129,6 +132,7 @@ impl Model {
                 && !expired
                 && !self.may_be_skipped(subscription, *other)
                 && !self.is_passed_by(subscription, *other)
+                && !(comes_back && is_earlier_than(event))
             {
                 return Some(format!("handles {number} while {other} is not settled, of one key: {track:?}"));
             }
