@@ -149,12 +149,12 @@ impl Key {
         more
     }
 
-    /// Takes the first of its heads from those that wait, if it does and nothing of the key is under way.
     /// Of those that wait, this one is handed out only when nothing of the key is under way.
     fn goes_alone(&mut self, offset: u64) {
         self.alone = Some(self.alone.map_or(offset, |known| known.min(offset)));
     }
 
+    /// Takes the first of its heads from those that wait, if it does and nothing of the key is under way.
     fn take_head(&mut self) -> Option<Place> {
         let offset = *self.heads.first().filter(|_| self.in_flight == 0)?;
         let place = |class| Place { before: 0, offset, class };
