@@ -21,7 +21,7 @@ use super::{
     message,
     peers::Peers,
     queue::{HIGH_WATER_MARK, Queue, Queued},
-    subscribers::SUBSCRIBE,
+    subscribers::{SUBSCRIBE, begins_with_any},
     zmtp::{Limits, Outgoing, Reader, Received, Socket, Writer, ZmtpError},
 };
 
@@ -234,10 +234,7 @@ async fn receive(
         let wanted = [&[SUBSCRIBE], &prefix[..]].concat();
         writer.send(Outgoing::Message(vec![wanted.into()])).await?;
     }
-    let is_wanted = |parts: &[Bytes]| {
-        let first = parts.first().map_or(&[][..], |first| &first[..]);
-        prefixes.is_empty() || prefixes.iter().any(|prefix| first.starts_with(prefix))
-    };
+    let is_wanted = |parts: &[Bytes]| prefixes.is_empty() || begins_with_any(parts, &prefixes);
     while let Some(received) = reader.next(limits).await? {
         match received {
             // Not every publisher chooses itself.

@@ -18,6 +18,12 @@ const MAX_SUBSCRIPTIONS: usize = 1_024;
 const CANCEL: u8 = 0;
 pub(super) const SUBSCRIBE: u8 = 1;
 
+/// Whether a message is one of those that these subscribe to: its first part begins with one of them.
+pub(super) fn begins_with_any(parts: &[Bytes], prefixes: &[Bytes]) -> bool {
+    let first = parts.first().map_or(&[][..], |first| &first[..]);
+    prefixes.iter().any(|prefix| first.starts_with(prefix))
+}
+
 #[derive(Default)]
 pub(super) struct Subscribers(Mutex<Known>);
 
@@ -46,10 +52,9 @@ impl Subscribers {
 
     /// Gives a message to those that want it: how many have room for it, and how many have none.
     pub(super) fn offer(&self, parts: &[Bytes]) -> (u64, u64) {
-        let first = parts.first().map_or(&[][..], |first| &first[..]);
         let (mut taken, mut missed) = (0, 0);
         for Peer { queue, prefixes } in self.0.lock().peers.values() {
-            if prefixes.iter().any(|prefix| first.starts_with(prefix)) {
+            if begins_with_any(parts, prefixes) {
                 *if queue.offer(parts) { &mut taken } else { &mut missed } += 1;
             }
         }

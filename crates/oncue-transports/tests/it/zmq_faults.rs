@@ -10,7 +10,7 @@ use oncue::{
 };
 use oncue_transports::{
     wire::message::{self, MAX_MESSAGE_BYTES, Refusal, Reply, Request, VERSION},
-    zmq::{self, PATH, Sink, Source},
+    zmq::{self, Endpoint, PATH, Sink, Source},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -247,6 +247,13 @@ async fn a_batch_larger_than_a_message_is_refused_before_it_is_sent_over_zeromq_
     node.stop().await;
 }
 
+/// Where peers come, and its address.
+fn bound() -> (Endpoint, SocketAddr) {
+    let endpoint = zmq::bind("tcp://127.0.0.1:0").unwrap();
+    let address = endpoint.url().strip_prefix("tcp://").unwrap().parse().unwrap();
+    (endpoint, address)
+}
+
 /// The next event of a topic.
 async fn next(tail: &mut dyn Tail) -> Envelope {
     let mut events = Vec::new();
@@ -256,8 +263,7 @@ async fn next(tail: &mut dyn Tail) -> Envelope {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_goes_on_whatever_peers_send() {
-    let endpoint = zmq::bind("tcp://127.0.0.1:0").unwrap();
-    let address: SocketAddr = endpoint.url().strip_prefix("tcp://").unwrap().parse().unwrap();
+    let (endpoint, address) = bound();
     let source = Source::pull(endpoint).max_bytes(1 << 20);
     let bus = App::open("memory:").await.unwrap().source(source).start().await.unwrap();
     let mut tail = bus.transport().tail("events").await.unwrap();
@@ -311,8 +317,7 @@ async fn what_is_no_publisher_is_an_error_that_says_where_and_what_it_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_was_being_written_to_a_peer_that_went_was_not_sent() {
-    let endpoint = zmq::bind("tcp://127.0.0.1:0").unwrap();
-    let address: SocketAddr = endpoint.url().strip_prefix("tcp://").unwrap().parse().unwrap();
+    let (endpoint, address) = bound();
     let sink = Sink::push(endpoint).unwrap();
     // More than the buffers between take: it is still being written when the peer goes.
     let event = Envelope::builder("large").content_type("text/plain").data(vec![7; 8 << 20]).build().unwrap();
@@ -336,8 +341,7 @@ async fn an_event_that_was_being_written_to_a_peer_that_went_was_not_sent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_nobody_waits_for_any_more_is_not_sent() {
-    let endpoint = zmq::bind("tcp://127.0.0.1:0").unwrap();
-    let address: SocketAddr = endpoint.url().strip_prefix("tcp://").unwrap().parse().unwrap();
+    let (endpoint, address) = bound();
     let sink = Sink::push(endpoint).unwrap();
     let event = |kind: &str| Envelope::builder(kind).build().unwrap();
     let given_up = timeout(Duration::ZERO, sink.send(&event("first"))).await;

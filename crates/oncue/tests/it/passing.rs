@@ -12,7 +12,7 @@ use oncue::{
         SubscriptionSpec, Transport,
     },
 };
-use oncue_log::{Options, Writer, storage::FaultyStorage};
+use oncue_log::{Options, Writer, storage::MemoryStorage};
 
 const ALL: Limit = Limit { events: 100, bytes: usize::MAX };
 
@@ -25,7 +25,7 @@ fn settled(delivered: &Delivered, action: Action) -> Settlement {
 /// Somebody who wants the steps among the events.
 async fn served(feed_from: usize) -> (LogTransport, Box<dyn Consumer>) {
     let url: LogUrl = format!("memory:?feed_from={feed_from}").parse().unwrap();
-    let (storage, options) = (FaultyStorage::new(0), Options { writer: Writer::Inline, ..Options::default() });
+    let (storage, options) = (MemoryStorage::new(), Options { writer: Writer::Inline, ..Options::default() });
     let transport = LogTransport::on_storage(url, Box::new(storage), options, Clock::system()).unwrap();
     let members = vec![MemberSpec { id: "steps".to_owned(), types: vec!["step".to_owned()], ..MemberSpec::default() }];
     let spec = SubscriptionSpec { topic: "events".to_owned(), members, ..SubscriptionSpec::default() };

@@ -201,10 +201,11 @@ impl Solved {
 
     /// What a plan says of a state, from all steps to go down to one: `run 12–4, replace 3–1`.
     fn by_steps(&self, plan: &Plan, state: usize) -> String {
-        let actions = (1..=plan.steps()).rev().filter_map(|to_go| Some((to_go, plan.choice(to_go, state)?)));
-        let actions: Vec<_> = actions.map(|(to_go, choice)| (to_go, self.action_of(choice))).collect();
-        let parts = actions.chunk_by(|one, other| one.1 == other.1).map(|same| {
-            let ((from, action), (to, _)) = (&same[0], &same[same.len() - 1]);
+        let choices = (1..=plan.steps()).rev().filter_map(|to_go| Some((to_go, plan.choice(to_go, state)?)));
+        let choices: Vec<_> = choices.collect();
+        let parts = choices.chunk_by(|one, other| one.1 == other.1).map(|same| {
+            let ((from, choice), (to, _)) = (same[0], same[same.len() - 1]);
+            let action = self.action_of(choice);
             if from == to { format!("{action} {from}") } else { format!("{action} {from}–{to}") }
         });
         parts.collect::<Vec<_>>().join(", ")

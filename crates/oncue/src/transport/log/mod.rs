@@ -131,6 +131,10 @@ struct Shared {
 impl Shared {
     /// Tells those who wait for the outcome of an event that it is known.
     fn tell(&mut self, outcome: (SubscriptionNumber, u64)) {
+        // Mostly nobody waits, and outcomes are many.
+        if self.waiting.is_empty() {
+            return;
+        }
         for told in self.waiting.remove(&outcome).into_iter().flatten() {
             // A receipt that nobody waits for any more.
             let _ = told.send(());

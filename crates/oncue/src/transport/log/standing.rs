@@ -43,10 +43,7 @@ impl MemberStates for MembersOf<'_> {
     }
 
     fn tell(&mut self, member: usize, offset: u64) {
-        // Mostly nobody waits, and events that are not wanted are many.
-        if !self.shared.waiting.is_empty() {
-            self.shared.tell((self.numbers[member], offset));
-        }
+        self.shared.tell((self.numbers[member], offset));
     }
 }
 

@@ -135,8 +135,7 @@ impl SubscriptionState {
     /// crash the same is found again.
     pub(crate) fn expire(&mut self, offset: u64) {
         self.redriven.remove(&offset);
-        self.failing.remove(&offset);
-        self.settled.insert(offset);
+        self.pass_by(offset);
         self.unhandled(offset, true);
         self.expired = self.expired.saturating_add(1);
     }
