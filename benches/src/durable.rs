@@ -100,17 +100,18 @@ fn fresh(at: &Path, window: usize, seconds: f64) -> Result<(f64, f64)> {
 /// What 2c tries: producers, and bytes that they may have unacknowledged together.
 const LOADS: [(usize, usize); 8] = [
     (2, 256 << 10),
+    (2, 320 << 10),
+    (2, 384 << 10),
     (2, 512 << 10),
-    (2, 1 << 20),
-    (2, 2 << 20),
     (4, 256 << 10),
+    (4, 320 << 10),
+    (4, 384 << 10),
     (4, 512 << 10),
-    (4, 1 << 20),
-    (4, 2 << 20),
 ];
 const P99_MICROS: f64 = 1000.0;
+const ENOUGH: f64 = 3_000_000.0;
 
-/// 2c: the fastest of several loads whose acknowledgements come in time.
+/// 2c: of several loads that are large enough, the one whose acknowledgements come soonest.
 pub(crate) fn in_time(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
     let at = directory.join("log");
     let log = Target::open(&at, 1, true)?;
@@ -121,9 +122,9 @@ pub(crate) fn in_time(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
         eprintln!("2c tries {producers} producers, {} KiB: {rate:.0} events/s, p99 {p99:.0} µs", window >> 10);
         tried.push((rate, p99, producers, window));
     }
-    let fastest = tried.iter().filter(|(_, p99, ..)| *p99 <= P99_MICROS).max_by(|one, other| one.0.total_cmp(&other.0));
-    let soonest = tried.iter().min_by(|one, other| one.1.total_cmp(&other.1));
-    let (_, _, producers, window) = *fastest.or(soonest).ok_or("no load was tried")?;
+    let soonest = tried.iter().filter(|(rate, ..)| *rate >= ENOUGH).min_by(|one, other| one.1.total_cmp(&other.1));
+    let fastest = tried.iter().max_by(|one, other| one.0.total_cmp(&other.0));
+    let (_, _, producers, window) = *soonest.or(fastest).ok_or("no load was tried")?;
     let rounds = plan.rounds("2c", || {
         let (ours, p99) = log.publish(producers, window, plan.seconds)?;
         Ok(Sample { ours, against: None, p99: Some(p99) })
@@ -133,13 +134,13 @@ pub(crate) fn in_time(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
     let settings = format!(
         "{}, {producers} producers, {BATCH} events an append, {} KiB unacknowledged at most, all producers together; synced \
          before each acknowledgement; the log is trimmed meanwhile, as in 2b. Closed loop: a producer whose window is full \
-         waits. p99: from before a batch is filled until its producer sees the acknowledgement. The load is the fastest of {} \
-         tried whose p99 was in time.",
+         waits. p99: from before a batch is filled until its producer sees the acknowledgement. Of {} loads tried, \
+         it is the one with the least p99 that reached the target's rate, or the fastest if none did.",
         events::PAYLOAD,
         window >> 10,
         LOADS.len(),
     );
-    let target = Goal { p99: Some(P99_MICROS), ..Goal::default() }.absolute(3_000_000.0);
+    let target = Goal { p99: Some(P99_MICROS), ..Goal::default() }.absolute(ENOUGH);
     let what = "Durable publish with acknowledgements in time";
     Ok(vec![Row { id: "2c", case: "", what, against: "", unit: "events/s", target, settings, rounds }])
 }
