@@ -28,6 +28,12 @@ pub(crate) fn prefix(value: &str, most_bytes: usize) -> Result<String, String> {
         .ok_or_else(|| format!("a prefix is letters, digits, `-` and `_`, {most_bytes} of them at most, not `{value}`"))
 }
 
+/// A file that is there.
+pub(crate) fn file(name: &str, value: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(value);
+    if path.is_file() { Ok(path) } else { Err(format!("`{name}={value}`: there is no such file")) }
+}
+
 /// What a broker is convinced by, and how one is convinced of it. Files are PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Security {
@@ -39,15 +45,11 @@ pub(crate) struct Security {
 impl Security {
     /// Takes the option `ca`, `cert` or `key`.
     pub(crate) fn take(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let path = PathBuf::from(value);
-        if !path.is_file() {
-            return Err(format!("`{name}={value}`: there is no such file"));
-        }
         *match name {
             "ca" => &mut self.ca,
             "cert" => &mut self.cert,
             _ => &mut self.key,
-        } = Some(path);
+        } = Some(file(name, value)?);
         Ok(())
     }
 

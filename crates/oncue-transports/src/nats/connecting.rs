@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 
-use super::url::NatsUrl;
+use super::url::{Login, NatsUrl};
 use crate::reconnect::pause;
 
 /// The oldest server that answers a request for many messages (ADR-31, batches).
@@ -21,9 +21,15 @@ pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
         .reconnect_delay_callback(|attempts| pause(u32::try_from(attempts).unwrap_or(u32::MAX)));
     let security = &url.security;
     options = options.require_tls(url.tls);
-    if let Some((user, password)) = &url.user {
-        options = options.user_and_password(user.clone(), password.clone());
-    }
+    options = match &url.login {
+        None => options,
+        Some(Login::User(user, password)) => options.user_and_password(user.clone(), password.clone()),
+        Some(Login::Token(token)) => options.token(token.clone()),
+        Some(Login::File(file)) => options
+            .credentials_file(file)
+            .await
+            .map_err(|error| format!("{} does not hold a user's credentials: {error}", file.display()))?,
+    };
     if let Some(ca) = &security.ca {
         options = options.add_root_certificates(ca.clone());
     }
@@ -33,7 +39,8 @@ pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
     let client = options.connect(&url.server).await.map_err(|error| {
         let mend = match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                "the server refuses these credentials: write `nats://USER:PASSWORD@HOST:PORT`"
+                "the server refuses these credentials: write `nats://USER:PASSWORD@HOST:PORT`, `nats://TOKEN@HOST:PORT`, or \
+                 `credentials=FILE`"
             }
             ConnectErrorKind::Tls => ENCRYPTION,
             // What the other end does not like of a handshake is told as any other error of the connection.

@@ -26,6 +26,8 @@ mod nats_faults;
 #[cfg(feature = "nats")]
 mod nats_foreign;
 #[cfg(feature = "nats")]
+mod nats_operator;
+#[cfg(feature = "nats")]
 mod nats_server;
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod node;

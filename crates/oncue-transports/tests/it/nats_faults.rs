@@ -1,6 +1,6 @@
 //! What goes wrong with a NATS server.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
@@ -8,6 +8,7 @@ use super::{
     USER,
     broker_faults::{self, Server as _},
     encryption,
+    nats_operator::Operator,
     nats_server::Nats,
 };
 
@@ -41,6 +42,29 @@ async fn with_encryption_both_ends_are_checked() {
     let (user, password) = USER;
     let url = format!("nats://{user}:{password}@{}", server.address());
     encryption::both_ends_are_checked(&url, "tls=true&", server.folder()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_lets_in_and_another_does_not() {
+    let (_, token) = USER;
+    let Some(server) = Nats::start_with(|_| format!("authorization {{ token: \"{token}\" }}\n")).await else { return };
+    super::open(format!("nats://{token}@{}", server.address())).await.close().await.unwrap();
+    let error = super::refused(format!("nats://very-wrong@{}", server.address())).await;
+    assert!(error.contains("refuses these credentials") && !error.contains("very-wrong"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_credentials_lets_in_and_a_stranger_s_does_not() {
+    let operator = Operator::new();
+    let Some(server) = Nats::start_with(|_| operator.configuration()).await else { return };
+    let url = |file: &Path| format!("nats://{}?credentials={}", server.address(), file.display());
+    let own = operator.credentials(server.folder(), true);
+    super::open(url(&own)).await.close().await.unwrap();
+    let error = super::refused(url(&operator.credentials(server.folder(), false))).await;
+    assert!(error.contains("refuses these credentials"), "{error}");
+    std::fs::write(&own, "nothing of the kind").unwrap();
+    let error = super::refused(url(&own)).await;
+    assert!(error.contains("user.creds does not hold a user's credentials"), "{error}");
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub(super) struct Nats {
 impl Nats {
     /// One with a user's name and password; nothing if none is installed.
     pub(super) async fn start() -> Option<Self> {
-        Self::start_with(|_| String::new()).await
+        Self::start_with(|_| user()).await
     }
 
     /// One that is reached by TLS alone, by who shows a certificate, all of which are in its folder.
@@ -46,20 +46,23 @@ impl Nats {
             certificates::make(folder);
             let file = |name| folder.join(name).display().to_string();
             let (broker, key, authority) = (file(BROKER.0), file(BROKER.1), file(AUTHORITY));
-            format!("tls {{ cert_file: \"{broker}\", key_file: \"{key}\", ca_file: \"{authority}\", verify: true }}\n")
+            let tls = format!(
+                "tls {{ cert_file: \"{broker}\", key_file: \"{key}\", ca_file: \"{authority}\", verify: true }}\n"
+            );
+            user() + &tls
         })
         .await
     }
 
-    async fn start_with(more: impl FnOnce(&Path) -> String) -> Option<Self> {
+    /// One whose configuration says more than where it is and what it keeps.
+    pub(super) async fn start_with(more: impl FnOnce(&Path) -> String) -> Option<Self> {
         super::broker("nats")?;
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/brokers/install/nats/bin/nats-server");
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let users = format!("authorization {{ user: \"{}\", password: \"{}\" }}\n", USER.0, USER.1);
         let store = folder.path().join("data");
         let text = format!(
-            "listen: \"{address}\"\n{users}jetstream {{ store_dir: \"{}\" }}\n{}",
+            "listen: \"{address}\"\njetstream {{ store_dir: \"{}\" }}\n{}",
             store.display(),
             more(folder.path())
         );
@@ -72,6 +75,11 @@ impl Nats {
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// A user's name and password are wanted.
+fn user() -> String {
+    format!("authorization {{ user: \"{}\", password: \"{}\" }}\n", USER.0, USER.1)
 }
 
 impl Server for Nats {
