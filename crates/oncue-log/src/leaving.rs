@@ -75,7 +75,8 @@ pub(crate) fn trim_while(core: &Core, may_go: impl Fn(&Arc<Segment>, &Segment) -
             removed += 1;
         }
         let view = core.view.read();
-        let limit = view.checkpoint.map_or(0, |whole| whole.of_lsn);
+        // Without a checkpoint not even a segment without records: a log that begins later is one that has a checkpoint.
+        let Some(limit) = view.checkpoint.map(|whole| whole.of_lsn) else { return Ok(removed) };
         let Some(next) = view.segments.get(1).filter(|next| next.first_lsn <= limit).cloned() else {
             return Ok(removed);
         };

@@ -215,3 +215,10 @@ fn new_seed() -> u64 {
 fn a_rewritten_segment_keeps_what_was_not_dropped_durably() {
     assert!(live(265_827_786_155_128, false));
 }
+
+/// A life that did not hold: the first segment, without records, was trimmed before there was any checkpoint, and the log
+/// refused to open.
+#[test]
+fn what_no_checkpoint_stands_for_is_not_trimmed() {
+    assert!(live(179_904_471_641_846, false));
+}
