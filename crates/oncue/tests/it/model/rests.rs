@@ -112,6 +112,10 @@ impl Model {
         }
         if began {
             self.forget(which, Some(from));
+            // It is served already, and passes by again what its filter leaves out.
+            if self.served[which].instances > 0 {
+                self.pass_by(which);
+            }
             return;
         }
         // Perhaps there was nothing that it changed but attempts and edits.
