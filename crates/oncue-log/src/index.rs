@@ -1,6 +1,7 @@
 //! The sparse index of a segment: from an lsn, or from a topic's offset, to the frame to start from.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::limits::{INDEX_STRIDE, MAX_FRAME_BYTES};
 use crate::record::Lsn;
@@ -36,9 +37,28 @@ pub(crate) struct Index {
     frames: Vec<FrameEntry>,
     /// The highest time of a frame; `None` without frames.
     time: Option<i64>,
-    topics: BTreeMap<u32, TopicIndex>,
+    topics: HashMap<u32, TopicIndex, BuildHasherDefault<Spread>>,
     /// It ends where the segment is damaged.
     partial: bool,
+}
+
+/// Spreads the ids of topics by one multiplication (Fibonacci hashing, Knuth, TAOCP 6.4): with a thousand topics a frame
+/// looks up a thousand of them, while the disk waits.
+#[derive(Clone, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_right(20);
+    }
 }
 
 /// Ascending in all.
@@ -126,8 +146,11 @@ impl Index {
         self.topics.get(&topic)
     }
 
-    pub(crate) fn topics(&self) -> impl Iterator<Item = (u32, &TopicIndex)> {
-        self.topics.iter().map(|(id, topic)| (*id, topic))
+    /// By id.
+    pub(crate) fn topics(&self) -> impl ExactSizeIterator<Item = (u32, &TopicIndex)> {
+        let mut topics: Vec<_> = self.topics.iter().map(|(id, topic)| (*id, topic)).collect();
+        topics.sort_unstable_by_key(|(id, _)| *id);
+        topics.into_iter()
     }
 
     /// The payload of an index frame. An index too large for a frame is thinned out: lookups walk further.
@@ -154,8 +177,9 @@ impl Index {
             out.extend_from_slice(&frame.before.to_le_bytes());
         }
         out.extend_from_slice(&self.time.unwrap_or(i64::MIN).to_le_bytes());
-        out.extend_from_slice(&(self.topics.len() as u32).to_le_bytes());
-        for (id, topic) in &self.topics {
+        let topics = self.topics();
+        out.extend_from_slice(&(topics.len() as u32).to_le_bytes());
+        for (id, topic) in topics {
             out.extend_from_slice(&id.to_le_bytes());
             out.extend_from_slice(&topic.first_offset.to_le_bytes());
             out.extend_from_slice(&topic.next_offset.to_le_bytes());

@@ -472,10 +472,10 @@ fn push_topic(queue: &mut Queue, id: u32, name: &str, metadata: &[u8], now: i64)
 
 fn push_checkpoint(queue: &mut Queue, opaque: &[u8], now: i64) -> Ticket {
     let of_lsn = queue.next_lsn;
-    let states = queue
-        .topics
-        .iter()
-        .map(|topic| (topic.first_offset, topic.next_offset, topic.name.as_str(), topic.metadata.as_ref()));
+    let states =
+        queue.topics.iter().zip(&queue.occurs).map(|(topic, occurs)| {
+            (topic.first_offset, occurs.next_offset, topic.name.as_str(), topic.metadata.as_ref())
+        });
     let topics = encode_topics(states);
     let total = topics.len() + opaque.len();
     let parts = cuts(total);

@@ -40,17 +40,22 @@ pub(crate) struct TopicSlot {
     pub(crate) metadata: Bytes,
     /// Its events below were dropped.
     pub(crate) first_offset: u64,
-    pub(crate) next_offset: u64,
     /// The lsn to wait for until its definition is durable.
     pub(crate) defined: Lsn,
-    /// The frame that it occurred in last, and where in that frame's list.
+}
+
+/// What each event of a topic looks at and changes; apart from the rest, so that a thousand topics are near the processor.
+#[derive(Debug)]
+pub(crate) struct Occurs {
+    pub(crate) next_offset: u64,
+    /// The frame that the topic occurred in last, and where in that frame's list.
     frame: u64,
     slot: usize,
 }
 
-impl TopicSlot {
+impl Occurs {
     /// Another event of it stands in the frame, a record of so many bytes; gives its offset.
-    fn occurs(&mut self, topic: u32, bytes: usize, frame: &mut Pending) -> u64 {
+    fn again(&mut self, topic: u32, bytes: usize, frame: &mut Pending) -> u64 {
         let offset = self.next_offset;
         self.next_offset += 1;
         if self.frame != frame.serial {
@@ -69,6 +74,8 @@ pub(crate) struct Queue {
     pub(crate) waiting_bytes: usize,
     pub(crate) next_lsn: Lsn,
     pub(crate) topics: Vec<TopicSlot>,
+    /// As long as these.
+    pub(crate) occurs: Vec<Occurs>,
     pub(crate) names: HashMap<String, u32>,
     pub(crate) last_time: i64,
     /// Everything below is with the writer, or durable.
@@ -148,11 +155,11 @@ impl Queue {
         if batch.records == 0 {
             return Ok(Ticket { lsn, end: lsn, offset: 0 });
         }
-        let (frame, topics) = self.room(batch.bytes.len(), now);
+        let (frame, occurs) = self.room(batch.bytes.len(), now);
         let from = frame.bytes.len();
         frame.bytes.extend(&batch.bytes);
         frame.records += batch.records;
-        let offset = if batch.events > 0 { number(frame, topics, from) } else { 0 };
+        let offset = if batch.events > 0 { number(frame, occurs, from) } else { 0 };
         frame.sum(from);
         self.next_lsn += u64::from(batch.records);
         Ok(Ticket { lsn, end: self.next_lsn, offset })
@@ -175,8 +182,8 @@ impl Queue {
             return Err(AppendError::UnknownTopic { topic });
         }
         self.admit(RECORD_HEADER_BYTES + bytes, limit)?;
-        let (frame, topics) = self.room(RECORD_HEADER_BYTES + bytes, now);
-        let offset = topics[place].occurs(topic.0, RECORD_HEADER_BYTES + bytes, frame);
+        let (frame, occurs) = self.room(RECORD_HEADER_BYTES + bytes, now);
+        let offset = occurs[place].again(topic.0, RECORD_HEADER_BYTES + bytes, frame);
         let header =
             RecordHeader { bytes: bytes as u32, kind: KIND_EVENT, flags: 0, partition, topic: topic.0, offset };
         frame.push(&header, parts);
@@ -207,7 +214,7 @@ impl Queue {
     }
 
     /// The last frame that waits, if it has room, else a new one.
-    fn room(&mut self, bytes: usize, now: i64) -> (&mut Pending, &mut [TopicSlot]) {
+    fn room(&mut self, bytes: usize, now: i64) -> (&mut Pending, &mut [Occurs]) {
         let fits = |frame: &Pending| frame.bytes.len() + bytes <= HEADER_BYTES + FRAME_TARGET_BYTES;
         if !self.waiting.back().is_some_and(fits) {
             self.serial += 1;
@@ -227,14 +234,14 @@ impl Queue {
         let last = self.waiting.len() - 1;
         let frame = &mut self.waiting[last];
         frame.time = frame.time.max(now);
-        (frame, &mut self.topics)
+        (frame, &mut self.occurs)
     }
 
     /// Adds a topic, without a record.
     pub(crate) fn define(&mut self, name: String, metadata: Bytes, next_offset: u64, defined: Lsn) -> u32 {
         let first_offset = 0;
-        let slot = TopicSlot { name: name.clone(), metadata, first_offset, next_offset, defined, frame: 0, slot: 0 };
-        self.topics.push(slot);
+        self.topics.push(TopicSlot { name: name.clone(), metadata, first_offset, defined });
+        self.occurs.push(Occurs { next_offset, frame: 0, slot: 0 });
         let id = self.topics.len() as u32;
         self.names.insert(name, id);
         id
@@ -280,7 +287,7 @@ impl Queue {
 }
 
 /// Gives the events from `from` on their offsets; returns the first.
-fn number(frame: &mut Pending, topics: &mut [TopicSlot], from: usize) -> u64 {
+fn number(frame: &mut Pending, occurs: &mut [Occurs], from: usize) -> u64 {
     let mut first = None;
     let mut at = from;
     while at < frame.bytes.len() {
@@ -288,7 +295,7 @@ fn number(frame: &mut Pending, topics: &mut [TopicSlot], from: usize) -> u64 {
         let bytes = RECORD_HEADER_BYTES + u32_at(record, at) as usize;
         if record[at + 4] == KIND_EVENT {
             let topic = u32_at(record, at + 8);
-            let offset = topics[topic as usize - 1].occurs(topic, bytes, frame);
+            let offset = occurs[topic as usize - 1].again(topic, bytes, frame);
             put(frame.bytes.bytes_mut(), at + 12, &offset.to_le_bytes());
             first.get_or_insert(offset);
         }
