@@ -134,9 +134,6 @@ impl FrameHeader {
             let blank = raw.iter().all(|byte| *byte == 0);
             return Err(if blank { Fault::Blank } else { Fault::Invalid("no frame begins here") });
         }
-        if raw[8] > VERSION {
-            return Err(Fault::Unsupported(format!("format version {}", raw[8])));
-        }
         let header = Self {
             kind: raw[9],
             flags: u16_at(raw, 10),
@@ -150,6 +147,10 @@ impl FrameHeader {
         };
         if header.place != place {
             return Err(Fault::Invalid("a frame of another place"));
+        }
+        // Only now: where a write was torn behind the magic, the version is anything.
+        if raw[8] > VERSION {
+            return Err(Fault::Unsupported(format!("format version {}", raw[8])));
         }
         if header.payload_bytes as usize > MAX_FRAME_BYTES {
             return Err(Fault::Invalid("its length is out of range"));

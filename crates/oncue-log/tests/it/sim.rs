@@ -222,3 +222,9 @@ fn a_rewritten_segment_keeps_what_was_not_dropped_durably() {
 fn what_no_checkpoint_stands_for_is_not_trimmed() {
     assert!(live(179_904_471_641_846, false));
 }
+
+/// A life that did not hold: a write was torn behind a frame's magic, and what stood there was taken for a newer version.
+#[test]
+fn a_frame_torn_behind_its_magic_is_no_newer_version() {
+    assert!(live(140_843_624_093_322, false));
+}
