@@ -230,6 +230,8 @@ mod tests {
     fn what_was_found() {
         // An index that tells of topic 1,313,820,413: memory was taken for as many.
         directory(&[0x21, 0x00, 0xe3, 0x4f, 0x4e, 0x51]);
+        // An event with the last offset that there is: none was left for the next.
+        directory(&[0xff, 0xb5, 0x0c, 0x01, 0xff, 0xb5, 0x0c, 0x25, 0x73]);
     }
 
     proptest! {

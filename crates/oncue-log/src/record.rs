@@ -142,6 +142,9 @@ impl Walk {
             if header.bytes as usize > frame.len() - data {
                 return self.stop(frame, "a record runs past the end of its frame");
             }
+            if header.kind == KIND_EVENT && header.offset == u64::MAX {
+                return self.stop(frame, "an event's offset leaves none for the next");
+            }
             let step = Step { lsn: self.lsn, header, data };
             self.at = data + header.bytes as usize;
             if header.kind != KIND_GAP {
@@ -196,6 +199,14 @@ mod tests {
         let mut walk = Walk::new(0, 5, 2);
         assert!(walk.next(&header.encode()).unwrap().is_err());
         assert!(walk.next(&header.encode()).is_none());
+    }
+
+    #[test]
+    fn there_is_an_offset_behind_each_event() {
+        let header =
+            |offset| RecordHeader { bytes: 0, kind: KIND_EVENT, flags: 0, partition: 0, topic: 1, offset }.encode();
+        assert!(Walk::new(0, 5, 1).next(&header(u64::MAX - 1)).unwrap().is_ok());
+        assert!(Walk::new(0, 5, 1).next(&header(u64::MAX)).unwrap().is_err());
     }
 
     #[test]

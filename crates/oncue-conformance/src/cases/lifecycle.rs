@@ -137,9 +137,16 @@ pub async fn shutdown_under_load(bench: &Bench) -> Result<(), Failure> {
     for publisher in publishers {
         accepted.push(bench.wait("a publisher to be refused", publisher).await??);
     }
-    let kept = bus.inspect().browse(DEFAULT_TOPIC, 0, usize::MAX)?.len();
+    let kept = bus.inspect().browse(DEFAULT_TOPIC, 0, usize::MAX)?.len() as u64;
+    let topics = bus.inspect().topics();
+    let drops = topics.iter().find(|topic| topic.name == DEFAULT_TOPIC && topic.retention.drops_settled());
+    let dropped = drops.map_or(0, |topic| topic.first_offset);
     let total: u32 = accepted.iter().map(|(_, count)| count).sum();
-    ensure!(kept >= total as usize, "{total} events were acknowledged, {kept} are there");
+    ensure!(
+        kept + dropped >= u64::from(total),
+        "{total} events were acknowledged, {kept} are there, {dropped} were handled and dropped"
+    );
+    ensure!(dropped <= seen.count("busy") as u64, "{dropped} events were dropped, more than were handled");
     seen.in_order()?;
     ensure_eq!(seen.running(), 0, "handlers that still run");
     let acked = bus.inspect().subscriptions().iter().map(|known| known.stats.acked).sum::<u64>();
