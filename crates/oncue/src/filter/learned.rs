@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::features;
+use super::{Feedback, features};
 use crate::event::Envelope;
 
 /// Of the events that would be held back, so many are handled all the same, unless said otherwise: without them nothing
@@ -10,7 +10,7 @@ use crate::event::Envelope;
 pub const DEFAULT_EXPLORE: f64 = 0.05;
 
 /// What is learned: see [`LearnedFilter::label`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
     /// Whether the event becomes a dead letter.
@@ -18,6 +18,8 @@ pub enum Label {
     Dead,
     /// Whether an attempt at it fails.
     Failed,
+    /// What a later event tells of it, however its handler ended.
+    Feedback(Feedback),
 }
 
 /// What a subscription learns of its events' ends: a part of what a transport is told of it.
@@ -32,6 +34,15 @@ pub struct Lessons {
 }
 
 impl Lessons {
+    /// The feedback that tells what is learned, if that is the label.
+    #[must_use]
+    pub fn feedback(&self) -> Option<&Feedback> {
+        match &self.label {
+            Label::Feedback(feedback) => Some(feedback),
+            Label::Dead | Label::Failed => None,
+        }
+    }
+
     /// What is looked at of an event.
     #[must_use]
     pub fn features_of(&self, event: &Envelope) -> oncue_learn::Features {
@@ -73,10 +84,10 @@ impl LearnedFilter {
         self
     }
 
-    /// What is to be learned.
+    /// What is to be learned: a [`Label`], or a [`feedback`](super::feedback()).
     #[must_use]
-    pub fn label(mut self, label: Label) -> Self {
-        self.lessons.label = label;
+    pub fn label(mut self, label: impl Into<Label>) -> Self {
+        self.lessons.label = label.into();
         self
     }
 
@@ -124,6 +135,7 @@ impl LearnedFilter {
         if self.lessons.features.iter().any(|path| path.split('.').any(str::is_empty)) {
             problems.push("a feature is the path of a part of the data, such as \"payments.0.method\"".to_owned());
         }
+        problems.extend(self.lessons.feedback().map(Feedback::problems).unwrap_or_default());
         problems
     }
 
@@ -133,9 +145,11 @@ impl LearnedFilter {
         if !estimate.proven || estimate.probability < threshold || self.explores(event) {
             return None;
         }
-        let what = match self.lessons.label {
+        let what = match &self.lessons.label {
             Label::Dead => "a dead letter",
             Label::Failed => "a failed attempt",
+            Label::Feedback(feedback) if feedback.is_expected() => "no feedback in time",
+            Label::Feedback(_) => "the feedback that it was lost",
         };
         Some(format!(
             "held back by a learned filter: the probability of {what} is {:.3}, and the threshold {threshold}; if it is \
@@ -154,7 +168,8 @@ impl LearnedFilter {
 /// What was learned says of an event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// The probability that its handler gives it up, or that an attempt fails: what the [label](Label) says.
+    /// The probability that its handler gives it up, that an attempt fails, or of what feedback tells: what the
+    /// [label](Label) says.
     pub probability: f64,
     /// What was learned is better than the base rate, beyond chance.
     pub proven: bool,
@@ -193,6 +208,8 @@ mod tests {
             );
         }
         assert!(learned().explore(0.0).problems()[0].starts_with("explore = 0 is no share"));
+        let silent = learned().label(crate::filter::feedback([""], std::time::Duration::ZERO));
+        assert!(silent.problems()[0].contains("names no type") && silent.problems()[1].contains("the time that"));
         assert!(learned().features(["a..b"]).problems()[0].contains("payments.0.method"));
     }
 }

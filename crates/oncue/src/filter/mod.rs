@@ -24,6 +24,7 @@
 mod attribute;
 mod dialect;
 mod features;
+mod feedback;
 mod index;
 mod learned;
 mod text;
@@ -33,6 +34,7 @@ use std::ops::Not;
 
 use self::attribute::Attribute;
 pub use self::{
+    feedback::{Feedback, FeedbackCounts, feedback},
     index::FilterIndex,
     learned::{DEFAULT_EXPLORE, Estimate, Label, LearnedFilter, Lessons, learned},
     validity::{InvalidFilter, MAX_FILTER_DEPTH, MAX_FILTER_NODES},

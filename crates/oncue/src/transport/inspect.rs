@@ -6,7 +6,7 @@ use super::{Attempt, EventAddress, EventRef, InspectError, Position, Retention, 
 use crate::{
     clock::Timestamp,
     event::Envelope,
-    filter::{Estimate, Features, Filter, Learner},
+    filter::{Estimate, Features, FeedbackCounts, Filter, Learner},
     metrics::HandlerStats,
     policy::{Attempts, ErrorClass},
 };
@@ -75,6 +75,13 @@ pub trait Inspect: Send + Sync {
 
     /// What was learned of a subscription's events. None of one that learns nothing, and where the transport does not learn.
     fn learned(&self, subscription: &str) -> Option<Learner> {
+        let _ = subscription;
+        None
+    }
+
+    /// What became of a subscription's events that wait, or waited, for feedback. None of one that does not learn by
+    /// feedback, and where the transport does not learn.
+    fn feedback(&self, subscription: &str) -> Option<FeedbackCounts> {
         let _ = subscription;
         None
     }

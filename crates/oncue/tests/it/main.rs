@@ -5,6 +5,7 @@
 mod alerts;
 mod crash;
 mod delivery;
+mod feedback;
 mod filtering;
 mod flow;
 mod handlers;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{
+    lesson::{Lost, Waits},
     records::{Ack, Change, Discard, End, EventType, Keyed, Lesson, Remember, Settle, Source, Subscription, Times},
     state::State,
 };
@@ -33,6 +34,8 @@ fn sample() -> Vec<Change> {
     let time = Timestamp::from_micros(7);
     let times = Times { generated: Some(time), published: time, read: time, ended: time };
     let ack = |offset, end| Ack { offset, event_type: 0, end, attempts: 1, times };
+    let label = crate::filter::feedback(["b"], std::time::Duration::from_secs(1)).into();
+    let lessons = crate::filter::Lessons { label, ..crate::filter::Lessons::default() };
     let about = Subscription {
         number: 0,
         id: "one".to_owned(),
@@ -42,12 +45,14 @@ fn sample() -> Vec<Change> {
         filter: None,
         emits: Vec::new(),
         after: Vec::new(),
-        learns: None,
+        learns: Some(Box::new(lessons)),
+        learns_from: Some(3),
         from: 3,
     };
     let mut features = crate::filter::Features::default();
     features.number("cents", 5.0);
     features.category("bank", "north");
+    let waits = Waits { key: 5, published: time, ended: time };
     vec![
         Change::Subscription(about),
         Change::EventType(EventType { number: 0, name: "a".to_owned() }),
@@ -56,8 +61,9 @@ fn sample() -> Vec<Change> {
         Change::Discard(Discard { subscription: 0, offset: 4 }),
         Change::Remember(Remember { subscription: 0, what: Bytes::from_static(b"{}") }),
         Change::Source(Source { id: "s".into(), place: "line 7".into(), accepted: 5, duplicates: 1 }),
-        Change::Lesson(Lesson { subscription: 0, offset: 3, lost: Some(true), features: features.clone() }),
-        Change::Lesson(Lesson { subscription: 0, offset: 5, lost: None, features }),
+        Change::Lesson(Lesson { subscription: 0, offset: 3, lost: Lost::Known(true), features: features.clone() }),
+        Change::Lesson(Lesson { subscription: 0, offset: 5, lost: Lost::Unknown, features: features.clone() }),
+        Change::Lesson(Lesson { subscription: 0, offset: 7, lost: Lost::Waits(waits), features }),
     ]
 }
 

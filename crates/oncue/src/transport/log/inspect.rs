@@ -20,7 +20,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     event::Envelope,
-    filter::{Estimate, Features, Learner, Verdict},
+    filter::{Estimate, Features, FeedbackCounts, Learner, Verdict},
     policy::Attempts,
     transport::{
         Backlog, DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, RecordedAttempt, Settled,
@@ -179,6 +179,14 @@ impl Inspect for Inner {
     fn learned(&self, subscription: &str) -> Option<Learner> {
         self.catch_up();
         self.shared.lock().state.find(subscription).and_then(|state| state.learner.as_deref().cloned())
+    }
+
+    fn feedback(&self, subscription: &str) -> Option<FeedbackCounts> {
+        self.catch_up();
+        let shared = self.shared.lock();
+        let state = shared.state.find(subscription)?;
+        state.about.learns.as_ref()?.feedback()?;
+        Some(state.awaiting.as_ref().map(|awaiting| awaiting.counts()).unwrap_or_default())
     }
 
     fn estimate(&self, subscription: &str, position: Position, features: &Features) -> Option<Estimate> {

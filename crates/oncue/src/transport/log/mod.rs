@@ -9,6 +9,7 @@ mod consumer;
 pub(in crate::transport) mod control;
 mod dedup;
 pub(in crate::transport) mod feed;
+mod feedback;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 pub(in crate::transport) mod giving;
@@ -250,7 +251,7 @@ impl Inner {
         let shared = &mut *shared;
         let known = shared.state.find(&member.id).map(|state| state.about.clone());
         let (_, next) = self.offsets(topic.id);
-        let about = match known {
+        let about = match &known {
             Some(known) if known.topic != topic.id.0 => {
                 let existing = self.topics.name(known.topic).unwrap_or_default();
                 return Err(SubscribeError::OtherTopic {
@@ -274,6 +275,7 @@ impl Inner {
         };
         let created = (shared.state.find(&member.id).is_none()).then(|| next - about.from);
         let number = about.number;
+        let about = about.learning_from(self.log.next_offset(topic.id), known.as_ref());
         let ticket = self.append_change(shared, &Change::Subscription(about)).map_err(SubscribeError::Publish)?;
         Ok(Member { number, created, ticket: Some(ticket) })
     }

@@ -180,6 +180,7 @@ impl Inner {
         let ticket = self.log.append_event(topic.id, partition, &[&fixed, text, data], now.as_micros())?;
         shared.end = shared.end.max(ticket.end);
         shared.events_end = ticket.end;
+        shared.state.published(topic.id.0, ticket.offset, now, event);
         if let Some(hash) = hash {
             shared.state.dedup.insert(hash, (topic.id.0, partition, ticket.offset), now);
         }
@@ -233,6 +234,7 @@ impl Inner {
         for (envelope, plan) in events.iter().zip(&*plans) {
             let Plan::Fresh { nth, partition, hash } = *plan else { continue };
             let offset = ticket.offset + nth;
+            shared.state.published(topic.id.0, offset, now, envelope);
             if let Some(hash) = hash {
                 shared.state.dedup.insert(hash, (topic.id.0, partition, offset), now);
             }

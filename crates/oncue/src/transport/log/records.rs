@@ -259,6 +259,10 @@ pub(crate) struct Subscription {
     /// What it learns of its events' ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) learns: Option<Box<Lessons>>,
+    /// Where feedback tells: the first offset that is learned from. The feedback of events before may have come before
+    /// anybody waited for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) learns_from: Option<u64>,
     /// The first offset that it wants.
     pub(crate) from: u64,
 }
@@ -276,6 +280,7 @@ impl Subscription {
             emits: member.emits.clone(),
             after: member.after.clone(),
             learns: member.learns.clone().map(Box::new),
+            learns_from: None,
             from: 0,
         }
     }
@@ -287,7 +292,16 @@ impl Subscription {
 
     /// Whether it is as a handler asks for it.
     pub(crate) fn is_as(&self, member: &MemberSpec) -> bool {
-        *self == Self { number: self.number, from: self.from, ..Self::of(member, TopicId(self.topic)) }
+        let Self { number, from, learns_from, .. } = *self;
+        *self == Self { number, from, learns_from, ..Self::of(member, TopicId(self.topic)) }
+    }
+
+    /// Learns by feedback from the topic's next event on, if it does; as before, if nothing of that is `known` to change.
+    pub(crate) fn learning_from(mut self, next: u64, known: Option<&Self>) -> Self {
+        let goes_on = known.filter(|known| known.learns == self.learns).map(|known| known.learns_from);
+        let by_feedback = self.learns.as_ref().is_some_and(|learns| learns.feedback().is_some());
+        self.learns_from = goes_on.unwrap_or_else(|| by_feedback.then_some(next));
+        self
     }
 }
 

@@ -46,6 +46,7 @@ impl Replayed {
             Replay::Checkpoint(bytes) => self.state.restore(bytes).map_err(|error| error.to_string()),
             Replay::Record(record) if record.kind == KIND_EVENT => {
                 let envelope = Envelope::from_stored(&record.data).map_err(|error| error.to_string())?;
+                self.state.published(record.topic.0, record.offset, envelope.published(), &envelope);
                 match &mut self.seen {
                     Seen::Supplied(events) if envelope.id_supplied() => {
                         events.push((record.topic.0, record.partition, record.offset, envelope));

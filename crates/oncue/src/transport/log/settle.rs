@@ -80,6 +80,7 @@ impl Core {
             shared.end = shared.end.max(ticket.end);
             if !shared.emitted.is_empty() {
                 shared.events_end = ticket.end;
+                self.tell_emitted(shared);
                 let offsets = std::iter::once(Some(ticket.offset)).chain(std::iter::repeat(None));
                 for ((topic, partition, emitted), offset) in shared.emitted.drain(..).zip(offsets) {
                     shared.recent.push((topic, partition, offset), emitted, ticket.end);
@@ -163,7 +164,7 @@ impl Core {
             }
         }
         if self.spec.members.iter().any(|member| member.learns.is_some()) {
-            changes.extend(self.lessons(hand, (consumer, batch)));
+            changes.extend(self.lessons(hand, shared, (consumer, batch)));
         }
         let settled = acks.into_iter().zip(&self.numbers).filter(|(entries, _)| !entries.is_empty());
         // First: who counts failures is to know by then what worked meanwhile.
@@ -177,14 +178,36 @@ impl Core {
     }
 
     /// What is learned from the ends of a batch.
-    fn lessons(&self, hand: &LogHand, (consumer, batch): (ConsumerId, &[Settlement])) -> Vec<Change> {
+    fn lessons(
+        &self,
+        hand: &LogHand,
+        shared: &Shared,
+        (consumer, batch): (ConsumerId, &[Settlement]),
+    ) -> Vec<Change> {
         let lesson = |settlement: &Settlement| {
             let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
             let event = hand.in_flight.get(&offset).filter(|event| event.awaits(consumer, settlement))?;
             let learns = self.spec.members[member].learns.as_ref()?;
+            let from = shared.state.subscriptions[self.numbers[member] as usize].about.learns_from;
+            if from.is_some_and(|from| offset < from) {
+                return None;
+            }
             Lesson::of(self.numbers[member], learns, event.envelope_of(member), settlement).map(Change::Lesson)
         };
         batch.iter().filter_map(lesson).collect()
+    }
+
+    /// Emitted events that were appended just now may be feedback.
+    fn tell_emitted(&self, shared: &mut Shared) {
+        let Shared { state, emitted, .. } = shared;
+        if !state.waits_for_feedback() {
+            return;
+        }
+        for (place, (topic, _, event)) in emitted.iter().enumerate() {
+            let behind = emitted[place..].iter().filter(|(other, ..)| other == topic).count();
+            let offset = self.inner.log.next_offset(*topic) - behind as u64;
+            state.published(topic.0, offset, event.published(), event);
+        }
     }
 
     /// Whether an event was dropped while it was being handled.

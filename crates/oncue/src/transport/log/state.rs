@@ -10,6 +10,7 @@ use oncue_log::Lsn;
 pub(crate) use self::subscription::{DeadEntry, Failing, SubscriptionState};
 use super::{
     dedup::Dedup,
+    feedback::Awaiting,
     lesson,
     missed::Missed,
     records::{
@@ -19,6 +20,8 @@ use super::{
 };
 use crate::{
     codec::{Malformed, Reader, Writer},
+    clock::Timestamp,
+    event::Envelope,
     filter::Learner,
     metrics::Ended,
     policy::Attempts,
@@ -29,12 +32,15 @@ use crate::{
 pub(super) const MAX_NUMBERED_TYPES: usize = 65_536;
 
 /// Version of the checkpoint's layout.
-const CHECKPOINT: u8 = 6;
+const CHECKPOINT: u8 = 7;
 
-/// The version before: nothing was learned.
+/// The version before: nothing waited for feedback.
+const CHECKPOINT_WITHOUT_FEEDBACK: u8 = 6;
+
+/// The version before that: nothing was learned.
 const CHECKPOINT_WITHOUT_LESSONS: u8 = 5;
 
-/// The version before that: it did not count attempts.
+/// And before that: it did not count attempts.
 const CHECKPOINT_WITHOUT_ATTEMPTS: u8 = 4;
 
 /// And before that: it did not know of events that were missed, either.
@@ -48,6 +54,8 @@ pub(crate) struct State {
     types: Types,
     pub(crate) dedup: Dedup,
     sources: HashMap<String, SourceState>,
+    /// The subscriptions that wait for feedback, by the types of events that are.
+    feedback: HashMap<String, Vec<SubscriptionNumber>>,
 }
 
 /// The event types that were settled, by number.
@@ -112,6 +120,39 @@ impl State {
         self.subscriptions.get_mut(number as usize).ok_or(Malformed("speaks of a subscription that was never made"))
     }
 
+    /// Whether some subscription waits for feedback.
+    pub(crate) fn waits_for_feedback(&self) -> bool {
+        !self.feedback.is_empty()
+    }
+
+    /// An event was published: if it is feedback, those that wait for it are told. To be called for every event, in the
+    /// order of the log, before the changes that stand behind it are applied.
+    pub(crate) fn published(&mut self, topic: u32, offset: u64, published: Timestamp, event: &Envelope) {
+        if self.feedback.is_empty() {
+            return;
+        }
+        for number in self.feedback.get(event.event_type()).into_iter().flatten() {
+            let state = self.subscriptions.get_mut(*number as usize).filter(|state| state.about.topic == topic);
+            if let Some(state) = state {
+                state.tell(offset, published, event);
+            }
+        }
+    }
+
+    /// Finds who waits for which feedback.
+    fn note_feedback(&mut self) {
+        self.feedback.clear();
+        for state in self.subscriptions.iter().filter(|state| !state.removed) {
+            let rules = state.about.learns.as_ref().and_then(|learns| learns.feedback());
+            for event_type in rules.map(|rules| rules.types()).unwrap_or_default() {
+                let waiting = self.feedback.entry(event_type.clone()).or_default();
+                if waiting.last() != Some(&state.about.number) {
+                    waiting.push(state.about.number);
+                }
+            }
+        }
+    }
+
     /// Applies one change, which is recorded at `lsn`.
     pub(crate) fn apply(&mut self, change: &Change, lsn: Lsn) -> Result<(), Malformed> {
         match change {
@@ -165,6 +206,7 @@ impl State {
                 state.remove();
                 let id = state.about.id.clone();
                 self.by_id.remove(&id);
+                self.note_feedback();
             }
             Change::Window(window) => self.dedup.set_window(*window),
             Change::Dropped(dropped) => self.drop_events(dropped)?,
@@ -210,9 +252,10 @@ impl State {
         if let Some(known) = self.subscriptions.get_mut(about.number as usize) {
             if known.about.learns != about.learns {
                 // What was learned before says nothing of it.
-                known.learner = None;
+                (known.learner, known.awaiting) = (None, None);
             }
             known.about = about.clone();
+            self.note_feedback();
             return Ok(());
         }
         if about.number != self.next_number() {
@@ -220,6 +263,7 @@ impl State {
         }
         self.by_id.insert(about.id.clone(), about.number);
         self.subscriptions.push(SubscriptionState::new(about.clone()));
+        self.note_feedback();
         Ok(())
     }
 
@@ -237,6 +281,9 @@ impl State {
             subscription.attempts.encode(&mut out);
             let learned = subscription.learner.as_deref().map(Learner::encode);
             out.bytes(&learned.unwrap_or_default());
+            let mut waits = Writer::default();
+            subscription.awaiting.iter().for_each(|awaiting| awaiting.encode(&mut waits));
+            out.bytes(waits.as_slice());
         }
         self.dedup.encode(&mut out);
         out.varint(self.sources.len() as u64);
@@ -253,7 +300,7 @@ impl State {
         let mut from = Reader::new(checkpoint);
         let version = from.u8()?;
         match version {
-            CHECKPOINT | CHECKPOINT_WITHOUT_LESSONS | CHECKPOINT_WITHOUT_ATTEMPTS | CHECKPOINT_WITHOUT_MISSED => {}
+            CHECKPOINT_WITHOUT_MISSED..=CHECKPOINT => {}
             1 | 2 => return Err(Malformed("a version of Oncue before its first release wrote this checkpoint")),
             _ => return Err(Malformed("a newer Oncue wrote this checkpoint: open the log with that version")),
         }
@@ -273,6 +320,12 @@ impl State {
             if version > CHECKPOINT_WITHOUT_LESSONS {
                 subscription.learner = lesson::restored(from.bytes()?)?;
             }
+            if version > CHECKPOINT_WITHOUT_FEEDBACK {
+                let waits = from.bytes()?;
+                if !waits.is_empty() {
+                    subscription.awaiting = Some(Box::new(Awaiting::decode(&mut Reader::new(waits))?));
+                }
+            }
             if subscription.about.number as usize != number {
                 return Err(Malformed("subscriptions are out of order"));
             }
@@ -288,6 +341,7 @@ impl State {
             let state = SourceState { place, accepted: from.varint()?, duplicates: from.varint()? };
             self.sources.insert(id, state);
         }
+        self.note_feedback();
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
+    super::lesson::{Lost, Waits},
     super::records::{Ack, Change, Dead, End, Lesson, Redrive, Settle},
     super::state::State,
     look_at,
@@ -283,8 +284,18 @@ fn change_of(change: &Change) -> (Option<u32>, Value) {
         Change::Dropped(dropped) => (None, value(dropped)),
         Change::Lesson(lesson) => {
             let Lesson { subscription, offset, lost, features } = lesson;
+            let (lost, waits) = match lost {
+                Lost::Known(lost) => (Some(*lost), None),
+                Lost::Unknown => (None, None),
+                Lost::Waits(Waits { key, published, ended }) => {
+                    (None, Some(json!({"key": key, "published": value(published), "ended": value(ended)})))
+                }
+            };
             let looked_at = features.all().len();
-            let about = json!({"subscription": subscription, "offset": offset, "lost": lost, "features": looked_at});
+            let mut about = json!({"subscription": subscription, "offset": offset, "lost": lost, "features": looked_at});
+            if let Some(waits) = waits {
+                about["waits"] = waits;
+            }
             (Some(*subscription), about)
         }
     }

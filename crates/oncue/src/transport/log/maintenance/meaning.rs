@@ -46,6 +46,9 @@ impl Meaning {
             KIND_DROP => Ok(Understood::Drop),
             KIND_EVENT => {
                 let envelope = Envelope::from_stored(&record.data).map_err(|error| error.to_string())?;
+                if let Some(state) = &mut self.state {
+                    state.published(record.topic.0, record.offset, envelope.published(), &envelope);
+                }
                 Ok(Understood::Event(envelope))
             }
             number => match Change::decode(number, &record.data).map_err(|error| error.to_string())? {

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use oncue_log::Lsn;
 
 use super::super::{
+    feedback::{Awaiting, Labelled},
     keyed::KeyedStates,
+    lesson::Lost,
     missed::{Gap, MAX_RANGES, Missed},
     offsets::OffsetSet,
     records::{Ack, End, Lesson, OTHER_TYPES, Subscription, TypeNumber},
@@ -17,7 +19,8 @@ use super::super::{
 use crate::{
     clock::Timestamp,
     codec::{Malformed, Reader, Writer},
-    filter::{Learner, Loss},
+    event::Envelope,
+    filter::{Features, Learner, Loss},
     metrics::{Ended, HandlerStats, Sample},
     policy::{Attempts, Tried, Trouble},
     transport::FailedAttempt,
@@ -52,6 +55,8 @@ pub(crate) struct SubscriptionState {
     pub(crate) attempts: Attempts,
     /// What was learned of its events' ends; nothing before there was a lesson.
     pub(crate) learner: Option<Box<Learner>>,
+    /// Events that wait for feedback; nothing before one did.
+    pub(crate) awaiting: Option<Box<Awaiting>>,
     /// What its topic dropped before it was through with it.
     pub(crate) missed: Missed,
     /// What is to be remembered about it.
@@ -91,6 +96,7 @@ impl SubscriptionState {
             by_type: BTreeMap::new(),
             attempts: Attempts::default(),
             learner: None,
+            awaiting: None,
             missed: Missed::default(),
             remembered: None,
             about,
@@ -147,13 +153,43 @@ impl SubscriptionState {
     }
 
     pub(super) fn learn(&mut self, lesson: &Lesson) {
-        let learner = self.learner.get_or_insert_with(|| Box::new(Learner::new(Loss::Logistic)));
         match lesson.lost {
+            Lost::Known(lost) => self.learn_one(&lesson.features, Some(lost)),
+            Lost::Unknown => self.learn_one(&lesson.features, None),
+            Lost::Waits(waits) => {
+                let Self { about, awaiting, .. } = self;
+                let Some(rules) = about.learns.as_ref().and_then(|learns| learns.feedback()) else { return };
+                let awaiting = awaiting.get_or_insert_default();
+                let labelled = awaiting.wait(rules, lesson.offset, waits, lesson.features.clone());
+                self.learn_labelled(labelled);
+            }
+        }
+    }
+
+    /// An event was published that is feedback.
+    pub(super) fn tell(&mut self, offset: u64, published: Timestamp, event: &Envelope) {
+        let Some(key) = event.key_hash() else { return };
+        let labelled = self.awaiting.get_or_insert_default().tell(key, offset, published);
+        self.learn_labelled(labelled);
+    }
+
+    fn learn_labelled(&mut self, labelled: Vec<Labelled>) {
+        for (features, came) in labelled {
+            let rules = self.about.learns.as_ref().and_then(|learns| learns.feedback());
+            let lost = came.and_then(|came| Some(rules?.lost(came)));
+            self.learn_one(&features, lost);
+        }
+    }
+
+    /// Nothing: nobody knows.
+    fn learn_one(&mut self, features: &Features, lost: Option<bool>) {
+        let learner = self.learner.get_or_insert_with(|| Box::new(Learner::new(Loss::Logistic)));
+        match lost {
             Some(lost) => {
                 // It refuses labels that are none, and 0 and 1 are some.
-                let _ = learner.learn(&lesson.features, f64::from(u8::from(lost)));
+                let _ = learner.learn(features, f64::from(u8::from(lost)));
             }
-            None => learner.pass_by(&lesson.features),
+            None => learner.pass_by(features),
         }
     }
 

@@ -1,5 +1,8 @@
 use super::{
-    super::records::{Ack, End, Lesson, Times},
+    super::{
+        lesson::Lost,
+        records::{Ack, End, Lesson, Times},
+    },
     *,
 };
 use crate::{clock::Timestamp, transport::StateChange};
@@ -21,6 +24,7 @@ fn subscription(number: u32, id: &str) -> Change {
         emits: Vec::new(),
         after: Vec::new(),
         learns: None,
+        learns_from: None,
         from: 3,
     })
 }
@@ -75,7 +79,7 @@ fn what_was_learned_is_restored_and_a_checkpoint_from_before_there_were_lessons_
     let before = state.checkpoint();
     let mut features = crate::filter::Features::default();
     features.category("bank", "north");
-    for lost in [Some(true), Some(false), None] {
+    for lost in [Lost::Known(true), Lost::Known(false), Lost::Unknown] {
         let lesson = Lesson { subscription: 0, offset: 3, lost, features: features.clone() };
         state.apply(&Change::Lesson(lesson), 1).unwrap();
     }
@@ -84,18 +88,21 @@ fn what_was_learned_is_restored_and_a_checkpoint_from_before_there_were_lessons_
     assert_eq!(restored.find("one").unwrap().learner, state.find("one").unwrap().learner);
     assert_eq!(restored.find("one").unwrap().learner.as_ref().unwrap().progress().examples, 2.0);
 
-    // Version 5 has no length of a learner, here 0, before what stands behind the subscriptions.
+    // Version 6 has no length of what waits for feedback, here 0, before what stands behind the subscriptions; version 5 no
+    // length of a learner, either.
     let mut behind = Writer::default();
     state.dedup.encode(&mut behind);
     behind.varint(0);
-    let mut five = before.to_vec();
-    assert_eq!(five.remove(before.len() - behind.as_slice().len() - 1), 0);
-    five[0] = 5;
-    let mut restored = State::default();
-    restored.restore(&five).unwrap();
-    assert_eq!(restored.checkpoint(), before);
-    five[0] = 6;
-    assert!(State::default().restore(&five).is_err());
+    let mut older = before.to_vec();
+    for version in [6, 5] {
+        assert_eq!(older.remove(older.len() - behind.as_slice().len() - 1), 0);
+        older[0] = version;
+        let mut restored = State::default();
+        restored.restore(&older).unwrap();
+        assert_eq!(restored.checkpoint(), before);
+    }
+    older[0] = 7;
+    assert!(State::default().restore(&older).is_err());
 }
 
 #[test]
