@@ -31,6 +31,7 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
         on_dead_letter: defaults.on_dead_letter.filter(|_| options.on_dead_letter == unsaid.on_dead_letter),
         paused: defaults.paused.filter(|_| !options.paused),
         filter: defaults.filter.clone().filter(|_| options.filter.is_none()),
+        learned_filter: defaults.learned_filter.clone().filter(|_| options.learned.is_none()),
     });
     if let Some(retry) = &settings.retry {
         options.retry = Some(retry.retry());
@@ -43,6 +44,9 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
     options.paused = settings.paused.unwrap_or(options.paused);
     if settings.filter.is_some() {
         options.filter.clone_from(&settings.filter);
+    }
+    if settings.learned_filter.is_some() {
+        options.learned.clone_from(&settings.learned_filter);
     }
     registration
 }

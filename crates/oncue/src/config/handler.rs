@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    PolicyConfig, duration,
+    PolicyConfig, duration, learned,
     problem::{Findings, KeyPath},
     reader::{self, Table},
 };
 use crate::{
-    filter::Filter,
+    filter::{Filter, LearnedFilter},
     handler::{OnDeadLetter, Order, Ordered, Retry},
 };
 
@@ -57,6 +57,9 @@ pub struct HandlerConfig {
     /// Which events it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
+    /// What it learns of its events' ends, and which events it holds back for that.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "learned::serialize")]
+    pub learned_filter: Option<LearnedFilter>,
 }
 
 /// A retry policy: by name, or said in place.
@@ -82,6 +85,7 @@ impl HandlerConfig {
             on_dead_letter: self.on_dead_letter.or(other.on_dead_letter),
             paused: self.paused.or(other.paused),
             filter: self.filter.or(other.filter),
+            learned_filter: self.learned_filter.or(other.learned_filter),
         }
     }
 
@@ -118,6 +122,7 @@ impl HandlerConfig {
             }),
             paused: table.read("paused", reader::boolean),
             filter: table.read("filter", reader::any),
+            learned_filter: table.read("learned_filter", learned::read),
         };
         table.finish();
         config.examine(path, findings);

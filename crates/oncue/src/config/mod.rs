@@ -32,6 +32,7 @@
 mod document;
 mod duration;
 mod handler;
+mod learned;
 mod policy;
 mod problem;
 mod reader;

@@ -142,6 +142,16 @@ pub(super) fn text(value: &Value, path: &KeyPath, findings: &mut Findings) -> Op
     value.as_str().map(str::to_owned)
 }
 
+/// A list of texts. One that is wrong is empty in it: the findings stop the whole.
+pub(super) fn texts(value: &Value, path: &KeyPath, findings: &mut Findings) -> Option<Vec<String>> {
+    let Value::Array(items) = value else {
+        findings.value(path, format!("{} is not a list of texts such as [\"a\", \"b\"]", shown(value)));
+        return None;
+    };
+    let items = items.iter().enumerate();
+    Some(items.map(|(index, item)| text(item, &path.item(index), findings).unwrap_or_default()).collect())
+}
+
 /// One of `choices`, by the name that serde gives it.
 pub(super) fn choice<T: Copy + Serialize>(
     value: &Value,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    filter::Filter,
+    filter::{self, Filter, Label, LearnedFilter},
     handler::{OnDeadLetter, Order, Ordered},
 };
 
@@ -35,6 +35,7 @@ order = "priority"
 on_dead_letter = "continue"
 paused = true
 filter = { prefix = { type = "order." } }
+learned_filter = { features = ["bank"], label = { feedback = ["order.canceled"], within = "24h", expected = true }, threshold = 0.9, explore = 0.1 }
 
 [handlers."order.mail"]
 on_dead_letter = "hold"
@@ -71,6 +72,13 @@ fn every_key_is_read() {
         on_dead_letter: Some(OnDeadLetter::Continue),
         paused: Some(true),
         filter: Some(Filter::prefix("type", "order.")),
+        learned_filter: Some(
+            filter::learned()
+                .features(["bank"])
+                .label(filter::feedback(["order.canceled"], Duration::from_secs(86_400)).expected())
+                .threshold(0.9)
+                .explore(0.1),
+        ),
     };
     assert_eq!(config.handlers["charge"], charge);
     assert_eq!(config.handlers["order.mail"].on_dead_letter, Some(OnDeadLetter::Hold));
@@ -125,7 +133,7 @@ kind = "fixed"
         "oncue.toml:13:18: handlers.charge.retry.kind: \"expo\" is no kind of retry policy: did you mean `exponential`?",
         "oncue.toml:14:18: handlers.charge.on_dead_letter: 1 is no value of this key: the values are continue, hold",
         "oncue.toml:16:17: handlers.order.mail: unknown key `mail`: the keys are retry, timeout, concurrency, ordered, \
-         order, on_dead_letter, paused, filter; a name with a dot needs quotes, as [handlers.\"order.mail\"]",
+         order, on_dead_letter, paused, filter, learned_filter; a name with a dot needs quotes, as [handlers.\"order.mail\"]",
         "oncue.toml:20:51: groups.billing.on_dead_letter: \"hold\" makes later events of a key wait, and ordered = \
          \"relaxed\" lets them pass: choose one",
         "oncue.toml:21:42: groups.shipping.order: \"lifo\" gives later events of a key first, and ordered = \"strict\" \
@@ -213,6 +221,28 @@ fn an_override_reads_json_as_strictly_as_a_file() {
 }
 
 #[test]
+fn what_is_wrong_with_a_learned_filter_is_told_with_its_place() {
+    let found = problems(
+        "[handlers.a]\nlearned_filter = { threshold = 2, label = 'ded', features = 'bank', explor = 1 }\n\
+         [handlers.b]\nlearned_filter = { label = { within = '5s' } }\n\
+         [handlers.c]\nlearned_filter = { label = { feedback = [], within = '0s' } }",
+    );
+    let all = found.join("\n");
+    for told in [
+        "oncue.toml:2",
+        "threshold = 2 is no probability",
+        "`dead`",
+        "is not a list of texts",
+        "unknown key `explor`",
+        "`feedback` is missing: add feedback = [\"order.canceled\"]",
+        "its feedback names no type",
+        "would have to come at once",
+    ] {
+        assert!(all.contains(told), "{told}\n{all}");
+    }
+}
+
+#[test]
 fn the_documentation_names_every_key_and_its_examples_are_right() {
     let page = include_str!("../../../../docs/configuration.md");
     let blocks: Vec<&str> =
@@ -282,6 +312,24 @@ fn filters() -> impl Strategy<Value = Filter> {
     })
 }
 
+fn learned_filters() -> impl Strategy<Value = LearnedFilter> {
+    let within = (1_u64..1_000_000_000).prop_map(Duration::from_micros);
+    let feedback = (proptest::collection::vec("[a-z.]{1,8}", 1..3), within, any::<bool>()).prop_map(
+        |(types, within, expected)| {
+            let feedback = filter::feedback(types, within);
+            Label::from(if expected { feedback.expected() } else { feedback })
+        },
+    );
+    let label = prop_oneof![Just(Label::Dead), Just(Label::Failed), feedback];
+    let features = proptest::collection::vec("[a-z]{1,8}", 0..3);
+    (label, features, option::of(thousandths(1..=999)), thousandths(1..=999)).prop_map(
+        |(label, features, threshold, explore)| {
+            let filter = filter::learned().label(label).features(features).explore(explore);
+            threshold.into_iter().fold(filter, LearnedFilter::threshold)
+        },
+    )
+}
+
 fn handlers() -> impl Strategy<Value = HandlerConfig> {
     let retry = prop_oneof![any::<String>().prop_map(RetryConfig::Named), policies().prop_map(RetryConfig::Policy),];
     let order = prop_oneof![
@@ -291,8 +339,8 @@ fn handlers() -> impl Strategy<Value = HandlerConfig> {
         Just((None, Some(Order::Fifo), None)),
     ];
     let numbers = (option::of(durations()), option::of(1_usize..1 << 40), option::of(any::<bool>()));
-    (option::of(retry), numbers, order, option::of(filters())).prop_map(
-        |(retry, (timeout, concurrency, paused), (ordered, order, on_dead_letter), filter)| HandlerConfig {
+    (option::of(retry), numbers, order, option::of(filters()), option::of(learned_filters())).prop_map(
+        |(retry, (timeout, concurrency, paused), (ordered, order, on_dead_letter), filter, learned_filter)| HandlerConfig {
             retry,
             timeout,
             concurrency,
@@ -301,6 +349,7 @@ fn handlers() -> impl Strategy<Value = HandlerConfig> {
             on_dead_letter,
             paused,
             filter,
+            learned_filter,
         },
     )
 }

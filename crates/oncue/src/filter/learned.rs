@@ -119,6 +119,16 @@ impl LearnedFilter {
         self.threshold.is_some()
     }
 
+    /// The probability from which on it holds back, if it may.
+    pub(crate) fn holds_back_from(&self) -> Option<f64> {
+        self.threshold
+    }
+
+    /// The share that is handled all the same.
+    pub(crate) fn explored(&self) -> f64 {
+        self.explore
+    }
+
     /// What is wrong with its settings, each with the fix.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

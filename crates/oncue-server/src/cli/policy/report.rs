@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use oncue::{
     Envelope,
-    filter::{Features, Learner, Lessons, Loss, Progress, Verdict},
+    filter::{Features, FeedbackCounts, Learner, Lessons, Loss, Progress, Verdict},
     policy::ErrorClass,
     transport::{EventRef, Inspect, InspectError, Position, Settled, SubscriptionInfo},
 };
@@ -64,6 +64,8 @@ pub(super) struct Report {
 /// What was learned: while the handler ran, if it did, and from what is recorded.
 struct Found {
     live: Option<Learner>,
+    /// Of a learned filter that learns by feedback.
+    feedback: Option<FeedbackCounts>,
     replayed: Learner,
 }
 
@@ -78,7 +80,8 @@ impl Report {
                 return Err(ViewError::UnknownSubscription { subscription, directory, known });
             };
             let replayed = self.replay(&view, log, about)?;
-            Ok(Found { live: log.learned(&self.subscription), replayed })
+            let (live, feedback) = (log.learned(&self.subscription), log.feedback(&self.subscription));
+            Ok(Found { live, feedback, replayed })
         })?;
         view.tell(&self.json(&found), || self.text(&found))
     }
@@ -126,6 +129,7 @@ impl Report {
             "subscription": self.subscription,
             "label": if self.feedback.is_empty() { "dead" } else { "feedback" },
             "live": found.live.as_ref().map(|learner| comparison(learner.progress())),
+            "feedback": found.feedback,
             "replayed": comparison(found.replayed.progress()),
         })
     }
@@ -134,6 +138,13 @@ impl Report {
         let mut out = String::new();
         if let Some(live) = &found.live {
             out += &format!("{}, learned while it ran:\n{}\n", self.subscription, told(live.progress()));
+        }
+        if let Some(FeedbackCounts { waiting, came, stayed_out, unknown }) = found.feedback {
+            let counts = [came, stayed_out, waiting, unknown].map(grouped);
+            let [came, stayed_out, waiting, unknown] = counts;
+            out += &format!(
+                "feedback came for {came} events, stayed out for {stayed_out}; {waiting} wait for it, of {unknown} nobody knows\n\n"
+            );
         }
         out + &format!("{}, learned from what is recorded:\n{}", self.subscription, told(found.replayed.progress()))
     }
