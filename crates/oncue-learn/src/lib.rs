@@ -32,6 +32,7 @@ mod ftrl;
 mod learner;
 mod moments;
 mod progress;
+mod ranks;
 mod state;
 pub mod synthetic;
 
@@ -43,4 +44,5 @@ pub use ftrl::{Ftrl, FtrlSettings};
 pub use learner::{DRIFT_SHARE, LearnError, Learner, Loss};
 pub use moments::Moments;
 pub use progress::{Progress, Verdict};
+pub use ranks::{RANKS_KEPT, Ranks};
 pub use state::{STATE_VERSION, StateError};

@@ -23,6 +23,11 @@ pub enum StateError {
 pub(crate) struct Writer(pub(crate) Vec<u8>);
 
 impl Writer {
+    /// With the version in front.
+    pub(crate) fn with_version() -> Self {
+        Self(vec![STATE_VERSION])
+    }
+
     pub(crate) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }

@@ -24,6 +24,7 @@ const KNOWN: &[&str] = &[
     "start",
     "ordered",
     "order",
+    "priority",
     "batch",
     "batch_wait",
     "layer",
@@ -65,6 +66,7 @@ impl Parse for HandlerOptions {
         set("order", |option| {
             choice(option, "Order", &[("fifo", "Fifo"), ("lifo", "Lifo"), ("priority", "Priority")])
         })?;
+        set("priority", |option| option.expr().map(|rules| quote_spanned!(rules.span()=> .priority(#rules))))?;
         set("filter", |option| option.expr().map(|filter| quote_spanned!(filter.span()=> .filter(#filter))))?;
         set("admission", |option| option.expr().map(|rules| quote_spanned!(rules.span()=> .admission(#rules))))?;
         set("paused", |option| option.flag().map(|span| quote_spanned!(span=> .paused())))?;

@@ -32,6 +32,7 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
         paused: defaults.paused.filter(|_| !options.paused),
         filter: defaults.filter.clone().filter(|_| options.filter.is_none()),
         learned_filter: defaults.learned_filter.clone().filter(|_| options.learned.is_none()),
+        priority: defaults.priority.clone().filter(|_| options.priority.is_none()),
     });
     if let Some(retry) = &settings.retry {
         options.retry = Some(retry.retry());
@@ -47,6 +48,9 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
     }
     if settings.learned_filter.is_some() {
         options.learned.clone_from(&settings.learned_filter);
+    }
+    if settings.priority.is_some() {
+        options.priority.clone_from(&settings.priority);
     }
     registration
 }
@@ -155,6 +159,7 @@ impl Joined {
             start: handler.options.start,
             on_dead_letter: handler.options.on_dead_letter,
             learns: handler.options.learned.as_ref().map(|filter| filter.lessons().clone()),
+            ranks: handler.options.priority.clone(),
         };
         let (order, ordered) = self.orders();
         let topic = self.handlers.first().map_or_else(String::new, |(handler, _)| handler.topic.clone());

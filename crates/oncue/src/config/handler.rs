@@ -13,6 +13,7 @@ use super::{
 use crate::{
     filter::{Filter, LearnedFilter},
     handler::{OnDeadLetter, Order, Ordered, Retry},
+    policy::LearnedPriority,
 };
 
 /// How a handler is served, as far as it is said here; what is not said is left to who comes after (see
@@ -60,6 +61,9 @@ pub struct HandlerConfig {
     /// What it learns of its events' ends, and which events it holds back for that.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "learned::serialize")]
     pub learned_filter: Option<LearnedFilter>,
+    /// How it learns which events come first, where the order is by priority.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "learned::serialize_priority")]
+    pub priority: Option<LearnedPriority>,
 }
 
 /// A retry policy: by name, or said in place.
@@ -86,6 +90,7 @@ impl HandlerConfig {
             paused: self.paused.or(other.paused),
             filter: self.filter.or(other.filter),
             learned_filter: self.learned_filter.or(other.learned_filter),
+            priority: self.priority.or(other.priority),
         }
     }
 
@@ -123,6 +128,7 @@ impl HandlerConfig {
             paused: table.read("paused", reader::boolean),
             filter: table.read("filter", reader::any),
             learned_filter: table.read("learned_filter", learned::read),
+            priority: table.read("priority", learned::read_priority),
         };
         table.finish();
         config.examine(path, findings);

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     filter::{self, Filter, Label, LearnedFilter},
     handler::{OnDeadLetter, Order, Ordered},
+    policy::{LearnedPriority, learned_priority},
 };
 
 const WHOLE: &str = r#"
@@ -36,6 +37,7 @@ on_dead_letter = "continue"
 paused = true
 filter = { prefix = { type = "order." } }
 learned_filter = { features = ["bank"], label = { feedback = ["order.canceled"], within = "24h", expected = true }, threshold = 0.9, explore = 0.1 }
+priority = { cost = "weight", costs = { "order.created" = 2.5 }, features = ["pages"] }
 
 [handlers."order.mail"]
 on_dead_letter = "hold"
@@ -79,6 +81,7 @@ fn every_key_is_read() {
                 .threshold(0.9)
                 .explore(0.1),
         ),
+        priority: Some(learned_priority().cost("weight").cost_of("order.created", 2.5).features(["pages"])),
     };
     assert_eq!(config.handlers["charge"], charge);
     assert_eq!(config.handlers["order.mail"].on_dead_letter, Some(OnDeadLetter::Hold));
@@ -133,7 +136,7 @@ kind = "fixed"
         "oncue.toml:13:18: handlers.charge.retry.kind: \"expo\" is no kind of retry policy: did you mean `exponential`?",
         "oncue.toml:14:18: handlers.charge.on_dead_letter: 1 is no value of this key: the values are continue, hold",
         "oncue.toml:16:17: handlers.order.mail: unknown key `mail`: the keys are retry, timeout, concurrency, ordered, \
-         order, on_dead_letter, paused, filter, learned_filter; a name with a dot needs quotes, as [handlers.\"order.mail\"]",
+         order, on_dead_letter, paused, filter, learned_filter, priority; a name with a dot needs quotes, as [handlers.\"order.mail\"]",
         "oncue.toml:20:51: groups.billing.on_dead_letter: \"hold\" makes later events of a key wait, and ordered = \
          \"relaxed\" lets them pass: choose one",
         "oncue.toml:21:42: groups.shipping.order: \"lifo\" gives later events of a key first, and ordered = \"strict\" \
@@ -330,6 +333,21 @@ fn learned_filters() -> impl Strategy<Value = LearnedFilter> {
     )
 }
 
+fn priorities() -> impl Strategy<Value = LearnedPriority> {
+    let costs = btree_map("[a-z.]{1,8}", thousandths(0..=9_000), 0..3);
+    (option::of("[a-z]{1,8}"), any::<bool>(), costs, proptest::collection::vec("[a-z]{1,8}", 0..3)).prop_map(
+        |(cost, is_attribute, costs, features)| {
+            let priority = learned_priority().features(features);
+            let priority = match cost {
+                Some(name) if is_attribute => priority.cost_attribute(name),
+                Some(path) => priority.cost(path),
+                None => priority,
+            };
+            costs.into_iter().fold(priority, |priority, (event_type, cost)| priority.cost_of(event_type, cost))
+        },
+    )
+}
+
 fn handlers() -> impl Strategy<Value = HandlerConfig> {
     let retry = prop_oneof![any::<String>().prop_map(RetryConfig::Named), policies().prop_map(RetryConfig::Policy),];
     let order = prop_oneof![
@@ -339,8 +357,9 @@ fn handlers() -> impl Strategy<Value = HandlerConfig> {
         Just((None, Some(Order::Fifo), None)),
     ];
     let numbers = (option::of(durations()), option::of(1_usize..1 << 40), option::of(any::<bool>()));
-    (option::of(retry), numbers, order, option::of(filters()), option::of(learned_filters())).prop_map(
-        |(retry, (timeout, concurrency, paused), (ordered, order, on_dead_letter), filter, learned_filter)| HandlerConfig {
+    let learned = (option::of(learned_filters()), option::of(priorities()));
+    (option::of(retry), numbers, order, option::of(filters()), learned).prop_map(
+        |(retry, (timeout, concurrency, paused), (ordered, order, on_dead_letter), filter, (learned_filter, priority))| HandlerConfig {
             retry,
             timeout,
             concurrency,
@@ -350,6 +369,7 @@ fn handlers() -> impl Strategy<Value = HandlerConfig> {
             paused,
             filter,
             learned_filter,
+            priority,
         },
     )
 }

@@ -15,7 +15,7 @@ const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// Type, source, hour and weekday (UTC); and of JSON data what the paths name, or without any all that is short. Numbers
 /// stand for themselves and for their magnitude, so that what is not linear in them can be learned.
-pub(super) fn of(event: &Envelope, paths: &[String]) -> Features {
+pub(crate) fn of(event: &Envelope, paths: &[String]) -> Features {
     let mut features = Features::default();
     features.category("type", event.event_type());
     features.category("source", event.source());
@@ -29,11 +29,7 @@ pub(super) fn of(event: &Envelope, paths: &[String]) -> Features {
         all(&mut features, "", &data, (event.key(), DEPTH));
     }
     for path in paths {
-        let found = path.split('.').try_fold(&data, |value, part| match value {
-            Value::Array(list) => list.get(part.parse::<usize>().ok()?),
-            value => value.get(part),
-        });
-        match found {
+        match part(&data, path) {
             Some(value @ (Value::Array(_) | Value::Object(_))) => {
                 let size = value.as_array().map_or_else(|| value.as_object().map_or(0, serde_json::Map::len), Vec::len);
                 number(&mut features, path, size as f64);
@@ -43,6 +39,18 @@ pub(super) fn of(event: &Envelope, paths: &[String]) -> Features {
         }
     }
     features
+}
+
+/// A part of an event's JSON data, by its path.
+pub(crate) fn part_of_data(event: &Envelope, path: &str) -> Option<Value> {
+    part(&serde_json::from_slice(event.data()).ok()?, path).cloned()
+}
+
+fn part<'a>(data: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(data, |value, part| match value {
+        Value::Array(list) => list.get(part.parse::<usize>().ok()?),
+        value => value.get(part),
+    })
 }
 
 fn all(features: &mut Features, path: &str, value: &Value, (key, depth): (Option<&str>, usize)) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Filtering, IntoRegistration, Layer, OnDeadLetter, Order, Ordered, Registration, Retry, Start};
 use crate::{
     event::Event,
-    policy::{Admission, ErrorClass},
+    policy::{Admission, ErrorClass, LearnedPriority},
 };
 
 macro_rules! setters {
@@ -72,6 +72,8 @@ setters! {
     paused();
     /// Which of the waiting events is next.
     order(order: Order);
+    /// Learns which events come first, where the order is by priority.
+    priority(priority: LearnedPriority);
     /// How many events a batch handler takes at once, at most.
     batch(size: usize);
     /// How long a batch waits for more events.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, panic, sync::Arc, time::Duration};
 use super::BatchLimits;
 use crate::{
     filter::{Filter, LearnedFilter},
-    policy::{Admission, Policy},
+    policy::{Admission, LearnedPriority, Policy},
     transport::{OnDeadLetter, Order, Ordered, Start},
 };
 
@@ -33,6 +33,8 @@ pub struct HandlerOptions {
     pub admission: Option<Admission>,
     /// Which of the waiting events is next.
     pub order: Order,
+    /// How priorities are learned, where the order is by priority; nothing = events say theirs.
+    pub priority: Option<LearnedPriority>,
     /// What a dead letter does to later events of its key.
     pub on_dead_letter: OnDeadLetter,
     /// Where a new subscription begins.
@@ -55,6 +57,7 @@ impl Default for HandlerOptions {
             learned: None,
             admission: None,
             order: Order::default(),
+            priority: None,
             on_dead_letter: OnDeadLetter::default(),
             start: Start::default(),
             batch: None,

@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     event::{DEFAULT_TOPIC, Event},
     filter::LearnedFilter,
-    policy::{Admission, ErrorClass},
+    policy::{Admission, ErrorClass, LearnedPriority},
 };
 
 type Check = fn(&StateMap) -> Result<(), String>;
@@ -144,6 +144,7 @@ impl Registration {
                 "its learned filter holds single events back, and it takes batches: remove `batch`, or the threshold",
             );
         }
+        self.priority_problems().iter().for_each(|wrong| problem(&format!("its learned priority{wrong}")));
         self.admission_problems().iter().for_each(|wrong| problem(&format!("its admission policy {wrong}")));
         if self.types.is_empty() {
             problem(
@@ -195,6 +196,19 @@ impl Registration {
             problem("it comes after itself: remove that `.after(…)`");
         }
         problems
+    }
+
+    /// What is wrong with its learned priority, and what that does not go with.
+    fn priority_problems(&self) -> Vec<String> {
+        let Some(rules) = &self.options.priority else { return Vec::new() };
+        let mut wrong: Vec<String> = rules.problems().into_iter().map(|wrong| format!(": {wrong}")).collect();
+        if self.options.order != Order::Priority {
+            wrong.push(" would change nothing: say order = \"priority\"".to_owned());
+        }
+        if self.options.batch.is_some() {
+            wrong.push(" learns how long single events take, and it takes batches: remove `batch`, or `priority`".to_owned());
+        }
+        wrong
     }
 
     /// What is wrong with its admission policy, and what that does not go with.
@@ -358,6 +372,13 @@ impl Registration {
     #[must_use]
     pub fn start(mut self, start: Start) -> Self {
         self.options.start = start;
+        self
+    }
+
+    /// Learns which events come first, where the order is by priority: see [`learned_priority`](crate::policy::learned_priority).
+    #[must_use]
+    pub fn priority(mut self, priority: LearnedPriority) -> Self {
+        self.options.priority = Some(priority);
         self
     }
 

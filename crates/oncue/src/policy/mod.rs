@@ -4,6 +4,7 @@ mod admission;
 mod backoff;
 mod optimal;
 mod plan;
+mod priority;
 
 use std::{fmt, time::Duration};
 
@@ -19,6 +20,7 @@ pub use optimal::{
 };
 pub(crate) use optimal::{Dependency, Entry, Learned, Pass, Tried, Trouble, Unsolved, Verdict};
 pub use plan::{Plan, PlannedAttempt, plan};
+pub use priority::{LearnedPriority, Ranker, learned_priority};
 
 /// What kind of failure it was: what a policy, the settle record and the decision model tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

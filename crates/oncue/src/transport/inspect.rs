@@ -8,7 +8,7 @@ use crate::{
     event::Envelope,
     filter::{Estimate, Features, FeedbackCounts, Filter, Learner},
     metrics::HandlerStats,
-    policy::{Attempts, ErrorClass},
+    policy::{Attempts, ErrorClass, Ranker},
 };
 
 /// What a transport knows. Reads only.
@@ -82,6 +82,13 @@ pub trait Inspect: Send + Sync {
     /// What became of a subscription's events that wait, or waited, for feedback. None of one that does not learn by
     /// feedback, and where the transport does not learn.
     fn feedback(&self, subscription: &str) -> Option<FeedbackCounts> {
+        let _ = subscription;
+        None
+    }
+
+    /// What was learned of how urgent a subscription's events are. None of one whose priorities are not learned, and where the
+    /// transport does not learn.
+    fn ranker(&self, subscription: &str) -> Option<Ranker> {
         let _ = subscription;
         None
     }

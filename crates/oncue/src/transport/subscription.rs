@@ -9,6 +9,7 @@ use crate::{
     clock::Timestamp,
     event::{Envelope, takes},
     filter::{Filter, Lessons},
+    policy::LearnedPriority,
 };
 
 /// Most handlers that can be joined by `after` edges: their progress is one bit each.
@@ -65,7 +66,7 @@ pub enum OnDeadLetter {
 }
 
 /// One handler's durable registration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct MemberSpec {
     /// The id that its position is kept under.
     pub id: String,
@@ -84,6 +85,10 @@ pub struct MemberSpec {
     /// What is learned of its events' ends, where the transport learns; nothing = nothing.
     #[serde(default)]
     pub learns: Option<Lessons>,
+    /// How it learns which of its events come first, where the transport learns and its order is by priority; nothing = what
+    /// events say themselves.
+    #[serde(default)]
+    pub ranks: Option<LearnedPriority>,
 }
 
 impl MemberSpec {
@@ -96,7 +101,7 @@ impl MemberSpec {
 
 /// A subscription: one handler, or several that `after` edges join. They share what is read, and each keeps a position
 /// of its own, so that joining or parting handlers loses nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SubscriptionSpec {
     /// The topic.
     pub topic: String,

@@ -28,4 +28,5 @@ mod steps;
 mod stuck;
 mod testing;
 mod timeouts;
+mod urgency;
 mod waiting;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     lesson::{Lost, Waits},
-    records::{Ack, Change, Discard, End, EventType, Keyed, Lesson, Remember, Settle, Source, Subscription, Times},
+    records::{Ack, Change, Discard, End, EventType, Keyed, Lesson, Remember, Service, Settle, Source, Subscription, Times},
     state::State,
 };
 use crate::{clock::Timestamp, codec::Writer, transport::StateChange};
@@ -47,6 +47,7 @@ fn sample() -> Vec<Change> {
         after: Vec::new(),
         learns: Some(Box::new(lessons)),
         learns_from: Some(3),
+        ranks: Some(Box::new(crate::policy::learned_priority().cost("cents"))),
         from: 3,
     };
     let mut features = crate::filter::Features::default();
@@ -63,7 +64,8 @@ fn sample() -> Vec<Change> {
         Change::Source(Source { id: "s".into(), place: "line 7".into(), accepted: 5, duplicates: 1 }),
         Change::Lesson(Lesson { subscription: 0, offset: 3, lost: Lost::Known(true), features: features.clone() }),
         Change::Lesson(Lesson { subscription: 0, offset: 5, lost: Lost::Unknown, features: features.clone() }),
-        Change::Lesson(Lesson { subscription: 0, offset: 7, lost: Lost::Waits(waits), features }),
+        Change::Lesson(Lesson { subscription: 0, offset: 7, lost: Lost::Waits(waits), features: features.clone() }),
+        Change::Service(Service { subscription: 0, offset: 3, priority: 4, cost: 5.0, micros: 7, features }),
     ]
 }
 

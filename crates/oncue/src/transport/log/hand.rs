@@ -88,6 +88,8 @@ pub(in crate::transport) struct Hand<R> {
     pub(in crate::transport) settling: VecDeque<Afterwards>,
     order: Order,
     ordered: Ordered,
+    /// Priorities that were learned, of events that wait or are under way: what an event was given it keeps.
+    learned: NumberMap<u8>,
     /// Keys in flight or waiting.
     keys: NumberMap<Key>,
     parked_keys: usize,
@@ -199,6 +201,7 @@ impl<R: Reading> Hand<R> {
             schedule,
             settling: VecDeque::new(),
             order: spec.order,
+            learned: NumberMap::default(),
             ordered: spec.ordered,
             keys: NumberMap::default(),
             parked_keys: 0,
@@ -294,9 +297,24 @@ impl<R: Reading> Hand<R> {
         [handed_out, ready, due, unread].into_iter().flatten().min()
     }
 
+    /// The priority of an event: what was learned, else what it says itself.
+    pub(in crate::transport) fn priority(&self, offset: u64, envelope: &Envelope) -> u8 {
+        self.learned.get(&offset).copied().unwrap_or_else(|| envelope.priority())
+    }
+
+    /// Whether an event has still to be given a priority.
+    pub(in crate::transport) fn lacks_priority(&self, offset: u64) -> bool {
+        self.order == Order::Priority && !self.learned.contains_key(&offset)
+    }
+
+    /// An event gets the priority that was learned for it.
+    pub(in crate::transport) fn set_priority(&mut self, offset: u64, priority: u8) {
+        self.learned.insert(offset, priority.min(MAX_PRIORITY));
+    }
+
     /// Where an event stands, of those that wait.
     pub(in crate::transport) fn place(&self, offset: u64, envelope: &Envelope) -> Place {
-        let class = if self.order == Order::Priority { MAX_PRIORITY - envelope.priority() } else { 0 };
+        let class = if self.order == Order::Priority { MAX_PRIORITY - self.priority(offset, envelope) } else { 0 };
         let before = if self.ordered == Ordered::Relaxed { class } else { 0 };
         Place { before, offset, class }
     }
@@ -335,6 +353,7 @@ impl<R: Reading> Hand<R> {
     /// An event that is looked at is over already. If it is read now (not `again`), what waited for it goes on later: those
     /// that are read behind it are not to pass that.
     pub(in crate::transport) fn is_over(&mut self, key: Option<KeyHash>, offset: u64, again: bool) {
+        self.learned.remove(&offset);
         if again {
             return self.unpark(key, offset);
         }
@@ -482,8 +501,9 @@ impl<R: Reading> Hand<R> {
 
     /// Forgets what waits below `first`, but for what is under way and those that `copies` are kept of: their events are gone.
     pub(super) fn forget_below(&mut self, first: u64, copies: &HashSet<u64>) {
-        let Self { in_flight, ready, due, schedule, keys, parked_keys, waiting, order, .. } = self;
+        let Self { in_flight, ready, due, schedule, keys, parked_keys, waiting, order, learned, .. } = self;
         let is_gone = |offset: u64| offset < first && !copies.contains(&offset) && !in_flight.contains_key(&offset);
+        learned.retain(|offset, _| !is_gone(*offset));
         let newest_first = *order == Order::Lifo;
         ready.retain(|(_, rank)| !is_gone(if newest_first { !*rank } else { *rank }));
         due.retain(|(_, place)| !is_gone(place.offset));
@@ -536,6 +556,9 @@ impl<R: Reading> Hand<R> {
 
     /// What was settled is durable: events go on, or their keys do.
     pub(in crate::transport) fn go_on(&mut self, settled: &Afterwards) {
+        for (_, offset) in settled.through.iter().chain(&settled.discarded) {
+            self.learned.remove(offset);
+        }
         for (key, offset) in &settled.through {
             self.landed(*key);
             self.unpark(*key, *offset);

@@ -21,7 +21,7 @@ use crate::{
     clock::Timestamp,
     event::Envelope,
     filter::{Estimate, Features, FeedbackCounts, Learner, Verdict},
-    policy::Attempts,
+    policy::{Attempts, Ranker},
     transport::{
         Backlog, DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, RecordedAttempt, Settled,
         SourceState, Start, StorageInfo, SubscriptionInfo, TopicInfo,
@@ -187,6 +187,11 @@ impl Inspect for Inner {
         let state = shared.state.find(subscription)?;
         state.about.learns.as_ref()?.feedback()?;
         Some(state.awaiting.as_ref().map(|awaiting| awaiting.counts()).unwrap_or_default())
+    }
+
+    fn ranker(&self, subscription: &str) -> Option<Ranker> {
+        self.catch_up();
+        self.shared.lock().state.find(subscription).and_then(|state| state.ranker.as_deref().cloned())
     }
 
     fn estimate(&self, subscription: &str, position: Position, features: &Features) -> Option<Estimate> {

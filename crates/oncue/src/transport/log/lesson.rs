@@ -56,10 +56,9 @@ impl Lesson {
             Action::DeadLetter => true,
             Action::Skip | Action::Expire | Action::Retry(_) | Action::Release => return None,
         };
-        let ran = !matches!(settlement.attempt.class, Some(ErrorClass::Filtered | ErrorClass::Shed));
         let lost = match learns.feedback() {
             // What did not run teaches nothing.
-            _ if !ran => Lost::Unknown,
+            _ if !has_run(settlement) => Lost::Unknown,
             None => Lost::Known(lost),
             Some(_) => {
                 let (published, ended) = (event.published(), settlement.attempt.ended);
@@ -100,6 +99,11 @@ impl Lesson {
         };
         Ok(Self { subscription, offset, lost, features: decode_features(from)? })
     }
+}
+
+/// Whether the handler ran before the event ended.
+pub(super) fn has_run(settlement: &Settlement) -> bool {
+    !matches!(settlement.attempt.class, Some(ErrorClass::Filtered | ErrorClass::Shed))
 }
 
 pub(super) fn encode_features(features: &Features, out: &mut Writer) {

@@ -30,6 +30,7 @@ pub(in crate::transport) mod records;
 mod replay;
 mod retain;
 pub(in crate::transport) mod schedule;
+mod service;
 pub(in crate::transport) mod settle;
 mod snapshot;
 pub(in crate::transport) mod standing;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use oncue_log::{Lsn, TopicId};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use super::lesson::Lesson;
+pub(crate) use super::{lesson::Lesson, service::Service};
 use super::{dedup::Window, missed::Gap};
 use crate::codec::{Malformed, Reader, Writer};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     event::{Envelope, takes},
     filter::{Filter, Lessons},
     metrics::{Ended, Sample},
-    policy::ErrorClass,
+    policy::{ErrorClass, LearnedPriority},
     transport::{FailedAttempt, MemberSpec, StateChange},
 };
 
@@ -36,6 +36,7 @@ pub(crate) mod kind {
     pub(crate) const WINDOW: u8 = 29;
     pub(crate) const DROPPED: u8 = 30;
     pub(crate) const LESSON: u8 = 31;
+    pub(crate) const SERVICE: u8 = 32;
 }
 
 /// The number of a subscription in its log, from 0.
@@ -66,6 +67,7 @@ pub(crate) enum Change {
     Window(Window),
     Dropped(Dropped),
     Lesson(Lesson),
+    Service(Service),
 }
 
 /// A subscription is through with some events.
@@ -263,6 +265,9 @@ pub(crate) struct Subscription {
     /// anybody waited for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) learns_from: Option<u64>,
+    /// How it learns which of its events come first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ranks: Option<Box<LearnedPriority>>,
     /// The first offset that it wants.
     pub(crate) from: u64,
 }
@@ -281,6 +286,7 @@ impl Subscription {
             after: member.after.clone(),
             learns: member.learns.clone().map(Box::new),
             learns_from: None,
+            ranks: member.ranks.clone().map(Box::new),
             from: 0,
         }
     }
@@ -333,6 +339,7 @@ impl Change {
             Self::Window(_) => kind::WINDOW,
             Self::Dropped(_) => kind::DROPPED,
             Self::Lesson(_) => kind::LESSON,
+            Self::Service(_) => kind::SERVICE,
         }
     }
 
@@ -364,6 +371,7 @@ impl Change {
             Self::Window(window) => json(out, window),
             Self::Dropped(dropped) => json(out, dropped),
             Self::Lesson(lesson) => lesson.encode(out),
+            Self::Service(service) => service.encode(out),
             Self::Remember(remember) => {
                 out.varint(u64::from(remember.subscription));
                 out.bytes(&remember.what);
@@ -405,6 +413,7 @@ impl Change {
             kind::WINDOW => Self::Window(from_json(&mut from)?),
             kind::DROPPED => Self::Dropped(from_json(&mut from)?),
             kind::LESSON => Self::Lesson(Lesson::decode(&mut from)?),
+            kind::SERVICE => Self::Service(Service::decode(&mut from)?),
             kind::REMEMBER => {
                 let subscription = from.small()?;
                 Self::Remember(Remember { subscription, what: Bytes::copy_from_slice(from.bytes()?) })

@@ -11,7 +11,7 @@ use super::{
     hand::{Afterwards, ConsumerId, InFlight},
     reading::LogHand,
     records::{
-        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Lesson, OTHER_TYPES, Retry, Settle, SubscriptionNumber,
+        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Lesson, OTHER_TYPES, Retry, Service, Settle, SubscriptionNumber,
         Times, TypeNumber, failed_attempt,
     },
     standing::{MembersOf, close},
@@ -166,6 +166,9 @@ impl Core {
         if self.spec.members.iter().any(|member| member.learns.is_some()) {
             changes.extend(self.lessons(hand, shared, (consumer, batch)));
         }
+        if self.spec.members.iter().any(|member| member.ranks.is_some()) {
+            changes.extend(self.services(hand, (consumer, batch)));
+        }
         let settled = acks.into_iter().zip(&self.numbers).filter(|(entries, _)| !entries.is_empty());
         // First: who counts failures is to know by then what worked meanwhile.
         let settled = settled.map(|(entries, number)| Change::Settle(Settle { subscription: *number, entries }));
@@ -195,6 +198,18 @@ impl Core {
             Lesson::of(self.numbers[member], learns, event.envelope_of(member), settlement).map(Change::Lesson)
         };
         batch.iter().filter_map(lesson).collect()
+    }
+
+    /// What is learned of how long the events of a batch took.
+    fn services(&self, hand: &LogHand, (consumer, batch): (ConsumerId, &[Settlement])) -> Vec<Change> {
+        let service = |settlement: &Settlement| {
+            let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
+            let event = hand.in_flight.get(&offset).filter(|event| event.awaits(consumer, settlement))?;
+            let (rules, event) = (self.spec.members[member].ranks.as_ref()?, event.envelope_of(member));
+            let priority = hand.priority(offset, event);
+            Service::of(self.numbers[member], rules, (event, priority), settlement).map(Change::Service)
+        };
+        batch.iter().filter_map(service).collect()
     }
 
     /// Emitted events that were appended just now may be feedback.

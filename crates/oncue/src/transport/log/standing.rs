@@ -171,6 +171,11 @@ pub(in crate::transport) fn consider<R: Reading>(
     if hand.in_flight.contains_key(&offset) {
         return None;
     }
+    if hand.lacks_priority(offset)
+        && let Some(priority) = states.state(0).learned_priority(&envelope)
+    {
+        hand.set_priority(offset, priority);
+    }
     if !again && is_redriven(spec, states, offset) {
         // It is looked at when its copy is read; here it takes its place in its key.
         let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));

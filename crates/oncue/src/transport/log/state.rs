@@ -24,7 +24,7 @@ use crate::{
     event::Envelope,
     filter::Learner,
     metrics::Ended,
-    policy::Attempts,
+    policy::{Attempts, Ranker},
     transport::SourceState,
 };
 
@@ -34,7 +34,7 @@ pub(super) const MAX_NUMBERED_TYPES: usize = 65_536;
 /// Version of the checkpoint's layout.
 const CHECKPOINT: u8 = 7;
 
-/// The version before: nothing waited for feedback.
+/// The version before: nothing waited for feedback, and no priority was learned.
 const CHECKPOINT_WITHOUT_FEEDBACK: u8 = 6;
 
 /// The version before that: nothing was learned.
@@ -211,6 +211,7 @@ impl State {
             Change::Window(window) => self.dedup.set_window(*window),
             Change::Dropped(dropped) => self.drop_events(dropped)?,
             Change::Lesson(lesson) => self.subscription(lesson.subscription)?.learn(lesson),
+            Change::Service(service) => self.subscription(service.subscription)?.learn_service(service),
             Change::Remember(remember) => {
                 self.subscription(remember.subscription)?.remembered = Some(remember.what.clone());
             }
@@ -254,6 +255,9 @@ impl State {
                 // What was learned before says nothing of it.
                 (known.learner, known.awaiting) = (None, None);
             }
+            if known.about.ranks != about.ranks {
+                known.ranker = None;
+            }
             known.about = about.clone();
             self.note_feedback();
             return Ok(());
@@ -284,6 +288,9 @@ impl State {
             let mut waits = Writer::default();
             subscription.awaiting.iter().for_each(|awaiting| awaiting.encode(&mut waits));
             out.bytes(waits.as_slice());
+            let mut ranks = Writer::default();
+            subscription.ranker.iter().for_each(|ranker| ranker.encode(&mut ranks));
+            out.bytes(ranks.as_slice());
         }
         self.dedup.encode(&mut out);
         out.varint(self.sources.len() as u64);
@@ -324,6 +331,10 @@ impl State {
                 let waits = from.bytes()?;
                 if !waits.is_empty() {
                     subscription.awaiting = Some(Box::new(Awaiting::decode(&mut Reader::new(waits))?));
+                }
+                let ranks = from.bytes()?;
+                if !ranks.is_empty() {
+                    subscription.ranker = Some(Box::new(Ranker::decode(&mut Reader::new(ranks))?));
                 }
             }
             if subscription.about.number as usize != number {

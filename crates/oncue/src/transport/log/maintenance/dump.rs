@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::lesson::{Lost, Waits},
-    super::records::{Ack, Change, Dead, End, Lesson, Redrive, Settle},
+    super::records::{Ack, Change, Dead, End, Lesson, Redrive, Service, Settle},
     super::state::State,
     look_at,
     meaning::{Meaning, Understood, name_of},
@@ -296,6 +296,13 @@ fn change_of(change: &Change) -> (Option<u32>, Value) {
             if let Some(waits) = waits {
                 about["waits"] = waits;
             }
+            (Some(*subscription), about)
+        }
+        Change::Service(service) => {
+            let Service { subscription, offset, priority, cost, micros, features } = service;
+            let looked_at = features.all().len();
+            let about = json!({"subscription": subscription, "offset": offset, "priority": priority, "cost": cost,
+                "micros": micros, "features": looked_at});
             (Some(*subscription), about)
         }
     }

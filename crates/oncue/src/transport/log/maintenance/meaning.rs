@@ -133,6 +133,7 @@ pub(super) fn name_of(number: u8) -> &'static str {
         kind::WINDOW => "window",
         kind::DROPPED => "dropped",
         kind::LESSON => "lesson",
+        kind::SERVICE => "service",
         _ => "unknown",
     }
 }

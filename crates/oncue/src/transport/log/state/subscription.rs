@@ -14,7 +14,7 @@ use super::super::{
     lesson::Lost,
     missed::{Gap, MAX_RANGES, Missed},
     offsets::OffsetSet,
-    records::{Ack, End, Lesson, OTHER_TYPES, Subscription, TypeNumber},
+    records::{Ack, End, Lesson, OTHER_TYPES, Service, Subscription, TypeNumber},
 };
 use crate::{
     clock::Timestamp,
@@ -22,7 +22,7 @@ use crate::{
     event::Envelope,
     filter::{Features, Learner, Loss},
     metrics::{Ended, HandlerStats, Sample},
-    policy::{Attempts, Tried, Trouble},
+    policy::{Attempts, Ranker, Tried, Trouble},
     transport::FailedAttempt,
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct SubscriptionState {
     pub(crate) learner: Option<Box<Learner>>,
     /// Events that wait for feedback; nothing before one did.
     pub(crate) awaiting: Option<Box<Awaiting>>,
+    /// What was learned of how urgent its events are; nothing before one was handled.
+    pub(crate) ranker: Option<Box<Ranker>>,
     /// What its topic dropped before it was through with it.
     pub(crate) missed: Missed,
     /// What is to be remembered about it.
@@ -97,6 +99,7 @@ impl SubscriptionState {
             attempts: Attempts::default(),
             learner: None,
             awaiting: None,
+            ranker: None,
             missed: Missed::default(),
             remembered: None,
             about,
@@ -179,6 +182,19 @@ impl SubscriptionState {
             let lost = came.and_then(|came| Some(rules?.lost(came)));
             self.learn_one(&features, lost);
         }
+    }
+
+    pub(super) fn learn_service(&mut self, service: &Service) {
+        let ranker = self.ranker.get_or_insert_default();
+        ranker.learn(service.cost, &service.features, service.seconds(), service.priority);
+    }
+
+    /// The priority of an event that it takes, where priorities are learned: before enough was, what the event says itself.
+    pub(crate) fn learned_priority(&self, event: &Envelope) -> Option<u8> {
+        let rules = self.about.ranks.as_ref().filter(|_| self.about.wants(event))?;
+        let ranker = self.ranker.as_ref();
+        let learned = ranker.and_then(|ranker| ranker.priority(rules.cost_of_waiting(event), &rules.features_of(event)));
+        Some(learned.unwrap_or_else(|| event.priority()))
     }
 
     /// Nothing: nobody knows.

@@ -25,6 +25,7 @@ fn subscription(number: u32, id: &str) -> Change {
         after: Vec::new(),
         learns: None,
         learns_from: None,
+        ranks: None,
         from: 3,
     })
 }
@@ -88,14 +89,16 @@ fn what_was_learned_is_restored_and_a_checkpoint_from_before_there_were_lessons_
     assert_eq!(restored.find("one").unwrap().learner, state.find("one").unwrap().learner);
     assert_eq!(restored.find("one").unwrap().learner.as_ref().unwrap().progress().examples, 2.0);
 
-    // Version 6 has no length of what waits for feedback, here 0, before what stands behind the subscriptions; version 5 no
-    // length of a learner, either.
+    // Version 6 has no lengths of what waits for feedback and of a ranker, here 0, before what stands behind the subscriptions;
+    // version 5 no length of a learner, either.
     let mut behind = Writer::default();
     state.dedup.encode(&mut behind);
     behind.varint(0);
     let mut older = before.to_vec();
-    for version in [6, 5] {
-        assert_eq!(older.remove(older.len() - behind.as_slice().len() - 1), 0);
+    for (version, lengths) in [(6, 2), (5, 1)] {
+        for _ in 0..lengths {
+            assert_eq!(older.remove(older.len() - behind.as_slice().len() - 1), 0);
+        }
         older[0] = version;
         let mut restored = State::default();
         restored.restore(&older).unwrap();
