@@ -145,6 +145,15 @@ fn whether_learning_is_worth_it_is_told_or_that_it_is_not() {
     for word in ["learned from what is recorded", "BASE RATE", "± 95 %"] {
         assert!(human.stdout.contains(word), "{word:?} is not in {}", human.stdout);
     }
+    let told = report(&["--priorities", "--cost", "total_cents", "--places", "4", "--json"]).report();
+    assert!(told["events"].as_f64().unwrap() > 100.0 && told["fifo"]["cost"].is_f64(), "{told}");
+    assert_eq!((&told["live"], &told["said"]), (&Value::Null, &told["fifo"]), "no event says a priority");
+    let human = report(&["--priorities"]);
+    for word in ["first in first out", "priority that events say", "MEAN COST", "1 at a time"] {
+        assert!(human.stdout.contains(word), "{word:?} is not in {}", human.stdout);
+    }
+    report(&["--priorities", "--feedback", "order.paid"]).refused(&["cannot be used with"]);
+    report(&["--cost", "total_cents"]).refused(&["--priorities"]);
     oncue(&["policy", "report", "nobody", "--data", &data]).refused(&["no subscription `nobody`", "`charge`"]);
     oncue(&["policy", "report", "charge"]).refused(&["--data"]);
 }

@@ -359,7 +359,13 @@ fn handlers() -> impl Strategy<Value = HandlerConfig> {
     let numbers = (option::of(durations()), option::of(1_usize..1 << 40), option::of(any::<bool>()));
     let learned = (option::of(learned_filters()), option::of(priorities()));
     (option::of(retry), numbers, order, option::of(filters()), learned).prop_map(
-        |(retry, (timeout, concurrency, paused), (ordered, order, on_dead_letter), filter, (learned_filter, priority))| HandlerConfig {
+        |(
+            retry,
+            (timeout, concurrency, paused),
+            (ordered, order, on_dead_letter),
+            filter,
+            (learned_filter, priority),
+        )| HandlerConfig {
             retry,
             timeout,
             concurrency,

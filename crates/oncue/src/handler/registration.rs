@@ -206,7 +206,9 @@ impl Registration {
             wrong.push(" would change nothing: say order = \"priority\"".to_owned());
         }
         if self.options.batch.is_some() {
-            wrong.push(" learns how long single events take, and it takes batches: remove `batch`, or `priority`".to_owned());
+            wrong.push(
+                " learns how long single events take, and it takes batches: remove `batch`, or `priority`".to_owned(),
+            );
         }
         wrong
     }

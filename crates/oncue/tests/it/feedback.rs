@@ -95,7 +95,10 @@ async fn what_later_events_tell_is_learned_and_held_back() -> testing::Result {
     assert!((150..300).contains(&letters.len()), "{} of 300", letters.len());
     assert!(letters.iter().all(|letter| is_of_north(&letter.envelope)));
     let why = &letters[0].history[0].error;
-    assert!(why.starts_with("held back by a learned filter: the probability of the feedback that it was lost is"), "{why}");
+    assert!(
+        why.starts_with("held back by a learned filter: the probability of the feedback that it was lost is"),
+        "{why}"
+    );
     Ok(())
 }
 

@@ -75,7 +75,8 @@ fn cost_of(seen: &[String]) -> f64 {
 async fn what_costs_most_for_the_time_it_takes_comes_first() -> oncue::Result<()> {
     let seen = Seen::default();
     let time = PausedClock::new(TIME_OF_START).unwrap();
-    let app = App::with_transport(Arc::new(LogTransport::open(&LogUrl::from_str("memory:")?, time.clock())?), time.clock());
+    let app =
+        App::with_transport(Arc::new(LogTransport::open(&LogUrl::from_str("memory:")?, time.clock())?), time.clock());
     let bus = office(app, &seen, time.clock(), Some(rules())).start().await?;
     wave(&bus, 0..400).await?;
     seen.lock().unwrap().clear();
@@ -186,7 +187,8 @@ async fn the_configuration_says_it_and_what_changes_nothing_is_told() -> oncue::
     let time = PausedClock::new(TIME_OF_START).unwrap();
     let transport = Arc::new(LogTransport::open(&LogUrl::from_str("memory:")?, time.clock())?);
     let bus = office(App::with_transport(transport, time.clock()), &seen, time.clock(), None).start().await?;
-    let config: HandlerConfig = serde_json::from_str(r#"{"priority": {"cost": "weight", "features": ["pages"]}}"#).unwrap();
+    let config: HandlerConfig =
+        serde_json::from_str(r#"{"priority": {"cost": "weight", "features": ["pages"]}}"#).unwrap();
     bus.configure("render", config).await?;
     wave(&bus, 0..60).await?;
     assert_eq!(bus.inspect().ranker("render").unwrap().given().iter().sum::<u64>(), 60);

@@ -3,6 +3,7 @@
 mod explain;
 mod learned;
 mod plot;
+mod queue;
 mod report;
 mod simulate;
 mod solve;

@@ -1,4 +1,4 @@
-//! `oncue policy report`: whether it is worth learning which events of a subscription are lost.
+//! `oncue policy report`: whether it is worth learning which events of a subscription are lost, or which come first.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,11 +10,12 @@ use clap::Args;
 use oncue::{
     Envelope,
     filter::{Features, FeedbackCounts, Learner, Lessons, Loss, Progress, Verdict},
-    policy::ErrorClass,
+    policy::{self, ErrorClass, LearnedPriority},
     transport::{EventRef, Inspect, InspectError, Position, Settled, SubscriptionInfo},
 };
 use serde_json::{Value, json};
 
+use super::queue::Queues;
 use crate::{
     cli::{
         CommandError,
@@ -33,11 +34,16 @@ use crate::{
 ///
 /// Whatever the subscription's filter is: this is what learning would be worth. Feedback is taken as known at once, so it is
 /// a little better here than it would be.
+///
+/// With --priorities: the events that were handled are served again, each at the time at which it came and for as long as it
+/// took, first in first out, by the priority that events say, and by what is learned of it on the way. What their waiting
+/// costs is compared.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                         oncue policy report charge --data ./data\n  \
                         oncue policy report charge --data ./data --features bank,total_cents\n  \
-                        oncue policy report on-paid --data ./data --feedback order.canceled,order.unavailable --json\n\n\
+                        oncue policy report on-paid --data ./data --feedback order.canceled,order.unavailable --json\n  \
+                        oncue policy report render --data ./data --priorities --cost customer.weight\n\n\
                         Exit codes: 0 all is done, whatever is found; 1 the log cannot be read; 2 there is no such \
                         subscription or log, or an option is wrong.")]
 pub(super) struct Report {
@@ -56,6 +62,18 @@ pub(super) struct Report {
     #[arg(long, value_name = "TYPE,…", value_delimiter = ',')]
     feedback: Vec<String>,
 
+    /// Compare orders of handling, instead of what is learned of losses
+    #[arg(long, conflicts_with = "feedback")]
+    priorities: bool,
+
+    /// The part of the data that says what a second of waiting costs; without this, all cost the same
+    #[arg(long, value_name = "PATH", requires = "priorities")]
+    cost: Option<String>,
+
+    /// How many events are handled at once
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "priorities")]
+    places: usize,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -72,18 +90,29 @@ struct Found {
 impl Report {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let view = View { data: self.data.clone(), json: self.json };
+        if self.priorities {
+            let rules = policy::learned_priority().features(self.features.clone());
+            let rules = self.cost.iter().fold(rules, LearnedPriority::cost);
+            let queues = view.look(|log| Queues::of(&view, log, &self.about(log)?, (&rules, self.places)))?;
+            return view.tell(&queues.json(&self.subscription), || queues.text(&self.subscription));
+        }
         let found = view.look(|log| {
-            let known = log.subscriptions();
-            let Some(about) = known.iter().find(|about| about.id == self.subscription) else {
-                let known = listed(known.iter().map(|known| known.id.as_str()));
-                let (subscription, directory) = (self.subscription.clone(), self.data.clone());
-                return Err(ViewError::UnknownSubscription { subscription, directory, known });
-            };
-            let replayed = self.replay(&view, log, about)?;
+            let replayed = self.replay(&view, log, &self.about(log)?)?;
             let (live, feedback) = (log.learned(&self.subscription), log.feedback(&self.subscription));
             Ok(Found { live, feedback, replayed })
         })?;
         view.tell(&self.json(&found), || self.text(&found))
+    }
+
+    /// The subscription, as the log knows it.
+    fn about(&self, log: &dyn Inspect) -> Result<SubscriptionInfo, ViewError> {
+        let mut known = log.subscriptions();
+        if let Some(place) = known.iter().position(|about| about.id == self.subscription) {
+            return Ok(known.swap_remove(place));
+        }
+        let known = listed(known.iter().map(|known| known.id.as_str()));
+        let (subscription, directory) = (self.subscription.clone(), self.data.clone());
+        Err(ViewError::UnknownSubscription { subscription, directory, known })
     }
 
     /// Learns from all that is recorded, in its order.

@@ -138,7 +138,8 @@ impl LearnedPriority {
             CostOf::Type | CostOf::Attribute(_) => None,
         });
         if paths.into_iter().any(|path| path.split('.').any(str::is_empty)) {
-            problems.push("a cost or a feature is the path of a part of the data, such as \"payments.0.value\"".to_owned());
+            problems
+                .push("a cost or a feature is the path of a part of the data, such as \"payments.0.value\"".to_owned());
         }
         problems
     }

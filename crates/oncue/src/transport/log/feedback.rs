@@ -79,7 +79,9 @@ impl Awaiting {
     /// Feedback was published; gives those that are labelled by now.
     pub(crate) fn tell(&mut self, key: u64, offset: u64, published: Timestamp) -> Vec<Labelled> {
         let mut labelled = self.go_on_to(published);
-        let of_key = self.by_key.range((key, Timestamp::from_micros(i64::MIN), 0)..=(key, Timestamp::from_micros(i64::MAX), u64::MAX));
+        let of_key = self
+            .by_key
+            .range((key, Timestamp::from_micros(i64::MIN), 0)..=(key, Timestamp::from_micros(i64::MAX), u64::MAX));
         let before: Vec<_> = of_key.copied().filter(|(.., waiting)| *waiting < offset).collect();
         for (_, until, waiting) in before {
             let known = self.remove(until, waiting);
@@ -315,7 +317,12 @@ mod tests {
         let mut labelled = Vec::new();
         for offset in 0..MAX_WAITING as u64 + 3 {
             let published = at(i64::try_from(offset).unwrap() / 1_000);
-            labelled.extend(state.wait(&rules(), offset, Waits { key: offset, published, ended: at(5) }, features(offset)));
+            labelled.extend(state.wait(
+                &rules(),
+                offset,
+                Waits { key: offset, published, ended: at(5) },
+                features(offset),
+            ));
         }
         let labelled: Vec<_> = labelled.iter().map(offset_of).collect();
         assert_eq!(labelled, [(0, None), (1, None), (2, None)], "those that would have waited no longer");

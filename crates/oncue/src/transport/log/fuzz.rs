@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use super::{
     lesson::{Lost, Waits},
-    records::{Ack, Change, Discard, End, EventType, Keyed, Lesson, Remember, Service, Settle, Source, Subscription, Times},
+    records::{
+        Ack, Change, Discard, End, EventType, Keyed, Lesson, Remember, Service, Settle, Source, Subscription, Times,
+    },
     state::State,
 };
 use crate::{clock::Timestamp, codec::Writer, transport::StateChange};

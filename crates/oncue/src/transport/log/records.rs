@@ -7,8 +7,8 @@ use bytes::Bytes;
 use oncue_log::{Lsn, TopicId};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use super::{lesson::Lesson, service::Service};
 use super::{dedup::Window, missed::Gap};
+pub(crate) use super::{lesson::Lesson, service::Service};
 use crate::codec::{Malformed, Reader, Writer};
 use crate::{
     clock::Timestamp,

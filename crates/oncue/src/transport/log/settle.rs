@@ -11,8 +11,8 @@ use super::{
     hand::{Afterwards, ConsumerId, InFlight},
     reading::LogHand,
     records::{
-        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Lesson, OTHER_TYPES, Retry, Service, Settle, SubscriptionNumber,
-        Times, TypeNumber, failed_attempt,
+        Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Lesson, OTHER_TYPES, Retry, Service, Settle,
+        SubscriptionNumber, Times, TypeNumber, failed_attempt,
     },
     standing::{MembersOf, close},
     state::Types,
@@ -181,12 +181,7 @@ impl Core {
     }
 
     /// What is learned from the ends of a batch.
-    fn lessons(
-        &self,
-        hand: &LogHand,
-        shared: &Shared,
-        (consumer, batch): (ConsumerId, &[Settlement]),
-    ) -> Vec<Change> {
+    fn lessons(&self, hand: &LogHand, shared: &Shared, (consumer, batch): (ConsumerId, &[Settlement])) -> Vec<Change> {
         let lesson = |settlement: &Settlement| {
             let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
             let event = hand.in_flight.get(&offset).filter(|event| event.awaits(consumer, settlement))?;

@@ -159,6 +159,15 @@ fn is_redriven(spec: &SubscriptionSpec, states: &impl MemberStates, offset: u64)
     (0..spec.members.len()).any(|member| states.state(member).redriven.contains_key(&offset))
 }
 
+/// What is learned of an event's priority when it is first looked at, it keeps.
+fn give_priority<R: Reading>(hand: &mut Hand<R>, states: &impl MemberStates, offset: u64, envelope: &Envelope) {
+    if hand.lacks_priority(offset)
+        && let Some(priority) = states.state(0).learned_priority(envelope)
+    {
+        hand.set_priority(offset, priority);
+    }
+}
+
 /// Hands one event out, or lets it wait, or passes it by. `again`: it waited before.
 pub(in crate::transport) fn consider<R: Reading>(
     spec: &SubscriptionSpec,
@@ -171,11 +180,7 @@ pub(in crate::transport) fn consider<R: Reading>(
     if hand.in_flight.contains_key(&offset) {
         return None;
     }
-    if hand.lacks_priority(offset)
-        && let Some(priority) = states.state(0).learned_priority(&envelope)
-    {
-        hand.set_priority(offset, priority);
-    }
+    give_priority(hand, states, offset, &envelope);
     if !again && is_redriven(spec, states, offset) {
         // It is looked at when its copy is read; here it takes its place in its key.
         let (key, place) = (envelope.key_hash(), hand.place(offset, &envelope));

@@ -19,8 +19,8 @@ use super::{
     },
 };
 use crate::{
-    codec::{Malformed, Reader, Writer},
     clock::Timestamp,
+    codec::{Malformed, Reader, Writer},
     event::Envelope,
     filter::Learner,
     metrics::Ended,

@@ -292,7 +292,8 @@ fn change_of(change: &Change) -> (Option<u32>, Value) {
                 }
             };
             let looked_at = features.all().len();
-            let mut about = json!({"subscription": subscription, "offset": offset, "lost": lost, "features": looked_at});
+            let mut about =
+                json!({"subscription": subscription, "offset": offset, "lost": lost, "features": looked_at});
             if let Some(waits) = waits {
                 about["waits"] = waits;
             }

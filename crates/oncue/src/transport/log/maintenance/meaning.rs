@@ -25,7 +25,7 @@ pub(super) enum Understood {
     /// The events of a topic below an offset are not kept.
     Drop,
     Event(Envelope),
-    Change(Change),
+    Change(Box<Change>),
     /// Of a kind that is not ours, and may be passed over.
     Unknown,
 }
@@ -56,7 +56,7 @@ impl Meaning {
                 Some(change) => {
                     let fits = self.state.as_mut().map_or(Ok(()), |state| state.apply(&change, record.lsn));
                     fits.map_err(|error| error.to_string())?;
-                    Ok(Understood::Change(change))
+                    Ok(Understood::Change(Box::new(change)))
                 }
             },
         }

@@ -193,7 +193,8 @@ impl SubscriptionState {
     pub(crate) fn learned_priority(&self, event: &Envelope) -> Option<u8> {
         let rules = self.about.ranks.as_ref().filter(|_| self.about.wants(event))?;
         let ranker = self.ranker.as_ref();
-        let learned = ranker.and_then(|ranker| ranker.priority(rules.cost_of_waiting(event), &rules.features_of(event)));
+        let learned =
+            ranker.and_then(|ranker| ranker.priority(rules.cost_of_waiting(event), &rules.features_of(event)));
         Some(learned.unwrap_or_else(|| event.priority()))
     }
 
