@@ -205,7 +205,7 @@ impl Log {
     /// The offset that the next event of a topic gets, behind those that are not durable yet; 0 of one that is not known.
     pub fn next_offset(&self, topic: TopicId) -> u64 {
         let queue = self.core().queue.lock();
-        (topic.0 as usize).checked_sub(1).and_then(|at| queue.topics.get(at)).map_or(0, |slot| slot.next_offset)
+        (topic.0 as usize).checked_sub(1).and_then(|at| queue.occurs.get(at)).map_or(0, |occurs| occurs.next_offset)
     }
 
     /// Every topic, in order of id. One that was made just now may not be durable yet.
