@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
 use oncue::{
-    Clock, Envelope,
-    policy::{ErrorClass, exponential},
+    Clock, Envelope, bridge,
+    policy::ErrorClass,
     transport::{
         Action, Attempt, ConsumeError, Delivered, Limit, MemberSpec, OpenError, Publish, PublishError, SettleError,
         Settlement, SubscribeError, SubscriptionSpec, Transport,
@@ -22,8 +22,6 @@ use thiserror::Error;
 const LIMIT: Limit = Limit { events: 512, bytes: 512 * 1024 };
 /// How often it is looked whether there is more.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// The pauses before a transport that cannot be reached is tried again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Why nothing is moved, or nothing more.
 #[derive(Debug, Error)]
@@ -230,26 +228,13 @@ impl Mirror {
         events: Vec<Envelope>,
     ) -> Result<Result<Vec<Taken>, PublishError>, MirrorError> {
         let batch = Publish { topic: topic.into(), events, source: None };
-        let mut failures = 0;
-        loop {
-            match self.to.publish(&batch).await {
-                Ok(published) => {
-                    let taken = published.into_iter().map(|one| Taken::Published { duplicate: one.duplicate });
-                    return Ok(Ok(taken.collect()));
-                }
-                Err(refused @ (PublishError::TooLarge { .. } | PublishError::Invalid { .. })) => {
-                    return Ok(Err(refused));
-                }
-                Err(error @ (PublishError::TopicName(_) | PublishError::Closed)) => {
-                    return Err(MirrorError::Publish(error));
-                }
-                Err(error) => {
-                    failures += 1;
-                    tracing::warn!(%error, "TO takes no events: it is tried again");
-                    let pause = exponential().initial(PAUSES.0).max_delay(PAUSES.1).delay(failures, 0.5);
-                    self.clock.sleep(pause).await;
-                }
+        match bridge::publish(&*self.to, &batch, &self.clock).await {
+            Ok(published) => {
+                let taken = published.into_iter().map(|one| Taken::Published { duplicate: one.duplicate });
+                Ok(Ok(taken.collect()))
             }
+            Err(refused @ (PublishError::TooLarge { .. } | PublishError::Invalid { .. })) => Ok(Err(refused)),
+            Err(error) => Err(MirrorError::Publish(error)),
         }
     }
 }

@@ -24,7 +24,7 @@
 //! ```
 //!
 //! The map of the crate, from what knows nothing to what knows all: [`clock`], [`event`], [`filter`], [`policy`],
-//! [`metrics`], [`transport`], [`alert`], [`mod@handler`], [`config`], [`graph`], [`middleware`], [`source`], `dispatch`, and the
+//! [`metrics`], [`transport`], [`alert`], [`mod@handler`], [`bridge`], [`config`], [`graph`], [`middleware`], [`source`], `dispatch`, and the
 //! facade ([`App`] before it starts, [`Bus`] while it runs), and [`testing`] for those who write handlers.
 
 // Lets the macros name `::oncue` inside this crate too.
@@ -32,6 +32,7 @@
 extern crate self as oncue;
 
 pub mod alert;
+pub mod bridge;
 pub mod clock;
 pub mod config;
 pub mod event;

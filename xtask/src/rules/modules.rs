@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["transport"],
     &["alert"],
     &["handler"],
+    &["bridge"],
     &["config"],
     &["graph"],
     &["middleware"],

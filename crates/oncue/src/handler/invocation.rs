@@ -20,7 +20,7 @@ use super::Classify;
 pub use crate::transport::StateChange;
 use crate::{
     clock::Clock,
-    event::Envelope,
+    event::{DEFAULT_TOPIC, Envelope},
     transport::{Action, Position},
 };
 
@@ -68,6 +68,8 @@ pub struct Effects {
 pub struct Binding {
     /// The id of the handler's subscription.
     pub subscription: Arc<str>,
+    /// The topic that it reads.
+    pub topic: Arc<str>,
     /// The app's values.
     pub states: Arc<StateMap>,
     /// Whether a plain function is called where it is, instead of on the blocking pool.
@@ -137,6 +139,7 @@ impl Binding {
     pub fn alone(subscription: &str) -> Self {
         Self {
             subscription: subscription.into(),
+            topic: DEFAULT_TOPIC.into(),
             states: Arc::default(),
             inline: false,
             classify: Classify::default(),

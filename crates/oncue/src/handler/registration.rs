@@ -34,6 +34,8 @@ pub struct Registration {
     pub handler: Arc<dyn ErasedHandler>,
     /// Where it was registered.
     pub location: Location,
+    /// Whether no `types` mean every type, not that they were forgotten.
+    every_type: bool,
     /// Whether it keeps state by key.
     pub keyed: bool,
     classify: Classify,
@@ -62,6 +64,7 @@ impl Registration {
             after: Vec::new(),
             handler,
             location,
+            every_type: false,
             keyed: false,
             classify: Classify::default(),
             check: |_| Ok(()),
@@ -80,6 +83,12 @@ impl Registration {
         object.register(Location::caller())
     }
 
+    /// Events of every type of its topic are taken, unless types are named.
+    pub(crate) fn every_type(mut self) -> Self {
+        self.every_type = true;
+        self
+    }
+
     pub(super) fn with_arguments(mut self, keyed: bool, check: Check) -> Self {
         self.keyed = keyed;
         self.check = check;
@@ -87,7 +96,7 @@ impl Registration {
     }
 
     /// A problem that its form has; see [`problems`](Self::problems).
-    pub(super) fn refuse(&mut self, problem: &'static str) {
+    pub(crate) fn refuse(&mut self, problem: &'static str) {
         self.refused.push(problem);
     }
 
@@ -105,6 +114,7 @@ impl Registration {
     pub fn binding(&self, states: &Arc<StateMap>, clock: &Clock) -> Binding {
         Binding {
             subscription: self.id.as_str().into(),
+            topic: self.topic.as_str().into(),
             states: Arc::clone(states),
             inline: self.options.inline,
             classify: self.classify.clone(),
@@ -146,7 +156,7 @@ impl Registration {
         }
         self.priority_problems().iter().for_each(|wrong| problem(&format!("its learned priority{wrong}")));
         self.admission_problems().iter().for_each(|wrong| problem(&format!("its admission policy {wrong}")));
-        if self.types.is_empty() {
+        if self.types.is_empty() && !self.every_type {
             problem(
                 "no event types: it takes the raw event, so add `on = \"…\"` to its annotation, or `.types([\"…\"])`",
             );

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test is to panic")]
 
 mod alerts;
+mod bridges;
 mod crash;
 mod delivery;
 mod feedback;
