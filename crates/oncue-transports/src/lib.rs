@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use oncue::{
     Clock,
+    bridge::{self, Bridge},
     transport::{self, Inspect, OpenError, Transport},
 };
 
@@ -69,6 +70,24 @@ pub fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
         "zmq" => Err(not_built(url, "zmq", "")),
         _ => transport::open(url, clock),
     }
+}
+
+/// A bridge to the transport of a URL, as [`open`] knows it: reached when there is the first event for it, and tried again
+/// until it can be. So an app whose far side is down starts, and its events wait in its own log.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+/// use oncue::{App, Clock, prelude::*};
+///
+/// let there = oncue_transports::bridge("nats://127.0.0.1:4222", Clock::system());
+/// let app = App::open("file:./data").await?.on(there.topic("orders").named("orders-to-nats")).start().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub fn bridge(url: impl Into<String>, clock: Clock) -> Bridge {
+    let url = url.into();
+    bridge::opening(move || open(&url, clock.clone()))
 }
 
 /// What the client library of Kafka is built by.

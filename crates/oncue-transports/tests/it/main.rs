@@ -3,6 +3,8 @@
 
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod access;
+#[cfg(all(feature = "http", feature = "zmq"))]
+mod bridges;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod broker_faults;
 #[cfg(any(feature = "amqp", feature = "http", feature = "kafka-tls", feature = "nats"))]
