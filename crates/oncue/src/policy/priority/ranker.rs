@@ -13,13 +13,16 @@ const PRIORITIES: usize = MAX_PRIORITY as usize + 1;
 const SHORTEST: f64 = 0.01;
 /// Nor one that is shorter than that, in seconds.
 const INSTANT: f64 = 1e-6;
+/// Urgencies are compared in so many steps from one to twice as much. What is expected moves as it is learned: events of a
+/// kind would not be alike without that, and the newest always at the end of theirs.
+const STEPS: f64 = 4.0;
 
 /// How long the events of a subscription take, and how urgent each is among those that came lately.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ranker {
     /// Handling times, in seconds.
     service: Learner,
-    /// Cost of waiting for the time that was expected.
+    /// Cost of waiting for the time that was expected, in steps.
     urgencies: Ranks,
     /// Events that were handled, by the priority that they had.
     given: [u64; PRIORITIES],
@@ -53,7 +56,7 @@ impl Ranker {
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share between 0 and 1, in tenths")]
     pub fn priority(&self, cost: f64, features: &Features) -> Option<u8> {
-        let share = self.urgencies.share_below(self.urgency(cost, features))?;
+        let share = self.urgencies.share_below(step(self.urgency(cost, features)))?;
         Some(((share * PRIORITIES as f64) as u8).min(MAX_PRIORITY))
     }
 
@@ -61,7 +64,7 @@ impl Ranker {
     pub fn learn(&mut self, cost: f64, features: &Features, seconds: f64, priority: u8) {
         // It refuses quantities that are none, which times are not.
         let _ = self.service.learn(features, seconds);
-        self.urgencies.add(self.urgency(cost, features));
+        self.urgencies.add(step(self.urgency(cost, features)));
         let given = &mut self.given[usize::from(priority.min(MAX_PRIORITY))];
         *given = given.saturating_add(1);
     }
@@ -104,6 +107,11 @@ impl Ranker {
             }
         }
     }
+}
+
+/// Which of the steps an urgency is nearest to.
+fn step(urgency: f64) -> f64 {
+    (urgency.max(f64::MIN_POSITIVE).log2() * STEPS).round()
 }
 
 #[cfg(test)]
