@@ -32,7 +32,7 @@ impl Clients {
                 1 => Ok(()),
                 count => Err(BrokerError::Refused(format!(
                     "the topic `{topic}` has {count} partitions in Kafka, and one is what is read: use another topic, or \
-                     mirror it into one with a single partition"
+                     have a tool of Kafka's (MirrorMaker, Connect) copy it into one with a single partition"
                 ))),
             }
         })
