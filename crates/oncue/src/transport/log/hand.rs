@@ -353,7 +353,9 @@ impl<R: Reading> Hand<R> {
     /// An event that is looked at is over already. If it is read now (not `again`), what waited for it goes on later: those
     /// that are read behind it are not to pass that.
     pub(in crate::transport) fn is_over(&mut self, key: Option<KeyHash>, offset: u64, again: bool) {
-        self.learned.remove(&offset);
+        if !self.learned.is_empty() {
+            self.learned.remove(&offset);
+        }
         if again {
             return self.unpark(key, offset);
         }
@@ -556,8 +558,9 @@ impl<R: Reading> Hand<R> {
 
     /// What was settled is durable: events go on, or their keys do.
     pub(in crate::transport) fn go_on(&mut self, settled: &Afterwards) {
-        for (_, offset) in settled.through.iter().chain(&settled.discarded) {
-            self.learned.remove(offset);
+        if !self.learned.is_empty() {
+            let ended = settled.through.iter().chain(&settled.discarded);
+            ended.for_each(|(_, offset)| drop(self.learned.remove(offset)));
         }
         for (key, offset) in &settled.through {
             self.landed(*key);

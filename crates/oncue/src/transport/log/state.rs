@@ -127,10 +127,14 @@ impl State {
 
     /// An event was published: if it is feedback, those that wait for it are told. To be called for every event, in the
     /// order of the log, before the changes that stand behind it are applied.
+    #[inline]
     pub(crate) fn published(&mut self, topic: u32, offset: u64, published: Timestamp, event: &Envelope) {
-        if self.feedback.is_empty() {
-            return;
+        if !self.feedback.is_empty() {
+            self.tell_feedback(topic, offset, published, event);
         }
+    }
+
+    fn tell_feedback(&mut self, topic: u32, offset: u64, published: Timestamp, event: &Envelope) {
         for number in self.feedback.get(event.event_type()).into_iter().flatten() {
             let state = self.subscriptions.get_mut(*number as usize).filter(|state| state.about.topic == topic);
             if let Some(state) = state {
