@@ -559,8 +559,9 @@ impl<R: Reading> Hand<R> {
     /// What was settled is durable: events go on, or their keys do.
     pub(in crate::transport) fn go_on(&mut self, settled: &Afterwards) {
         if !self.learned.is_empty() {
-            let ended = settled.through.iter().chain(&settled.discarded);
-            ended.for_each(|(_, offset)| drop(self.learned.remove(offset)));
+            for (_, offset) in settled.through.iter().chain(&settled.discarded) {
+                self.learned.remove(offset);
+            }
         }
         for (key, offset) in &settled.through {
             self.landed(*key);
