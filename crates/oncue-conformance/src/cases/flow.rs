@@ -215,6 +215,8 @@ async fn stalled_at(
     let bound = MOST_BYTES + 1024 * 1024 + 4_096;
     ensure!(most_bytes <= bound, "{most_bytes} bytes are held: {MOST_BYTES} and an event are the most");
     bench.note(format!("held {most} of {count} events, {most_bytes} bytes"));
+    // Both are of one transport, which the first to go closes: by then nobody else is to read from it.
+    bench.wait("a handler to be served no more", bus.unsubscribe("quick")).await?;
     bench.wait("the shutdown of a stalled app", stalled.shutdown_within(Duration::from_millis(10))).await?;
     bench.shutdown(bus).await
 }
