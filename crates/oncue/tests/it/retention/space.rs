@@ -73,8 +73,9 @@ async fn a_topic_that_is_kept_for_long_does_not_hold_the_space_of_the_others() {
     let kept = held(&bus, "busy");
     assert!((50..=80).contains(&kept.len()), "{} events of 270 bytes in 20,000", kept.len());
     assert!(kept.iter().all(|(offset, number)| offset == number));
-    // 60 events of 300 bytes and as many of the other topic; letters, values, and what came since the checkpoint.
-    assert!(left < 140_000 && written > 5 * left, "{written} bytes were written, {left} are left");
+    // 60 events of 300 bytes and as many of the other topic; letters, values, and what came since the checkpoint, wherever
+    // that stands.
+    assert!(left < written / 3, "{written} bytes were written, {left} are left");
     assert_eq!(bus.inspect().dead_letters("busy").unwrap().len(), 1200 / 50);
     assert_eq!(bus.inspect().states("busy").unwrap().len(), 5);
     bus.shutdown().await.unwrap();
