@@ -1,10 +1,10 @@
 //! The sparse index of a segment: from an lsn, or from a topic's offset, to the frame to start from.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::limits::{INDEX_STRIDE, MAX_FRAME_BYTES};
 use crate::record::Lsn;
+use crate::spread::Spread;
 use crate::wire::Decoder;
 
 /// What one frame holds of one topic.
@@ -37,28 +37,10 @@ pub(crate) struct Index {
     frames: Vec<FrameEntry>,
     /// The highest time of a frame; `None` without frames.
     time: Option<i64>,
-    topics: HashMap<u32, TopicIndex, BuildHasherDefault<Spread>>,
+    /// With a thousand of them a frame looks up a thousand, while the disk waits.
+    topics: HashMap<u32, TopicIndex, Spread>,
     /// It ends where the segment is damaged.
     partial: bool,
-}
-
-/// Spreads the ids of topics by one multiplication (Fibonacci hashing, Knuth, TAOCP 6.4): with a thousand topics a frame
-/// looks up a thousand of them, while the disk waits.
-#[derive(Clone, Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_right(20);
-    }
 }
 
 /// Ascending in all.

@@ -53,6 +53,8 @@ mod rewrite;
 mod segment;
 mod segments;
 mod spares;
+#[doc(hidden)]
+pub mod spread;
 pub mod storage;
 mod sync;
 mod verify;

@@ -101,14 +101,25 @@ pub(super) fn duration(value: &Value, path: &KeyPath, findings: &mut Findings) -
     read.map_err(|what| findings.value(path, what)).ok()
 }
 
-/// A list of durations. One that is wrong is zero in it: the findings stop the whole.
+/// A list of durations.
 pub(super) fn durations(value: &Value, path: &KeyPath, findings: &mut Findings) -> Option<Vec<Duration>> {
+    list(value, path, findings, "durations such as [\"1s\", \"10s\"]", duration)
+}
+
+/// A list of what `item` reads. One that is wrong is nothing much in it: the findings stop the whole.
+fn list<T: Default>(
+    value: &Value,
+    path: &KeyPath,
+    findings: &mut Findings,
+    what: &str,
+    item: impl Fn(&Value, &KeyPath, &mut Findings) -> Option<T>,
+) -> Option<Vec<T>> {
     let Value::Array(items) = value else {
-        findings.value(path, format!("{} is not a list of durations such as [\"1s\", \"10s\"]", shown(value)));
+        findings.value(path, format!("{} is not a list of {what}", shown(value)));
         return None;
     };
-    let items = items.iter().enumerate();
-    Some(items.map(|(index, item)| duration(item, &path.item(index), findings).unwrap_or_default()).collect())
+    let read = |(index, value)| item(value, &path.item(index), findings).unwrap_or_default();
+    Some(items.iter().enumerate().map(read).collect())
 }
 
 /// A whole number that fits `T`.
@@ -142,14 +153,9 @@ pub(super) fn text(value: &Value, path: &KeyPath, findings: &mut Findings) -> Op
     value.as_str().map(str::to_owned)
 }
 
-/// A list of texts. One that is wrong is empty in it: the findings stop the whole.
+/// A list of texts.
 pub(super) fn texts(value: &Value, path: &KeyPath, findings: &mut Findings) -> Option<Vec<String>> {
-    let Value::Array(items) = value else {
-        findings.value(path, format!("{} is not a list of texts such as [\"a\", \"b\"]", shown(value)));
-        return None;
-    };
-    let items = items.iter().enumerate();
-    Some(items.map(|(index, item)| text(item, &path.item(index), findings).unwrap_or_default()).collect())
+    list(value, path, findings, "texts such as [\"a\", \"b\"]", text)
 }
 
 /// One of `choices`, by the name that serde gives it.

@@ -185,7 +185,7 @@ impl Inspect for Inner {
         self.catch_up();
         let shared = self.shared.lock();
         let state = shared.state.find(subscription)?;
-        state.about.learns.as_ref()?.feedback()?;
+        state.about.feedback()?;
         Some(state.awaiting.as_ref().map(|awaiting| awaiting.counts()).unwrap_or_default())
     }
 

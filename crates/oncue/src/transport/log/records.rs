@@ -13,7 +13,7 @@ use crate::codec::{Malformed, Reader, Writer};
 use crate::{
     clock::Timestamp,
     event::{Envelope, takes},
-    filter::{Filter, Lessons},
+    filter::{Feedback, Filter, Lessons},
     metrics::{Ended, Sample},
     policy::{ErrorClass, LearnedPriority},
     transport::{FailedAttempt, MemberSpec, StateChange},
@@ -296,6 +296,11 @@ impl Subscription {
         takes(&self.types, event.event_type()) && self.filter.as_ref().is_none_or(|filter| filter.matches(event))
     }
 
+    /// The feedback that it learns by, if it does.
+    pub(crate) fn feedback(&self) -> Option<&Feedback> {
+        self.learns.as_ref()?.feedback()
+    }
+
     /// Whether it is as a handler asks for it.
     pub(crate) fn is_as(&self, member: &MemberSpec) -> bool {
         let Self { number, from, learns_from, .. } = *self;
@@ -305,8 +310,7 @@ impl Subscription {
     /// Learns by feedback from the topic's next event on, if it does; as before, if nothing of that is `known` to change.
     pub(crate) fn learning_from(mut self, next: u64, known: Option<&Self>) -> Self {
         let goes_on = known.filter(|known| known.learns == self.learns).map(|known| known.learns_from);
-        let by_feedback = self.learns.as_ref().is_some_and(|learns| learns.feedback().is_some());
-        self.learns_from = goes_on.unwrap_or_else(|| by_feedback.then_some(next));
+        self.learns_from = goes_on.unwrap_or_else(|| self.feedback().map(|_| next));
         self
     }
 }

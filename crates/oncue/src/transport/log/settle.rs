@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::FutureExt as _;
-use oncue_log::{AppendError, Lsn, ReadError};
+use oncue_log::{AppendError, Lsn, ReadError, TopicId};
 
 use super::{
     Shared,
@@ -181,30 +181,26 @@ impl Core {
     }
 
     /// What is learned from the ends of a batch.
-    fn lessons(&self, hand: &LogHand, shared: &Shared, (consumer, batch): (ConsumerId, &[Settlement])) -> Vec<Change> {
-        let lesson = |settlement: &Settlement| {
-            let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
-            let event = hand.in_flight.get(&offset).filter(|event| event.awaits(consumer, settlement))?;
+    fn lessons(&self, hand: &LogHand, shared: &Shared, settled: (ConsumerId, &[Settlement])) -> Vec<Change> {
+        let lesson = |settlement: &Settlement, event: &Envelope, member: usize| {
             let learns = self.spec.members[member].learns.as_ref()?;
             let from = shared.state.subscriptions[self.numbers[member] as usize].about.learns_from;
-            if from.is_some_and(|from| offset < from) {
+            if from.is_some_and(|from| settlement.position.offset() < from) {
                 return None;
             }
-            Lesson::of(self.numbers[member], learns, event.envelope_of(member), settlement).map(Change::Lesson)
+            Lesson::of(self.numbers[member], learns, event, settlement).map(Change::Lesson)
         };
-        batch.iter().filter_map(lesson).collect()
+        taught(hand, settled, lesson)
     }
 
     /// What is learned of how long the events of a batch took.
-    fn services(&self, hand: &LogHand, (consumer, batch): (ConsumerId, &[Settlement])) -> Vec<Change> {
-        let service = |settlement: &Settlement| {
-            let (offset, member) = (settlement.position.offset(), usize::from(settlement.member));
-            let event = hand.in_flight.get(&offset).filter(|event| event.awaits(consumer, settlement))?;
-            let (rules, event) = (self.spec.members[member].ranks.as_ref()?, event.envelope_of(member));
-            let priority = hand.priority(offset, event);
+    fn services(&self, hand: &LogHand, settled: (ConsumerId, &[Settlement])) -> Vec<Change> {
+        let service = |settlement: &Settlement, event: &Envelope, member: usize| {
+            let rules = self.spec.members[member].ranks.as_ref()?;
+            let priority = hand.priority(settlement.position.offset(), event);
             Service::of(self.numbers[member], rules, (event, priority), settlement).map(Change::Service)
         };
-        batch.iter().filter_map(service).collect()
+        taught(hand, settled, service)
     }
 
     /// Emitted events that were appended just now may be feedback.
@@ -213,10 +209,15 @@ impl Core {
         if !state.waits_for_feedback() {
             return;
         }
-        for (place, (topic, _, event)) in emitted.iter().enumerate() {
-            let behind = emitted[place..].iter().filter(|(other, ..)| other == topic).count();
-            let offset = self.inner.log.next_offset(*topic) - behind as u64;
-            state.published(topic.0, offset, event.published(), event);
+        // They are the last of their topics.
+        let mut offsets: HashMap<TopicId, u64> = HashMap::new();
+        for (topic, ..) in emitted.iter() {
+            *offsets.entry(*topic).or_insert_with(|| self.inner.log.next_offset(*topic)) -= 1;
+        }
+        for (topic, _, event) in emitted.iter() {
+            let offset = offsets.entry(*topic).or_default();
+            state.published(topic.0, *offset, event.published(), event);
+            *offset += 1;
         }
     }
 
@@ -289,6 +290,20 @@ impl Core {
         }
         Ok(histories)
     }
+}
+
+/// What the settlements of a batch teach, of events as their members were given them.
+fn taught(
+    hand: &LogHand,
+    (consumer, batch): (ConsumerId, &[Settlement]),
+    of: impl Fn(&Settlement, &Envelope, usize) -> Option<Change>,
+) -> Vec<Change> {
+    let change = |settlement: &Settlement| {
+        let event = hand.in_flight.get(&settlement.position.offset())?;
+        let member = usize::from(settlement.member);
+        if event.awaits(consumer, settlement) { of(settlement, event.envelope_of(member), member) } else { None }
+    };
+    batch.iter().filter_map(change).collect()
 }
 
 /// A failed attempt that is followed by another: when that is due, and the record of the attempt before.

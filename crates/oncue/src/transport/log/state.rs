@@ -22,7 +22,7 @@ use crate::{
     clock::Timestamp,
     codec::{Malformed, Reader, Writer},
     event::Envelope,
-    filter::Learner,
+    filter::{Feedback, Learner},
     metrics::Ended,
     policy::{Attempts, Ranker},
     transport::SourceState,
@@ -147,8 +147,7 @@ impl State {
     fn note_feedback(&mut self) {
         self.feedback.clear();
         for state in self.subscriptions.iter().filter(|state| !state.removed) {
-            let rules = state.about.learns.as_ref().and_then(|learns| learns.feedback());
-            for event_type in rules.map(|rules| rules.types()).unwrap_or_default() {
+            for event_type in state.about.feedback().map(Feedback::types).unwrap_or_default() {
                 let waiting = self.feedback.entry(event_type.clone()).or_default();
                 if waiting.last() != Some(&state.about.number) {
                     waiting.push(state.about.number);
@@ -208,9 +207,11 @@ impl State {
             Change::Remove(remove) => {
                 let state = self.subscription(remove.subscription)?;
                 state.remove();
-                let id = state.about.id.clone();
+                let (id, told) = (state.about.id.clone(), state.about.feedback().is_some());
                 self.by_id.remove(&id);
-                self.note_feedback();
+                if told {
+                    self.note_feedback();
+                }
             }
             Change::Window(window) => self.dedup.set_window(*window),
             Change::Dropped(dropped) => self.drop_events(dropped)?,
@@ -262,8 +263,11 @@ impl State {
             if known.about.ranks != about.ranks {
                 known.ranker = None;
             }
+            let told = known.about.feedback().or(about.feedback()).is_some();
             known.about = about.clone();
-            self.note_feedback();
+            if told {
+                self.note_feedback();
+            }
             return Ok(());
         }
         if about.number != self.next_number() {
@@ -271,7 +275,9 @@ impl State {
         }
         self.by_id.insert(about.id.clone(), about.number);
         self.subscriptions.push(SubscriptionState::new(about.clone()));
-        self.note_feedback();
+        if about.feedback().is_some() {
+            self.note_feedback();
+        }
         Ok(())
     }
 

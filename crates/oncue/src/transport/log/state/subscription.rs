@@ -161,7 +161,7 @@ impl SubscriptionState {
             Lost::Unknown => self.learn_one(&lesson.features, None),
             Lost::Waits(waits) => {
                 let Self { about, awaiting, .. } = self;
-                let Some(rules) = about.learns.as_ref().and_then(|learns| learns.feedback()) else { return };
+                let Some(rules) = about.feedback() else { return };
                 let awaiting = awaiting.get_or_insert_default();
                 let labelled = awaiting.wait(rules, lesson.offset, waits, lesson.features.clone());
                 self.learn_labelled(labelled);
@@ -178,8 +178,7 @@ impl SubscriptionState {
 
     fn learn_labelled(&mut self, labelled: Vec<Labelled>) {
         for (features, came) in labelled {
-            let rules = self.about.learns.as_ref().and_then(|learns| learns.feedback());
-            let lost = came.and_then(|came| Some(rules?.lost(came)));
+            let lost = came.and_then(|came| Some(self.about.feedback()?.lost(came)));
             self.learn_one(&features, lost);
         }
     }
