@@ -9,7 +9,7 @@ use std::{
 
 use oncue::{
     Envelope,
-    handler::{Binding, Call, HandlerExt as _, Invocation, Outcome, extract::Context},
+    handler::{Binding, Call, HandlerExt as _, Invocation, Memory, Outcome, extract::Context},
     transport::Position,
 };
 
@@ -123,10 +123,10 @@ pub(crate) fn asynchronous(plan: &Plan) -> Result<Vec<Row>> {
             black_box(Box::new(|event| Box::pin(handle_later(event))));
         let seconds = plan.seconds / 4.0;
         let rounds = plan.rounds("1b", || {
-            let mut over = None;
+            let (mut over, mut memory) = (None, Memory::default());
             let ours = nanos_per_call(seconds, || {
                 let invocation = black_box(parts.invocation_in(over.take()));
-                finish(handler.call(&invocation));
+                finish(handler.call_in(&mut memory, &invocation));
                 black_box(invocation.take_effects());
                 over = Some(invocation);
             });
@@ -162,10 +162,10 @@ pub(crate) fn walk_inline(calls: u64) -> Result<Walked> {
 pub(crate) fn walk_async(calls: u64) -> Result<Walked> {
     let parts = Parts::new()?;
     let handler = black_box(handle_later.named("bench").types([events::TYPE]).handler);
-    let (mut over, watch) = (None, Stopwatch::start());
+    let (mut over, mut memory, watch) = (None, Memory::default(), Stopwatch::start());
     for _ in 0..calls {
         let invocation = black_box(parts.invocation_in(over.take()));
-        finish(handler.call(&invocation));
+        finish(handler.call_in(&mut memory, &invocation));
         black_box(invocation.take_effects());
         over = Some(invocation);
     }

@@ -13,7 +13,7 @@ use std::{
 use oncue::{
     App, Envelope,
     filter::Filter,
-    handler::{Binding, Call, ErasedHandler, HandlerExt as _, Invocation, Outcome},
+    handler::{Binding, Call, ErasedHandler, HandlerExt as _, Invocation, Memory, Outcome},
     transport::Position,
 };
 use tokio::runtime::Runtime;
@@ -75,12 +75,13 @@ fn called(plan: &Plan) -> Result<Row> {
     let rounds = plan.rounds("7a", || {
         let mut failed = None;
         // As each dispatcher does: a call takes over the memory of the one before, of the same handler.
-        let (mut nth, mut kept) = (0, vec![None; HANDLERS]);
+        let (mut nth, mut kept) = (0, Vec::new());
+        kept.resize_with(HANDLERS, <(Option<Invocation>, Memory)>::default);
         let ours = nanos_per_call(seconds, || {
-            let ((handler, binding), over) = (&handlers[nth % HANDLERS], &mut kept[nth % HANDLERS]);
+            let ((handler, binding), (over, memory)) = (&handlers[nth % HANDLERS], &mut kept[nth % HANDLERS]);
             nth += 1;
             let invocation = Invocation::again(over.take(), binding, event.clone(), Position::new(0, 7, 0), 1, None);
-            if let Err(error) = finish(&handler.call(black_box(&invocation))) {
+            if let Err(error) = finish(&handler.call_in(memory, black_box(&invocation))) {
                 failed = Some(error);
             }
             black_box(invocation.take_effects());

@@ -3,7 +3,7 @@
 //! Locks are taken in the order committer, view, queue. Wakers are called with none held, but for those that wait for
 //! space: they are called while the writer holds the committer, so that publishers go on while it syncs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 
@@ -39,6 +39,10 @@ pub(crate) struct Core {
     pub(crate) view: RwLock<View>,
     /// Every record below is durable and readable, if need be after [`catch_up`](Core::catch_up).
     pub(crate) durable: sync::AtomicU64,
+    /// Enough was appended for the next checkpoint to pay: asked after every append, so without the queue's lock.
+    pub(crate) checkpoint_due: AtomicBool,
+    /// How many segments the view has: asked before every append, so without its lock.
+    pub(crate) segments: Arc<AtomicU64>,
     /// Every record below is in the view.
     pub(crate) visible: sync::AtomicU64,
     pub(crate) fence: OnceLock<String>,
@@ -61,7 +65,10 @@ impl Core {
     ) -> Self {
         queue.readies = options.durability == Durability::Disk && storage.fill_ahead();
         committer.pool = Arc::clone(&queue.pool);
+        view.recount();
         Self {
+            checkpoint_due: AtomicBool::new(queue.is_checkpoint_due(options.checkpoint_bytes)),
+            segments: Arc::clone(&view.count),
             log_id,
             seed: crate::frame::seed(log_id),
             options,
@@ -202,6 +209,7 @@ impl Core {
         self.fenced()?;
         let mut queue = self.queue.lock();
         let changed = change(&mut queue)?;
+        self.checkpoint_due.store(queue.is_checkpoint_due(self.options.checkpoint_bytes), Ordering::Relaxed);
         match self.options.writer {
             Writer::Thread => {
                 let idle = queue.idle;

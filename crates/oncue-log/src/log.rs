@@ -7,7 +7,7 @@ use std::task::{Poll, Wake, Waker};
 use bytes::Bytes;
 
 use crate::batch::Batch;
-use crate::checkpoint::{Part, cuts, encode_topics, topic_definition};
+use crate::checkpoint::{self, Part, cuts, encode_topics, topic_definition};
 use crate::core::Core;
 use crate::error::{AppendError, Fenced, OpenError, ReadError};
 use crate::leaving::{trim, trim_while};
@@ -240,6 +240,25 @@ impl Log {
         self.core().view.read().checkpoint.map(|whole| whole.of_lsn)
     }
 
+    /// The newest durable checkpoint: the lsn that it stands for, and what the caller said in it. `None` before the first.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn newest_checkpoint(&self) -> Result<Option<(Lsn, Vec<u8>)>, ReadError> {
+        let Some(of_lsn) = self.checkpointed() else { return Ok(None) };
+        let mut joined = Vec::new();
+        for record in self.scan(of_lsn) {
+            let record = record?;
+            let part = (record.kind == KIND_CHECKPOINT).then(|| Part::decode(&record.data)).flatten();
+            let Some((part, slice)) = part.filter(|(part, _)| part.of_lsn == of_lsn) else { continue };
+            joined.extend_from_slice(slice);
+            if part.part + 1 == part.parts {
+                break;
+            }
+        }
+        Ok(checkpoint::decode(&joined).map(|(_, opaque)| (of_lsn, opaque.to_vec())))
+    }
+
     /// A cursor on a topic, that [`read`](Self::read) reads from `offset` on.
     pub fn cursor(&self, topic: TopicId, offset: u64) -> Cursor {
         Cursor::new(topic, offset)
@@ -297,8 +316,7 @@ impl Log {
 
     /// Whether enough was appended since the last checkpoint for the next one to pay.
     pub fn checkpoint_due(&self) -> bool {
-        let queue = self.core().queue.lock();
-        queue.since_checkpoint >= self.core().options.checkpoint_bytes.max(4 * queue.checkpoint_bytes)
+        self.core().checkpoint_due.load(Ordering::Relaxed)
     }
 
     /// Appends a checkpoint: the topics, and `opaque`, which restates all that the caller's state records said. It stands
@@ -376,7 +394,7 @@ impl Log {
 
     /// How many segments there are.
     pub fn segments(&self) -> u64 {
-        self.core().view.read().segments.len() as u64
+        self.core().segments.load(Ordering::Relaxed)
     }
 
     /// Counters since opening.

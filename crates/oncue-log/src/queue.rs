@@ -237,6 +237,11 @@ impl Queue {
         (frame, &mut self.occurs)
     }
 
+    /// Whether enough was appended since the last checkpoint, for the least that is written between two of them.
+    pub(crate) fn is_checkpoint_due(&self, least: u64) -> bool {
+        self.since_checkpoint >= least.max(4 * self.checkpoint_bytes)
+    }
+
     /// Adds a topic, without a record.
     pub(crate) fn define(&mut self, name: String, metadata: Bytes, next_offset: u64, defined: Lsn) -> u32 {
         let first_offset = 0;

@@ -188,6 +188,8 @@ pub(crate) struct Offsets {
 pub(crate) struct View {
     /// By epoch; the last one is written to.
     pub(crate) segments: VecDeque<Arc<Segment>>,
+    /// How many they are, also for who does not hold the view.
+    pub(crate) count: Arc<AtomicU64>,
     /// Of the last segment.
     pub(crate) index: Index,
     /// The frames from `tail_from` on, without gaps, and the memory that each takes.
@@ -209,6 +211,7 @@ impl View {
     pub(crate) fn new(tail_limit: usize, end: Place, offsets: Vec<Offsets>) -> Self {
         Self {
             segments: VecDeque::new(),
+            count: Arc::default(),
             index: Index::default(),
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -265,6 +268,12 @@ impl View {
         let to = self.segments.partition_point(|segment| segment.epoch <= *epochs.end());
         self.segments.drain(from..to);
         self.segments.insert(from, Arc::new(made));
+        self.recount();
+    }
+
+    /// Segments came or went.
+    pub(crate) fn recount(&self) {
+        self.count.store(self.segments.len() as u64, Ordering::Relaxed);
     }
 
     /// What can be read of the topic, to be changed.
@@ -308,11 +317,13 @@ impl View {
         }
         self.index = Index::default();
         self.segments.push_back(Arc::new(next));
+        self.recount();
     }
 
     /// Lets go of the oldest segment, also of what is in memory of it.
     pub(crate) fn trim(&mut self) {
         let Some(oldest) = self.segments.pop_front() else { return };
+        self.recount();
         while let Some((_, held)) = self.tail.pop_front_if(|(frame, _)| frame.header.place.epoch <= oldest.epoch) {
             self.tail_bytes -= held;
             self.tail_from = self.tail.front().map_or(self.end, |(next, _)| next.header.place);

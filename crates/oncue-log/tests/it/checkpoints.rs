@@ -1,6 +1,8 @@
 //! Rolling, checkpoints, trimming.
 
-use oncue_log::storage::{FaultyStorage, MemoryStorage, Storage};
+use std::io::ErrorKind;
+
+use oncue_log::storage::{Call, FaultyStorage, MemoryStorage, Storage};
 use oncue_log::{Log, Options, ReadError, TopicId};
 
 use crate::support::{log, open, publish, read_from, replayed, small, topic};
@@ -29,6 +31,24 @@ fn replay_starts_from_the_newest_checkpoint() {
     assert!(opened.report.segments_scanned <= 2, "{:?}", opened.report);
     assert_eq!(opened.log.topics()[0].next_offset, 303);
     assert_eq!(read_from(&opened.log, orders, 0, 50).unwrap().len(), 303, "older events are all there");
+}
+
+#[test]
+fn the_newest_checkpoint_is_read_whole_also_of_a_log_that_takes_no_more() {
+    let storage = FaultyStorage::new(1);
+    let first = log(storage.clone(), Options { segment_bytes: 4 << 20, ..Options::default() });
+    let orders = topic(&first, "orders");
+    assert_eq!(first.newest_checkpoint().unwrap(), None);
+    fill(&first, orders, 3);
+    let opaque: Vec<u8> = (0..1_200_000u32).map(|byte| byte as u8).collect();
+    let ticket = first.checkpoint(&opaque, 1).unwrap();
+    first.wait_durable(ticket.end).unwrap();
+    fill(&first, orders, 3);
+    storage.fail_from(Call::Write, 0, ErrorKind::StorageFull);
+    let lost = first.checkpoint(&[7], 1).unwrap();
+    first.wait_durable(lost.end).unwrap_err();
+    let (of_lsn, read) = first.newest_checkpoint().unwrap().unwrap();
+    assert_eq!((of_lsn, read == opaque), (ticket.lsn, true), "in three parts; what came later never was");
 }
 
 #[test]

@@ -3,12 +3,12 @@
 
 use super::{
     Dispatcher,
-    invoke::{Ended, Events, Finished, Prepared, Started},
+    invoke::{Ending, Progress, guarded},
     run::{Run, RunId},
 };
 use crate::{
     clock::Timestamp,
-    handler::Outcome,
+    handler::{Invocation, Outcome},
     transport::{Action, Attempt, Delivered, Members, Settlement},
 };
 
@@ -38,44 +38,39 @@ impl Dispatcher {
 
     /// Calls the handler. If it is not through at once, or anything but an ack follows, the event becomes a run: the one
     /// that `id` is kept for.
-    pub(super) fn call_at_once(&mut self, id: RunId, delivered: Delivered, arrived: Timestamp) {
-        let over = self.members[0].over.take();
-        let called = Prepared { run: id, index: 0, member: &self.members[0], delivered: &delivered, read: self.now };
-        match called.start(over, None) {
-            Started::Ended(Ended { finished: Events::One(finished), .. }) if finished.is_plain_ack() => {
-                let Finished { read, over, .. } = finished;
-                self.keep(0, over);
-                self.now = self.clock.now();
-                let number = delivered.attempts_of(0) + 1;
-                self.outbox.push(Settlement {
-                    position: delivered.position,
-                    member: 0,
-                    action: Action::Ack,
-                    attempt: Attempt { number, class: None, read, ended: self.now },
-                    error: None,
-                    written: None,
-                });
-                let (key, bytes) = (delivered.envelope.key_hash(), delivered.envelope.encoded_bytes());
-                self.outbox_of.push(Settles::AtOnce { key, bytes });
-                self.at_once += 1;
-                self.bytes += bytes;
-            }
-            started => {
-                let mut run = Run::new(delivered, &self.members, arrived);
-                run.begin(0);
-                self.bytes += run.bytes();
-                let kept = self.runs.insert(run);
-                debug_assert_eq!(kept, id, "nothing was inserted meanwhile");
-                self.members[0].running += 1;
-                self.started(started);
-            }
+    pub(super) fn call_at_once(&mut self, id: RunId, mut delivered: Delivered, arrived: Timestamp) {
+        let (over, mut memory) = self.members[0].take_memory();
+        let (callee, read) = (&self.members[0].callee, self.now);
+        let number = delivered.attempts_of(0) + 1;
+        // It is given away, and taken back in the rarer case.
+        let envelope = delivered.envelope;
+        let invocation = Invocation::again(over, &callee.binding, envelope, delivered.position, number, None);
+        let progress = guarded(callee, &mut memory, &invocation, None);
+        self.members[0].memory = memory;
+        if matches!(progress, Progress::Done(Outcome::Ack)) && invocation.is_untouched() {
+            self.now = self.clock.now();
+            self.outbox.push(Settlement {
+                position: delivered.position,
+                member: 0,
+                action: Action::Ack,
+                attempt: Attempt { number, class: None, read, ended: self.now },
+                error: None,
+                written: None,
+            });
+            let (key, bytes) = (invocation.envelope().key_hash(), invocation.envelope().encoded_bytes());
+            self.outbox_of.push(Settles::AtOnce { key, bytes });
+            self.at_once += 1;
+            self.bytes += bytes;
+            self.keep(0, Some(invocation));
+            return;
         }
-    }
-}
-
-impl Finished {
-    /// Nothing follows but the acknowledgement.
-    fn is_plain_ack(&self) -> bool {
-        self.outcome == Outcome::Ack && self.effects.is_none()
+        delivered.envelope = invocation.envelope().clone();
+        let mut run = Run::new(delivered, &self.members, arrived);
+        run.begin(0);
+        self.bytes += run.bytes();
+        let kept = self.runs.insert(run);
+        debug_assert_eq!(kept, id, "nothing was inserted meanwhile");
+        self.members[0].running += 1;
+        self.started(Ending { run: id, member: 0, read }.after(progress, invocation));
     }
 }

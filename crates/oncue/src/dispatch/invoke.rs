@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    handler::{Call, Effects, Invocation, Next, Outcome},
+    handler::{Call, Effects, Invocation, Memory, Next, Outcome},
     policy::ErrorClass,
     transport::{ConsumeError, Delivered},
 };
@@ -62,7 +62,7 @@ pub(crate) enum Started {
 }
 
 /// A call of one event, as far as it has come.
-enum Progress {
+pub(super) enum Progress {
     Done(Outcome),
     Pending(BoxFuture<'static, Outcome>),
 }
@@ -82,25 +82,25 @@ pub(crate) struct Prepared<'run> {
 
 impl Prepared<'_> {
     /// Goes as far as it can without waiting. `state` reads the keyed state, where the handler takes it.
-    pub(crate) fn start(&self, over: Option<Invocation>, state: Option<StateRead>) -> Started {
+    pub(crate) fn start(&self, over: Option<Invocation>, memory: &mut Memory, state: Option<StateRead>) -> Started {
         match state {
-            None => self.call(over, None),
-            Some(state) => self.call_with(over, state),
+            None => self.call(over, memory, None),
+            Some(state) => self.call_with(over, memory, state),
         }
     }
 
-    fn call(&self, over: Option<Invocation>, keyed: Option<Bytes>) -> Started {
+    fn call(&self, over: Option<Invocation>, memory: &mut Memory, keyed: Option<Bytes>) -> Started {
         let (envelope, position) = (self.delivered.envelope_of(self.index).clone(), self.delivered.position);
         let attempt = self.delivered.attempts_of(self.index) + 1;
         let invocation = Invocation::again(over, &self.member.callee.binding, envelope, position, attempt, keyed);
-        self.ending().follow(&self.member.callee, invocation)
+        self.ending().follow(&self.member.callee, memory, invocation)
     }
 
-    fn call_with(&self, over: Option<Invocation>, mut state: StateRead) -> Started {
+    fn call_with(&self, over: Option<Invocation>, memory: &mut Memory, mut state: StateRead) -> Started {
         let (ending, attempt) = (self.ending(), self.delivered.attempts_of(self.index) + 1);
         if let Poll::Ready(loaded) = poll_once(&mut state) {
             return match loaded {
-                Ok(keyed) => self.call(over, keyed),
+                Ok(keyed) => self.call(over, memory, keyed),
                 Err(error) => Started::Ended(ending.unreadable(&error)),
             };
         }
@@ -111,7 +111,8 @@ impl Prepared<'_> {
                 let started = match state.await {
                     Ok(keyed) => {
                         let binding = Arc::clone(&callee.binding);
-                        ending.follow(&callee, Invocation::new(binding, envelope, position, attempt, keyed))
+                        let invocation = Invocation::new(binding, envelope, position, attempt, keyed);
+                        ending.follow(&callee, &mut Memory::default(), invocation)
                     }
                     Err(error) => return ending.unreadable(&error),
                 };
@@ -169,10 +170,11 @@ pub(crate) fn start_batch<'run>(
 /// Calls the outermost layer, and at last the handler.
 fn begin_layered(callee: &Arc<Callee>, invocation: Invocation, began: Began) -> BoxFuture<'static, Outcome> {
     let (layers, callee) = (Arc::clone(&callee.layers), Arc::clone(callee));
-    let innermost = move |invocation: &Invocation, running| match guarded(&callee, invocation, running) {
-        Progress::Done(outcome) => std::future::ready(outcome).boxed(),
-        Progress::Pending(call) => call,
-    };
+    let innermost =
+        move |invocation: &Invocation, running| match guarded(&callee, &mut Memory::default(), invocation, running) {
+            Progress::Done(outcome) => std::future::ready(outcome).boxed(),
+            Progress::Pending(call) => call,
+        };
     layered::call(layers, invocation, began, innermost)
 }
 
@@ -206,12 +208,17 @@ fn begin_batch(callee: &Arc<Callee>, batch: &[Invocation], began: Began) -> BoxF
 
 /// Calls the handler itself, in its span, with its timeout; a panic becomes an outcome.
 /// `running` is held by a plain function on the blocking pool until it returns.
-fn guarded(callee: &Callee, invocation: &Invocation, running: Option<Running>) -> Progress {
+pub(super) fn guarded(
+    callee: &Callee,
+    memory: &mut Memory,
+    invocation: &Invocation,
+    running: Option<Running>,
+) -> Progress {
     let span = span_of(invocation, 1);
     invocation.begin_timeout();
     let call = {
         let _entered = span.enter();
-        catch_unwind(AssertUnwindSafe(|| callee.handler.call(invocation)))
+        catch_unwind(AssertUnwindSafe(|| callee.handler.call_in(memory, invocation)))
     };
     match call {
         Err(panic) => Progress::Done(panicked(&*panic)),
@@ -258,18 +265,23 @@ fn in_time(call: BoxFuture<'static, Outcome>, invocation: Invocation) -> BoxFutu
 
 /// Which call it is that ends.
 #[derive(Clone, Copy)]
-struct Ending {
-    run: RunId,
-    member: usize,
-    read: Timestamp,
+pub(super) struct Ending {
+    pub(super) run: RunId,
+    pub(super) member: usize,
+    pub(super) read: Timestamp,
 }
 
 impl Ending {
-    fn follow(self, callee: &Arc<Callee>, invocation: Invocation) -> Started {
+    fn follow(self, callee: &Arc<Callee>, memory: &mut Memory, invocation: Invocation) -> Started {
         if !callee.layers.is_empty() {
             return self.follow_layered(callee, invocation);
         }
-        match guarded(callee, &invocation, None) {
+        self.after(guarded(callee, memory, &invocation, None), invocation)
+    }
+
+    /// What a call without layers becomes, as far as it has come.
+    pub(super) fn after(self, progress: Progress, invocation: Invocation) -> Started {
+        match progress {
             Progress::Done(outcome) => Started::Ended(self.ended(outcome, invocation)),
             Progress::Pending(call) => {
                 Started::Pending(call.map(move |outcome| self.ended(outcome, invocation)).boxed())

@@ -7,7 +7,9 @@ use tokio::sync::watch;
 use super::{door::Door, gate::Gate, run::RunId, sieve::Sieve};
 use crate::{
     clock::Clock,
-    handler::{BatchLimits, Binding, Draining, ErasedHandler, Invocation, Layer, Layers, Registration, StateMap},
+    handler::{
+        BatchLimits, Binding, Draining, ErasedHandler, Invocation, Layer, Layers, Memory, Registration, StateMap,
+    },
     policy::Policy,
     transport::{Members, OnDeadLetter},
 };
@@ -49,6 +51,8 @@ pub(crate) struct Member {
     pub(crate) running: usize,
     /// A call that is over, for its memory.
     pub(crate) over: Option<Invocation>,
+    /// What that call left of its future's memory.
+    pub(crate) memory: Memory,
     /// Runs that wait for a place.
     pub(crate) queue: VecDeque<RunId>,
 }
@@ -82,6 +86,7 @@ impl Member {
             after,
             running: 0,
             over: None,
+            memory: Memory::default(),
             queue: VecDeque::new(),
         }
     }
@@ -89,6 +94,11 @@ impl Member {
     /// Whether its policy is computed of its attempts.
     pub(crate) fn learns(&self) -> bool {
         self.gated
+    }
+
+    /// What the call before left.
+    pub(crate) fn take_memory(&mut self) -> (Option<Invocation>, Memory) {
+        (self.over.take(), std::mem::take(&mut self.memory))
     }
 
     pub(crate) fn has_place(&self) -> bool {

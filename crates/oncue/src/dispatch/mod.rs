@@ -320,14 +320,16 @@ impl Dispatcher {
             self.work.push_back(Work::Advance(id));
             return;
         }
-        let over = self.members[member].over.take();
+        let (over, mut memory) = self.members[member].take_memory();
         let called = &self.members[member];
         let state = match (called.keyed, run.delivered.envelope.key()) {
             (true, Some(key)) => Some(self.consumer.state(member, key)),
             _ => None,
         };
         let (delivered, read) = (&run.delivered, self.now);
-        let started = invoke::Prepared { run: id, index: member, member: called, delivered, read }.start(over, state);
+        let prepared = invoke::Prepared { run: id, index: member, member: called, delivered, read };
+        let started = prepared.start(over, &mut memory, state);
+        self.members[member].memory = memory;
         self.started(started);
     }
 

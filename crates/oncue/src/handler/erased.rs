@@ -7,7 +7,7 @@ use super::{
     extract::Arguments,
     function::marker::{Async, ByRef, Plain},
     returns::conclude,
-    started::{Futures, start},
+    started::{Memory, start},
 };
 
 /// A function and how it is called; `Form` is one of the markers.
@@ -23,15 +23,14 @@ impl<F, Form> Erased<F, Form> {
 }
 
 /// An async function that takes the event by value.
-pub(super) struct ErasedAsync<F: Function<E, Args>, E, Args> {
+pub(super) struct ErasedAsync<F, E, Args> {
     function: F,
-    futures: Futures<F::Output>,
     form: PhantomData<fn() -> (E, Args)>,
 }
 
-impl<F: Function<E, Args>, E, Args> ErasedAsync<F, E, Args> {
+impl<F, E, Args> ErasedAsync<F, E, Args> {
     pub(super) fn new(function: F) -> Self {
-        Self { function, futures: Futures::default(), form: PhantomData }
+        Self { function, form: PhantomData }
     }
 }
 
@@ -53,10 +52,14 @@ where
     Args: Arguments,
 {
     fn call(&self, invocation: &Invocation) -> Call {
+        self.call_in(&mut Memory::default(), invocation)
+    }
+
+    fn call_in(&self, memory: &mut Memory, invocation: &Invocation) -> Call {
         let event = take!(E::take(invocation));
         let arguments = take!(Args::extract(invocation));
         let future = self.function.invoke(event, arguments);
-        self.futures.start(future, invocation, |invocation, returned| conclude(invocation, Args::KEYED, returned))
+        memory.start(future, invocation, |invocation, returned| conclude(invocation, Args::KEYED, returned))
     }
 }
 

@@ -66,6 +66,7 @@ pub use object::Handle;
 pub use options::{DEFAULT_CONCURRENCY, Filtering, HandlerOptions, Location, Retry};
 pub use registration::{IntoRegistration, Registration};
 pub use returns::{Classify, IntoOutcome};
+pub use started::Memory;
 pub use watched::Watched;
 
 use crate::policy::ErrorClass;
@@ -108,6 +109,12 @@ pub enum Call {
 pub trait ErasedHandler: Send + Sync + 'static {
     /// Decodes the event, extracts the arguments and calls.
     fn call(&self, invocation: &Invocation) -> Call;
+
+    /// As [`call`](Self::call), where the call before may have left memory for this one: then nothing is allocated.
+    fn call_in(&self, memory: &mut Memory, invocation: &Invocation) -> Call {
+        let _ = memory;
+        self.call(invocation)
+    }
 
     /// Handles several events in one call, one outcome per event; nothing if it handles one at a time.
     fn call_batch(&self, batch: Vec<Invocation>) -> Option<Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>> {

@@ -17,7 +17,12 @@ use oncue_log::{AppendError, Lsn, ReadError, TopicId, Wanted};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Inner, Shared, overtaken::wake, records::Change, state::SubscriptionState};
+use super::{
+    Inner, Shared,
+    overtaken::wake,
+    records::Change,
+    state::{State, SubscriptionState},
+};
 use crate::{
     clock::Timestamp,
     event::is_reply_topic,
@@ -37,8 +42,6 @@ pub(super) struct Keeper {
     /// A pass may be worth it.
     pub(super) asked: Notify,
     closing: AtomicBool,
-    /// What is wanted, as a durable state said: more than is, once that is old, and never less.
-    wanted: Mutex<Option<Wanted>>,
     /// How things stood when a full log was last made room in.
     made_room: Mutex<Option<(u64, u64)>>,
 }
@@ -117,6 +120,26 @@ pub(super) async fn upkeep(inner: Arc<Inner>) {
                 Some(inner.clock.now().after(MOST_LATE))
             }
         };
+    }
+}
+
+/// The records that a state points to.
+struct Pointed {
+    states: Vec<Lsn>,
+    /// The last attempts of events that failed: each points to the one before it.
+    chains: Vec<Lsn>,
+}
+
+impl Pointed {
+    fn by(state: &State) -> Self {
+        let (mut states, mut chains) = (Vec::new(), Vec::new());
+        for state in state.known() {
+            states.extend(state.keyed.records());
+            states.extend(state.dead.values().map(|dead| dead.lsn));
+            states.extend(state.redriven.values());
+            chains.extend(state.failing.values().map(|failing| failing.lsn));
+        }
+        Self { states, chains }
     }
 }
 
@@ -242,14 +265,13 @@ impl Inner {
                 Err(error) => freed = Err(error.to_string()),
             }
         }
-        *self.keeper.wanted.lock() = Some(wanted);
         freed
     }
 
     /// A log that takes nothing more, as on a full disk: nothing can be written down, so only whole segments go. Who misses
     /// something by that is told when the log is opened again.
     fn free_of_fenced(&self, limits: &[Limit]) -> Result<(), String> {
-        let Some(mut wanted) = self.keeper.wanted.lock().clone() else { return Ok(()) };
+        let Some(mut wanted) = self.wanted_at_checkpoint()? else { return Ok(()) };
         // No limit looks at what was dropped: one that says no more than that says nothing. The log knows what of it is durable.
         for limit in limits.iter().filter(|limit| limit.first > self.offsets(limit.topic).0) {
             wanted.events.insert(limit.topic, std::iter::once(limit.first..u64::MAX).collect());
@@ -257,21 +279,27 @@ impl Inner {
         self.log.drop_segments(&wanted).map(drop).map_err(|error| error.to_string())
     }
 
-    /// The state records that something points to, as a durable state says.
+    /// The state records that something points to, as the state says once it is durable.
     fn wanted(&self) -> Result<Wanted, String> {
-        let (mut states, mut chains) = (Vec::new(), Vec::new());
-        let upto = {
+        let (pointed, upto) = {
             let shared = self.shared.lock();
-            for state in shared.state.known() {
-                states.extend(state.keyed.records());
-                states.extend(state.dead.values().map(|dead| dead.lsn));
-                states.extend(state.redriven.values());
-                chains.extend(state.failing.values().map(|failing| failing.lsn));
-            }
-            shared.end
+            (Pointed::by(&shared.state), shared.end)
         };
         // What is applied may not be durable yet: a crash would take it back, and what it replaced be wanted again.
         self.log.wait_durable(upto).map_err(|fenced| fenced.reason)?;
+        self.wanted_of(pointed, upto)
+    }
+
+    /// The same, where nothing becomes durable any more: as the newest checkpoint says, so more than is wanted by now.
+    fn wanted_at_checkpoint(&self) -> Result<Option<Wanted>, String> {
+        let newest = self.log.newest_checkpoint().map_err(|error| error.to_string())?;
+        let Some((of_lsn, bytes)) = newest else { return Ok(None) };
+        let mut state = State::default();
+        state.restore(&bytes).map_err(|error| error.to_string())?;
+        self.wanted_of(Pointed::by(&state), of_lsn).map(Some)
+    }
+
+    fn wanted_of(&self, Pointed { mut states, chains }: Pointed, upto: Lsn) -> Result<Wanted, String> {
         for last in chains {
             self.follow_attempts(last, &mut states)?;
         }

@@ -205,8 +205,8 @@ async fn on_a_full_disk_retention_makes_room_and_writing_goes_on_once_the_log_is
     clock.advance(Duration::from_secs(11 * 3_600));
     bus.retain().await.unwrap();
     let left = log.log().stats().stored_bytes;
-    // How much it is hangs on where the newest checkpoint stands that was written before the disk was full.
-    assert!(left < full, "{full} bytes before, {left} after");
+    // All that lies below the newest checkpoint.
+    assert!(left < full / 3, "{full} bytes before, {left} after");
     drop((log, bus));
     storage = storage.restart();
     storage.limit(Some(400_000));
