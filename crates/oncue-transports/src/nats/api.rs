@@ -25,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const READ_BYTES: usize = 4 << 20;
 /// `wrong last sequence`, of any subject or of the stream.
 const WRONG_SEQUENCE: u64 = 10_071;
+/// How many messages stand behind those of an answer.
+const PENDING: &str = "Nats-Num-Pending";
 /// The code of a stream that is not there.
 const NO_STREAM: u64 = 10_059;
 
@@ -106,12 +108,12 @@ pub(super) async fn request<T: DeserializeOwned>(client: &Client, what: &str, bo
 /// Sends a message to be appended, and waits for nothing; nothing is given where there is no connection to send by.
 pub(super) async fn send(
     context: &jetstream::Context,
-    subject: &str,
+    subject: String,
     headers: HeaderMap,
     data: Bytes,
 ) -> Option<PublishAckFuture> {
     let message = PublishMessage::build().headers(headers).payload(data);
-    context.send_publish(subject.to_owned(), message).await.ok()
+    context.send_publish(subject, message).await.ok()
 }
 
 /// Waits until the server has what was sent; nothing is given if it does not answer in time.
@@ -148,6 +150,11 @@ pub(super) async fn stream(client: &Client, name: &str, subjects: &str) -> Resul
 
 /// Reads messages of a stream, as `query` asks for them (ADR-31).
 pub(super) async fn read(client: &Client, stream: &str, query: &Value) -> Result<Vec<Stored>, BrokerError> {
+    read_on(client, stream, query).await.map(|(messages, _)| messages)
+}
+
+/// The same, and whether there may be more behind them.
+pub(super) async fn read_on(client: &Client, stream: &str, query: &Value) -> Result<(Vec<Stored>, bool), BrokerError> {
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.map_err(failed)?;
     let mut query = query.clone();
@@ -164,8 +171,13 @@ pub(super) async fn read(client: &Client, stream: &str, query: &Value) -> Result
         let message = answer.map_err(|_| failed("no answer"))?.ok_or(BrokerError::Closed)?;
         match message.status.map(|status| status.as_u16()) {
             None => {}
+            // The end of what was asked for, and how many stand behind it.
+            Some(204) => {
+                let pending = message.headers.as_ref().and_then(|headers| headers.get(PENDING));
+                return Ok((messages, pending.is_none_or(|pending| pending.as_str() != "0")));
+            }
             // Nothing there, or nothing more.
-            Some(204 | 404) => return Ok(messages),
+            Some(404) => return Ok((messages, false)),
             Some(503) => return Err(failed("nobody answers for the stream")),
             Some(code) => {
                 return Err(failed(format!("{code} {}", message.description.as_deref().unwrap_or_default())));
@@ -173,7 +185,7 @@ pub(super) async fn read(client: &Client, stream: &str, query: &Value) -> Result
         }
         messages.push(stored(message)?);
         if !is_batch {
-            return Ok(messages);
+            return Ok((messages, true));
         }
     }
 }

@@ -60,8 +60,8 @@ fn cloud_event(headers: &[(&str, &str)], data: &Bytes) -> Option<Envelope> {
         return Envelope::from_json(data).ok();
     }
     let attribute = |(name, value): &(&str, &str)| {
-        let name = name.to_ascii_lowercase();
-        Some((name.strip_prefix(PREFIX)?.to_owned(), unescaped(value)))
+        let (prefix, name) = name.split_at_checked(PREFIX.len())?;
+        prefix.eq_ignore_ascii_case(PREFIX).then(|| (name.to_ascii_lowercase(), unescaped(value)))
     };
     let attributes = headers.iter().filter_map(attribute).collect();
     event::binary(attributes, None, header(headers, FOREIGN).is_some(), data)

@@ -10,7 +10,10 @@ mod message;
 mod url;
 mod watching;
 
-use std::sync::{Arc, mpsc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+};
 
 use async_nats::{
     Client, HeaderMap,
@@ -52,6 +55,8 @@ struct Nats {
     /// For what is published.
     context: Context,
     heard: Arc<Heard>,
+    /// Who begins to listen to a topic.
+    following: tokio::sync::Mutex<()>,
     /// Its own: a transport is opened and asked from anywhere.
     runtime: Option<Runtime>,
     handle: tokio::runtime::Handle,
@@ -70,7 +75,8 @@ pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenEr
     let url = NatsUrl::parse(url)?;
     let refused = |reason: String| OpenError::Broker { url: url.shown.clone(), reason };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(1).thread_name("oncue-nats").enable_all().build();
+    // One reads from the connection while another decodes.
+    let runtime = builder.worker_threads(2).thread_name("oncue-nats").enable_all().build();
     let runtime = runtime.map_err(|error| refused(error.to_string()))?;
     let (connected, connecting) = mpsc::sync_channel(1);
     let asked = url.clone();
@@ -92,7 +98,15 @@ pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenEr
         let _entered = handle.enter();
         jetstream::new(client.clone())
     };
-    let nats = Arc::new(Nats { url, client, context, heard: Arc::default(), runtime: Some(runtime), handle });
+    let nats = Arc::new(Nats {
+        url,
+        client,
+        context,
+        heard: Arc::default(),
+        following: tokio::sync::Mutex::default(),
+        runtime: Some(runtime),
+        handle,
+    });
     let (made, making) = mpsc::sync_channel(1);
     let ledgers = Arc::clone(&nats);
     nats.handle.spawn(async move {
@@ -168,16 +182,26 @@ impl Nats {
         if topic == LEDGERS {
             return Err(BrokerError::Failed(format!("`{LEDGERS}` is the name of what is kept beside topics")));
         }
-        let info = self.open_stream(topic, &self.subjects(topic, None)).await?;
-        let partitions = partitions(&info);
-        if !self.heard.knows(topic) {
-            self.watch(topic).await?;
-            for partition in 0..partitions {
-                let next = self.last(topic, partition).await?.map_or(0, |last| last + 1);
-                self.heard.raise(topic, partition, next);
-            }
+        self.open_stream(topic, &self.subjects(topic, None)).await.map(|info| partitions(&info))
+    }
+
+    async fn follow_topic(&self, topic: &str) -> Result<(), BrokerError> {
+        if self.heard.follows(topic) {
+            return Ok(());
         }
-        Ok(partitions)
+        // One that asks at the same moment waits for the first one.
+        let _following = self.following.lock().await;
+        if self.heard.follows(topic) {
+            return Ok(());
+        }
+        let partitions = self.open_topic(topic).await?;
+        self.watch(topic).await?;
+        for partition in 0..partitions {
+            let next = self.last(topic, partition).await?.map_or(0, |last| last + 1);
+            self.heard.raise(topic, partition, next);
+        }
+        self.heard.follow(topic);
+        Ok(())
     }
 
     async fn last(&self, topic: &str, partition: u16) -> Result<Option<u64>, BrokerError> {
@@ -207,26 +231,30 @@ impl Nats {
         while found.len() < limit {
             let batch = (limit - found.len()).min(READ_MESSAGES);
             let query = json!({ "seq": from, "batch": batch, "next_by_subj": subjects });
-            let read = api::read(&self.client, stream, &query).await?;
+            let (read, more) = api::read_on(&self.client, stream, &query).await?;
             let Some(last) = read.last() else { break };
             from = last.sequence + 1;
             found.extend(read);
+            if !more {
+                break;
+            }
         }
         Ok(found)
     }
 
     async fn publish_all(&self, topic: &str, events: &[(u16, Envelope)]) -> Result<Vec<Published>, BrokerError> {
         let root = self.root(topic);
+        let subject =
+            |(partition, event): &(u16, Envelope)| format!("{root}.{partition}.{}", token(event.event_type()));
         let mut sent = Vec::with_capacity(events.len());
         // One after the other, so that a key's events stand in their order; the confirmations are waited for together.
-        for (partition, event) in events {
-            let subject = format!("{root}.{partition}.{}", token(event.event_type()));
-            let (headers, data) = message::encode(event);
-            let sending = api::send(&self.context, &subject, headers.clone(), data.clone()).await;
-            sent.push((*partition, subject, headers, data, sending));
+        for event in events {
+            let (headers, data) = message::encode(&event.1);
+            sent.push(api::send(&self.context, subject(event), headers, data).await);
         }
         let mut published = Vec::with_capacity(sent.len());
-        for (partition, subject, headers, data, sending) in sent {
+        let mut nexts = BTreeMap::new();
+        for (event, sending) in events.iter().zip(sent) {
             let confirmed = match sending {
                 Some(sending) => api::confirmed(sending).await?,
                 None => None,
@@ -234,12 +262,18 @@ impl Nats {
             let confirmed = match confirmed {
                 Some(confirmed) => confirmed,
                 // No answer: it may have come or not, and is recognised if it did.
-                None => api::append(&self.client, &subject, headers, data).await?,
+                None => {
+                    let (headers, data) = message::encode(&event.1);
+                    api::append(&self.client, &subject(event), headers, data).await?
+                }
             };
-            self.heard.raise(topic, partition, confirmed.seq + 1);
-            let position = Position::new(partition, confirmed.seq, 0);
+            let next: &mut u64 = nexts.entry(event.0).or_default();
+            *next = (*next).max(confirmed.seq + 1);
+            let position = Position::new(event.0, confirmed.seq, 0);
             published.push(Published { position, duplicate: confirmed.duplicate });
         }
+        // Once, as who reads looks at each.
+        nexts.into_iter().for_each(|(partition, next)| self.heard.raise(topic, partition, next));
         Ok(published)
     }
 }
@@ -270,6 +304,10 @@ impl Broker for Nats {
 
     fn topic<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<u16, BrokerError>> {
         self.open_topic(name).boxed()
+    }
+
+    fn follow<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<(), BrokerError>> {
+        self.follow_topic(topic).boxed()
     }
 
     fn topics(&self) -> BoxFuture<'_, Result<Vec<(String, u16)>, BrokerError>> {

@@ -51,14 +51,16 @@ struct Seen {
     /// Everything from here on is in `recent`.
     recent_from: u64,
     /// Where the event of a source and an id stands.
-    known: HashMap<(String, String), Position>,
-    oldest: VecDeque<(Timestamp, (String, String))>,
+    known: HashMap<Arc<str>, Position>,
+    oldest: VecDeque<(Timestamp, Arc<str>)>,
     /// What is another one again, and where that stands.
     again: BTreeMap<u64, Position>,
 }
 
-fn identity(event: &Envelope) -> (String, String) {
-    (event.source().to_owned(), event.id().to_owned())
+/// What two events are the same by: source and id, and where one ends.
+fn identity(event: &Envelope) -> String {
+    let source = event.source();
+    format!("{}:{source}{}", source.len(), event.id())
 }
 
 impl Seen {
@@ -69,7 +71,8 @@ impl Seen {
     fn take(&mut self, offset: u64, event: Envelope) {
         let partition = self.partition(&event);
         let position = Position::new(partition, offset, 0);
-        let first = *self.known.entry(identity(&event)).or_insert(position);
+        let identity: Arc<str> = identity(&event).into();
+        let first = *self.known.entry(Arc::clone(&identity)).or_insert(position);
         if first != position {
             self.again.insert(offset, first);
             if self.again.len() > WINDOW_EVENTS {
@@ -77,7 +80,7 @@ impl Seen {
             }
             return;
         }
-        self.oldest.push_back((event.published(), identity(&event)));
+        self.oldest.push_back((event.published(), identity));
         let too_old = event.published().as_micros() - i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX);
         while self.oldest.len() > WINDOW_EVENTS
             || self.oldest.front().is_some_and(|(published, _)| published.as_micros() < too_old)
@@ -169,7 +172,7 @@ impl<S: Stream> Topic<S> {
     pub(super) async fn publish(&self, events: &[(u16, Envelope)]) -> Result<Vec<Published>, BrokerError> {
         let known: Vec<Option<Position>> = {
             let seen = self.seen.lock();
-            events.iter().map(|(_, event)| seen.known.get(&identity(event)).copied()).collect()
+            events.iter().map(|(_, event)| seen.known.get(&*identity(event)).copied()).collect()
         };
         let now = self.clock.now();
         let new = events.iter().zip(&known).filter(|(_, known)| known.is_none());

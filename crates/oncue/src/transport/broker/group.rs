@@ -191,7 +191,8 @@ impl Group {
                 return;
             }
             serving.fetching = false;
-            serving.read(&wanted, events);
+            let states = share.states();
+            serving.read(&wanted, events, &states);
         }
         self.stirred.notify_waiters();
     }
@@ -201,7 +202,7 @@ impl Group {
         Ok(events.into_iter().map(|(position, envelope)| (position.offset(), envelope)).collect())
     }
 
-    /// Those that waited behind one another are near each other.
+    /// Those that waited behind one another are near each other, and what stands between them mostly waits, too: it comes along.
     async fn read_again(&self, partition: u16, offsets: &[u64]) -> Result<Vec<(u64, Envelope)>, BrokerError> {
         let mut sorted = offsets.to_vec();
         sorted.sort_unstable();
@@ -210,9 +211,8 @@ impl Group {
             if found.last().is_some_and(|(last, _)| last >= offset) {
                 continue;
             }
-            found.extend(self.read(partition, *offset, offsets.len()).await?);
+            found.extend(self.read(partition, *offset, READ_EVENTS).await?);
         }
-        found.retain(|(offset, _)| sorted.binary_search(offset).is_ok());
         Ok(found)
     }
 }

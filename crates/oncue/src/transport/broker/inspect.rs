@@ -71,6 +71,7 @@ impl Inner {
             let partition = ledger.name.partition;
             let topic = ledger.known().subscription().and_then(|state| state.about.topic_name.clone());
             let Some(topic) = topic else { continue };
+            self.broker.follow(&topic).await?;
             let next = self.broker.heard(&topic, partition);
             let oldest = self.oldest(&ledger, &topic).await?.map(|(_, envelope)| since(&envelope));
             let mut held = (0, 0, false);

@@ -63,6 +63,13 @@ pub trait Broker: Send + Sync + 'static {
     /// A topic, made if it does not exist: how many partitions it has.
     fn topic<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<u16, BrokerError>>;
 
+    /// Somebody here reads a topic from now on: when this returns, [`heard`](Self::heard) knows what is there, and goes on to
+    /// hear of it. Before, it need not: whoever only publishes does not pay for hearing.
+    fn follow<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<(), BrokerError>> {
+        let _ = topic;
+        std::future::ready(Ok(())).boxed()
+    }
+
     /// Every topic that there is, with its partitions.
     fn topics(&self) -> BoxFuture<'_, Result<Vec<(String, u16)>, BrokerError>>;
 

@@ -28,8 +28,11 @@ use crate::{
     },
 };
 
-/// Events that were read lately and are kept, to be handed out when what they wait for is over.
+/// Events that were read and are kept, to be handed out when what they wait for is over: the first ones, and up to as many
+/// more until it is looked which of them are through.
 const KEPT_EVENTS: usize = 4096;
+/// More are read once no more than so many are left that were not looked at.
+const READ_AHEAD: usize = 512;
 /// Events that waited and are read again at once.
 const AGAIN_EVENTS: usize = 256;
 
@@ -201,7 +204,8 @@ impl Serving {
             return Some(wanted);
         }
         self.look_at_new(share, spec, &mut states, giving);
-        let wants_new = self.inbox.is_empty() && heard > self.fetched_to && !self.hand.is_full();
+        // The next ones are on their way while these are handled.
+        let wants_new = self.inbox.len() <= READ_AHEAD && heard > self.fetched_to && !self.hand.is_full();
         wants_new.then_some(Wanted::New { from: self.fetched_to })
     }
 
@@ -253,12 +257,22 @@ impl Serving {
                 states.state_mut(member).settled.insert_range(self.hand.reading.0, offset);
             }
             self.hand.reading.0 = offset + 1;
-            self.kept.insert(offset, envelope.clone());
-            if self.kept.len() > KEPT_EVENTS {
-                self.kept.pop_first();
-            }
+            self.keep(offset, envelope.clone(), states);
             let event = FedEvent { offset, partition: share.partition, envelope, copies: Vec::new() };
             self.give(spec, states, giving, event, false);
+        }
+    }
+
+    /// Keeps an event that may have to wait. Where there are too many, the last ones are read again when their turn comes.
+    fn keep(&mut self, offset: u64, envelope: Envelope, states: &States<'_>) {
+        self.kept.insert(offset, envelope);
+        if self.kept.len() <= 2 * KEPT_EVENTS {
+            return;
+        }
+        let is_through = |offset| states.0.iter().all(|known| known.state.subscriptions[0].settled.contains(offset));
+        self.kept.retain(|offset, _| !is_through(*offset));
+        while self.kept.len() > KEPT_EVENTS {
+            self.kept.pop_last();
         }
     }
 
@@ -329,14 +343,23 @@ impl Serving {
     }
 
     /// What was asked for is there.
-    pub(super) fn read(&mut self, wanted: &Wanted, events: Vec<(u64, Envelope)>) {
+    pub(super) fn read(&mut self, wanted: &Wanted, events: Vec<(u64, Envelope)>, states: &States<'_>) {
         match wanted {
             Wanted::New { from } if *from == self.fetched_to => {
                 self.fetched_to = events.last().map_or(self.fetched_to, |(offset, _)| offset + 1);
                 self.inbox.extend(events);
             }
             Wanted::New { .. } => {}
-            Wanted::Again(_) => self.again.extend(events),
+            Wanted::Again(offsets) => {
+                // What stands between them is mostly wanted next.
+                for (offset, envelope) in events {
+                    if offsets.contains(&offset) {
+                        self.again.insert(offset, envelope);
+                    } else if offset < self.hand.reading.0 {
+                        self.keep(offset, envelope, states);
+                    }
+                }
+            }
         }
     }
 }
@@ -344,5 +367,44 @@ impl Serving {
 impl Share {
     pub(super) fn states(&self) -> States<'_> {
         States(self.ledgers.iter().map(|ledger| ledger.known()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        testing::MemoryBroker,
+        transport::{
+            MemberSpec,
+            broker::{LedgerName, known::Pending},
+            log::records::Subscription,
+        },
+    };
+
+    async fn share() -> Share {
+        let broker = MemoryBroker::new(Clock::system()).unwrap().connect();
+        let ledger = Ledger::new(LedgerName { subscription: "s".to_owned(), partition: 0 });
+        let subscription = Change::Subscription(Subscription::of(&MemberSpec::default(), oncue_log::TopicId(0)));
+        let writing = ledger.write().await;
+        ledger.append(&*broker, &mut Pending::new([subscription]), &writing).await.unwrap();
+        drop(writing);
+        let serving = Mutex::new(Serving::new(&SubscriptionSpec::default()));
+        Share { partition: 0, is_ours: AtomicBool::new(true), ledgers: vec![Arc::new(ledger)], serving }
+    }
+
+    #[tokio::test]
+    async fn what_is_handed_out_next_is_kept_and_not_what_was_read_last() {
+        let kept = KEPT_EVENTS as u64;
+        let share = share().await;
+        let (mut serving, mut states) = (share.serving.lock(), share.states());
+        (0..3 * kept).for_each(|offset| serving.keep(offset, Envelope::blank(), &states));
+        assert!(serving.kept.len() <= 2 * KEPT_EVENTS);
+        assert!((0..kept).all(|offset| serving.kept.contains_key(&offset)), "the first ones wait");
+        states.state_mut(0).settled.insert_range(0, kept);
+        (3 * kept..4 * kept + 1).for_each(|offset| serving.keep(offset, Envelope::blank(), &states));
+        assert!(serving.kept.len() <= 2 * KEPT_EVENTS);
+        assert!((0..kept).all(|offset| !serving.kept.contains_key(&offset)), "they are through");
     }
 }

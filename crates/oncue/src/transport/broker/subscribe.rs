@@ -19,6 +19,7 @@ impl Inner {
             return Err(PublishError::Closed.into());
         }
         let partitions = self.partitions(&spec.topic).await?;
+        self.broker.follow(&spec.topic).await.map_err(PublishError::from)?;
         loop {
             if let Some(group) = self.served_as(&spec)? {
                 // Another instance serves it: they share. If that one goes at this moment, this one serves it anew.

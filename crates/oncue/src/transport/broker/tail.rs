@@ -19,6 +19,7 @@ struct BrokerTail {
 
 pub(super) async fn tail(inner: Arc<Inner>, topic: String) -> Result<Box<dyn Tail>, SubscribeError> {
     let partitions = inner.partitions(&topic).await?;
+    inner.broker.follow(&topic).await.map_err(PublishError::from)?;
     let mut next = Vec::with_capacity(usize::from(partitions));
     for partition in 0..partitions {
         next.push(inner.broker.extent(&topic, partition).await.map_err(PublishError::from)?.next);
