@@ -1,5 +1,7 @@
 //! Both sides of every performance claim, in one run: `cargo xtask bench [IDS…]`.
 
+#[cfg(feature = "brokers")]
+mod brokers;
 mod callgrind;
 mod counts;
 mod dispatch;
@@ -17,6 +19,7 @@ mod raw;
 mod report;
 #[cfg(feature = "rivals")]
 mod rivals;
+mod running;
 mod solver;
 mod space;
 mod walk;
@@ -37,22 +40,27 @@ use crate::{
     report::Row,
 };
 
-/// Every row, in order.
-#[cfg(not(feature = "rivals"))]
-const IDS: [&str; 17] =
-    ["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "7c", "9"];
-/// Every row, in order.
-#[cfg(feature = "rivals")]
-const IDS: [&str; 21] = [
-    "1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c", "6a", "6b", "7a", "7b", "7c", "9", "10a", "10b",
-    "10c", "11",
-];
+/// Every row that this build has, in order.
+fn ids() -> Vec<&'static str> {
+    let mut ids = vec!["1a", "1b", "1c", "2a", "2b", "2c", "2d", "2e", "3a", "3b", "3c"];
+    if cfg!(feature = "brokers") {
+        ids.extend(["5", "5s"]);
+    }
+    ids.extend(["6a", "6b", "7a", "7b", "7c", "9"]);
+    if cfg!(feature = "rivals") {
+        ids.extend(["10a", "10b", "10c", "11"]);
+    }
+    if cfg!(feature = "broker-rivals") {
+        ids.push("12");
+    }
+    ids
+}
 
 #[derive(Parser)]
 #[command(name = "oncue-benches", about = "Both sides of every performance claim, in one run")]
 struct Arguments {
     /// The rows to measure; all without.
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(IDS))]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(ids()))]
     ids: Vec<String>,
     /// One JSON object a line instead of the table.
     #[arg(long)]
@@ -79,6 +87,13 @@ struct Arguments {
     events: Option<u64>,
     #[command(flatten)]
     part: space::Part,
+    /// Of the rows that are measured on brokers, those of this one: nats, rabbitmq, kafka or zeromq.
+    #[cfg(feature = "brokers")]
+    #[arg(long)]
+    broker: Option<String>,
+    #[cfg(feature = "brokers")]
+    #[command(flatten)]
+    worker: brokers::scaling::Worker,
     /// Counts the instructions and allocations of our own ways, and fails if there are more than this file says.
     #[arg(long, value_name = "FILE")]
     counts: Option<PathBuf>,
@@ -110,6 +125,10 @@ impl Bench {
             "3a" => pipeline::batched(plan, runtime, directory),
             "3b" => pipeline::each(plan, runtime, directory),
             "3c" => pipeline::one(plan, runtime, directory),
+            #[cfg(feature = "brokers")]
+            "5" => brokers::against_clients(plan, runtime, directory),
+            #[cfg(feature = "brokers")]
+            "5s" => brokers::scaling::processes(plan, runtime),
             "6a" => space::opening(plan, directory),
             "6b" => space::backlog(plan, directory),
             "7a" => fanout::many(plan, runtime),
@@ -120,7 +139,9 @@ impl Bench {
             "10a" | "10b" | "10c" => rivals::counted(plan, directory, id),
             #[cfg(feature = "rivals")]
             "11" => rivals::durable::pipelines(plan, runtime, directory),
-            other => Err(format!("no row `{other}`; there are {}", IDS.join(" ")).into()),
+            #[cfg(feature = "broker-rivals")]
+            "12" => brokers::against_rivals(plan, runtime, directory),
+            other => Err(format!("no row `{other}`; there are {}", ids().join(" ")).into()),
         }
     }
 }
@@ -147,6 +168,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         runtime.shutdown_background();
         return Ok(());
     }
+    #[cfg(feature = "brokers")]
+    if arguments.worker.work(&runtime)? {
+        return Ok(());
+    }
     let directory = directory(arguments.dir.as_deref())?;
     if let Some(file) = &arguments.counts {
         return if arguments.renew {
@@ -158,9 +183,17 @@ fn run(arguments: &Arguments) -> Result<()> {
     let machine = Machine::look(directory.path())?;
     eprintln!("{machine}");
     let &Arguments { rounds, seconds, allow_noise, .. } = arguments;
-    let bench = Bench { plan: Plan { rounds, seconds, allow_noise }, runtime, directory };
-    let all = IDS.map(str::to_owned);
-    let ids = if arguments.ids.is_empty() { &all[..] } else { &arguments.ids };
+    let plan = Plan {
+        rounds,
+        seconds,
+        allow_noise,
+        measured: running::groups(),
+        #[cfg(feature = "brokers")]
+        broker: arguments.broker.clone(),
+    };
+    let bench = Bench { plan, runtime, directory };
+    let all: Vec<String> = ids().into_iter().map(str::to_owned).collect();
+    let ids = if arguments.ids.is_empty() { &all } else { &arguments.ids };
     let mut rows = Vec::new();
     for id in ids {
         let more = bench.row(id).map_err(|error| format!("row {id}: {error}"))?;

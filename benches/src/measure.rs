@@ -34,6 +34,25 @@ impl Stopwatch {
     }
 }
 
+/// Processor time of this process and all its threads since it was started.
+#[derive(Clone, Copy)]
+pub(crate) struct CpuWatch(Duration);
+
+impl CpuWatch {
+    pub(crate) fn start() -> Self {
+        Self(cpu_time())
+    }
+
+    pub(crate) fn micros(self) -> f64 {
+        cpu_time().saturating_sub(self.0).as_secs_f64() * 1e6
+    }
+}
+
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
 /// The value that `part` (0 to 1) of the values do not exceed. Not a number if there are none.
 pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
@@ -72,6 +91,11 @@ pub(crate) struct Plan {
     pub(crate) seconds: f64,
     /// Count rounds whatever else the machine did.
     pub(crate) allow_noise: bool,
+    /// Process groups that are no noise: brokers that rows are measured on.
+    pub(crate) measured: Vec<u32>,
+    /// The only broker to measure on.
+    #[cfg(feature = "brokers")]
+    pub(crate) broker: Option<String>,
 }
 
 /// What one round measured.
@@ -108,7 +132,7 @@ pub(crate) struct Rounds {
 
 impl Rounds {
     /// One is enough: what is counted comes out the same each time.
-    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "who has something to compare with, counts"))]
+    #[cfg_attr(not(feature = "rivals"), allow(dead_code, reason = "who has something to compare with, counts"))]
     pub(crate) fn counted(sample: Sample) -> Self {
         Self { samples: vec![sample], ..Self::default() }
     }
@@ -129,30 +153,51 @@ impl Plan {
     /// Measures rounds, A then B in each, until enough of them count or too many are void. One more comes first, to warm
     /// up, and is dropped.
     pub(crate) fn rounds(&self, name: &str, mut round: impl FnMut() -> Result<Sample>) -> Result<Rounds> {
-        let mut rounds = Rounds::default();
-        round()?;
-        while rounds.samples.len() < self.rounds && rounds.void <= VOID_PER_ROUND * self.rounds {
-            let before = Usage::read()?;
-            let sample = round()?;
-            let noise = Usage::read()?.others_since(&before);
-            let quiet = noise <= QUIET || self.allow_noise;
-            let ratio = sample.ratio().map_or_else(String::new, |ratio| format!(", ratio {ratio:.3}"));
-            let p99 = sample.p99.map_or_else(String::new, |p99| format!(", p99 {p99:.0} µs"));
-            let void = if quiet { "" } else { ": void" };
-            let against = sample.against.map_or_else(String::new, |against| format!(" against {against:.2}"));
-            eprintln!("{name}: {:.2}{against}{ratio}{p99}; others {:.1} %{void}", sample.ours, noise * 100.0);
-            if quiet {
-                rounds.samples.push(sample);
-                rounds.noise = rounds.noise.max(noise);
-            } else {
-                rounds.void += 1;
-            }
-        }
-        if rounds.samples.len() < self.rounds {
-            rounds.samples.clear();
-        }
+        let [rounds] = self.rounds_of([name], || Ok([round()?]))?;
         Ok(rounds)
     }
+
+    /// The same, where a round measures several things.
+    pub(crate) fn rounds_of<const N: usize>(
+        &self,
+        names: [&str; N],
+        mut round: impl FnMut() -> Result<[Sample; N]>,
+    ) -> Result<[Rounds; N]> {
+        let mut all = [(); N].map(|()| Rounds::default());
+        let (mut count, mut void) = (0, 0);
+        round()?;
+        while count < self.rounds && void <= VOID_PER_ROUND * self.rounds {
+            let before = Usage::read(&self.measured)?;
+            let samples = round()?;
+            let noise = Usage::read(&self.measured)?.others_since(&before);
+            let quiet = noise <= QUIET || self.allow_noise;
+            if quiet {
+                count += 1;
+            } else {
+                void += 1;
+            }
+            for ((name, sample), rounds) in names.iter().zip(samples).zip(&mut all) {
+                tell(name, &sample, noise, quiet);
+                rounds.void = void;
+                if quiet {
+                    rounds.samples.push(sample);
+                    rounds.noise = rounds.noise.max(noise);
+                }
+            }
+        }
+        if count < self.rounds {
+            all.iter_mut().for_each(|rounds| rounds.samples.clear());
+        }
+        Ok(all)
+    }
+}
+
+fn tell(name: &str, sample: &Sample, noise: f64, quiet: bool) {
+    let ratio = sample.ratio().map_or_else(String::new, |ratio| format!(", ratio {ratio:.3}"));
+    let p99 = sample.p99.map_or_else(String::new, |p99| format!(", p99 {p99:.0} µs"));
+    let void = if quiet { "" } else { ": void" };
+    let against = sample.against.map_or_else(String::new, |against| format!(" against {against:.2}"));
+    eprintln!("{name}: {:.2}{against}{ratio}{p99}; others {:.1} %{void}", sample.ours, noise * 100.0);
 }
 
 /// CPU time so far, in clock ticks over all cores.
@@ -163,7 +208,8 @@ struct Usage {
 }
 
 impl Usage {
-    fn read() -> Result<Self> {
+    /// `measured`: process groups that are no noise.
+    fn read(measured: &[u32]) -> Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
         let all = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
         let ticks: Vec<u64> = all.take(8).filter_map(|ticks| ticks.parse().ok()).collect();
@@ -174,7 +220,8 @@ impl Usage {
             sees_all |= id == KTHREADD;
             // The kernel's own threads write what this process syncs, and a process that this one started is measured: they
             // are no noise.
-            if id != own && times.parent != own && id != KTHREADD && times.parent != KTHREADD {
+            let is_measured = id == own || times.parent == own || measured.contains(&times.group);
+            if !is_measured && id != KTHREADD && times.parent != KTHREADD {
                 others += times.own + times.of_children;
             }
         }
@@ -197,10 +244,11 @@ impl Usage {
 /// The parent of the kernel's threads.
 const KTHREADD: u32 = 2;
 
-/// A process's parent, and its user and system time.
+/// A process's parent and group, and its user and system time.
 #[derive(Debug, PartialEq)]
 struct Times {
     parent: u32,
+    group: u32,
     own: u64,
     /// Of children that ended: so no time is lost when a process ends between two readings.
     of_children: u64,
@@ -211,10 +259,10 @@ impl Times {
     fn parse(stat: &str) -> Option<Self> {
         // The name comes first, in brackets, and may hold anything.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
-        let parent = fields.next()?.parse().ok()?;
-        let mut times = fields.skip(9).map_while(|field| field.parse::<u64>().ok());
+        let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let mut times = fields.skip(8).map_while(|field| field.parse::<u64>().ok());
         let mut two = || Some(times.next()? + times.next()?);
-        Some(Self { parent, own: two()?, of_children: two()? })
+        Some(Self { parent, group, own: two()?, of_children: two()? })
     }
 }
 
@@ -238,13 +286,20 @@ mod tests {
 
     #[test]
     fn the_times_of_a_process_are_found_behind_any_name() {
-        let stat = "12 (a) b (c) S 2 0 0 0 -1 69238880 0 0 0 0 7 35 1 4 20 0 1 0 14";
-        assert_eq!(Times::parse(stat), Some(Times { parent: 2, own: 42, of_children: 5 }));
+        let stat = "12 (a) b (c) S 2 9 0 0 -1 69238880 0 0 0 0 7 35 1 4 20 0 1 0 14";
+        assert_eq!(Times::parse(stat), Some(Times { parent: 2, group: 9, own: 42, of_children: 5 }));
     }
 
     #[test]
     fn rounds_are_measured_and_the_first_is_dropped() {
-        let plan = Plan { rounds: 3, seconds: 0.0, allow_noise: true };
+        let plan = Plan {
+            rounds: 3,
+            seconds: 0.0,
+            allow_noise: true,
+            measured: Vec::new(),
+            #[cfg(feature = "brokers")]
+            broker: None,
+        };
         let mut count = 0.0;
         let rounds = plan.rounds("test", || {
             count += 1.0;

@@ -34,6 +34,8 @@ pub(crate) struct Target {
     pub(crate) absolute: Option<f64>,
     /// In microseconds; less is better.
     pub(crate) p99: Option<f64>,
+    /// So much more than the other side at most, in the row's unit.
+    pub(crate) more: Option<f64>,
 }
 
 impl Target {
@@ -51,6 +53,12 @@ impl Target {
         Self { absolute: Some(absolute), ..self }
     }
 
+    /// So much more than the other side at most.
+    #[cfg_attr(not(feature = "brokers"), expect(dead_code, reason = "what it limits is measured on brokers"))]
+    pub(crate) fn at_most_more(more: f64) -> Self {
+        Self { more: Some(more), less: true, ..Self::default() }
+    }
+
     fn met_by(&self, sample: &Sample) -> bool {
         let good = |value: Option<f64>, limit: Option<f64>, less: bool| match (value, limit) {
             (_, None) => true,
@@ -66,6 +74,7 @@ impl Target {
         good(sample.ratio(), self.ratio, self.less)
             && good(Some(sample.ours), self.absolute, self.less)
             && good(sample.p99, self.p99, true)
+            && good(sample.against.map(|against| sample.ours - against), self.more, true)
     }
 
     fn text(&self, unit: &str) -> String {
@@ -73,7 +82,8 @@ impl Target {
         let ratio = self.ratio.map(|ratio| format!("{sign} {ratio}×"));
         let absolute = self.absolute.map(|absolute| format!("{sign} {} {unit}", amount(absolute)));
         let p99 = self.p99.map(|p99| format!("p99 ≤ {p99:.0} µs"));
-        let parts: Vec<String> = [ratio, absolute, p99].into_iter().flatten().collect();
+        let more = self.more.map(|more| format!("≤ {} {unit} more", amount(more)));
+        let parts: Vec<String> = [ratio, absolute, p99, more].into_iter().flatten().collect();
         if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
     }
 }
@@ -249,6 +259,8 @@ mod tests {
         assert_eq!(verdict(target, &[1.1, 0.8, 0.9, 0.9, 0.9]), "missed");
         assert_eq!(verdict(Target::at_most(1.0), &[0.5, 0.8, 0.9, 0.9, 0.9]), "met");
         assert_eq!(verdict(target.absolute(2.0), &[1.1; 5]), "missed", "the ratio is met, the absolute is not");
+        assert_eq!(verdict(Target::at_most_more(2.0), &[2.9; 5]), "met");
+        assert_eq!(verdict(Target::at_most_more(2.0), &[3.1; 5]), "missed");
         assert_eq!(verdict(target, &[]), "void: the machine was not quiet");
     }
 

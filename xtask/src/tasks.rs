@@ -70,22 +70,45 @@ pub(crate) fn rules() -> Result<(), Failed> {
     })
 }
 
-/// Rows of the benchmarks that need no crates of others: the rest is compiled with what it compares with.
-const OUR_OWN_ROWS: [&str; 5] = ["1", "2", "3", "7", "9"];
+/// Rows of the benchmarks that need more than this repository: what they are compiled with, and the brokers that they are
+/// measured on. The rest is compiled without.
+const ROWS_WITH: [(&[&str], &str, &[Broker]); 3] = [
+    (&["5", "5s"], "brokers", &[Broker::Nats, Broker::Rabbitmq, Broker::Kafka]),
+    (&["10a", "10b", "10c", "11"], "rivals", &[]),
+    (&["12"], "broker-rivals", &[Broker::Nats, Broker::Kafka]),
+];
 
 /// The benchmarks. What is compared with other libraries is compiled only if it is asked for.
 pub(crate) fn bench(arguments: &[String]) -> Result<(), Failed> {
-    let mut command = vec!["run", "--release", "--locked", "--package", "oncue-benches"];
-    let is_own = |id: &&String| OUR_OWN_ROWS.iter().any(|own| id.trim_end_matches(char::is_alphabetic) == *own);
-    let mut ids =
-        arguments.iter().filter(|argument| argument.starts_with(|char: char| char.is_ascii_digit())).peekable();
-    if ids.peek().is_none() || !ids.all(|id| is_own(&id)) {
-        command.extend(["--features", "rivals"]);
+    let ids: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        .filter(|argument| argument.starts_with(|char: char| char.is_ascii_digit()))
+        .collect();
+    let is_asked = |rows: &[&str]| ids.is_empty() || rows.iter().any(|row| ids.contains(row));
+    let asked = ROWS_WITH.iter().filter(|(rows, ..)| is_asked(rows));
+    let (mut features, mut wanted): (Vec<&str>, Vec<Broker>) = (Vec::new(), Vec::new());
+    // The client of Kafka is built from its source, where that can be done.
+    let has_kafka = brokers::missing_for_kafka().is_none();
+    for (_, feature, brokers) in asked {
+        match *feature {
+            "brokers" if has_kafka => features.push("kafka"),
+            "broker-rivals" if !has_kafka => {}
+            feature => features.push(feature),
+        }
+        wanted.extend(brokers.iter().filter(|broker| has_kafka || **broker != Broker::Kafka));
     }
-    command.push("--");
+    let features = features.join(",");
+    let mut command = vec!["run", "--release", "--locked", "--package", "oncue-benches", "--features", &features, "--"];
     command.extend(arguments.iter().map(String::as_str));
-    // With `--json`, what it prints is for programs: nothing else may stand between.
-    if arguments.iter().any(|argument| argument == "--json") { quiet_cargo(&command) } else { cargo(&command, &[]) }
+    if arguments.iter().any(|argument| argument == "--json") {
+        // What it prints is for programs, nothing else may stand between: brokers are those that run.
+        return quiet_cargo(&command);
+    }
+    let started = brokers::for_tests(&wanted)?;
+    let measured = cargo(&command, &[]);
+    started.into_iter().try_for_each(Broker::down)?;
+    measured
 }
 
 /// Instructions and allocations of an event, against what is written down.

@@ -83,7 +83,7 @@ impl Brokers {
 /// Features of what is tested that the default build leaves out: they need more than a C compiler, and are left out here,
 /// too, where that is missing, with the reason printed; where `CI=true`, that is a failure.
 pub(crate) fn features() -> Result<&'static [&'static str], Failed> {
-    if let Some(program) = ["make", "c++"].into_iter().find(|program| !install::is_there(program)) {
+    if let Some(program) = missing_for_kafka() {
         let reason = format!("no `{program}` to build its client by (Debian: apt-get install build-essential)");
         return left_out(Broker::Kafka.name(), failed(reason)).map(|()| -> &[&str] { &[] });
     }
@@ -94,6 +94,11 @@ pub(crate) fn features() -> Result<&'static [&'static str], Failed> {
     let reason = "no development files of OpenSSL, or no pkg-config (Debian: apt-get install libssl-dev pkg-config)";
     let without: &[&str] = &["--features", "oncue-server/kafka"];
     left_out("encryption for kafka", failed(reason)).map(|()| without)
+}
+
+/// What the client of Kafka is built by and is not here.
+pub(crate) fn missing_for_kafka() -> Option<&'static str> {
+    ["make", "c++"].into_iter().find(|program| !install::is_there(program))
 }
 
 /// What is left out is said; where `CI=true`, it is a failure.
