@@ -35,10 +35,13 @@ pub mod zmq;
 
 use std::sync::Arc;
 
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+use oncue::transport::broker::BrokerError;
+pub use oncue::transport::without_secrets;
 use oncue::{
     Clock,
     bridge::{self, Bridge},
-    transport::{self, Inspect, OpenError, Transport},
+    transport::{self, Inspect, LogUrl, OpenError, Transport},
 };
 
 /// Opens the transport of a URL: `memory:` and `file:PATH` of the library, `http://HOST:PORT`, `zmq://HOST:PORT`,
@@ -90,6 +93,65 @@ pub fn bridge(url: impl Into<String>, clock: Clock) -> Bridge {
     bridge::opening(move || open(&url, clock.clone()))
 }
 
+/// As [`bridge`], if a transport can be of this URL: for [`App::bridges`](oncue::App::bridges), so that bridges of the
+/// configuration file lead to any of them.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+/// use oncue::App;
+///
+/// let app = App::open("file:./data").await?.config("oncue.toml").bridges(oncue_transports::bridge_to).start().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As those of [`check`].
+pub fn bridge_to(url: &str, clock: Clock) -> Result<Bridge, OpenError> {
+    check(url)?;
+    Ok(bridge(url, clock))
+}
+
+/// Whether a transport can be of a URL, without looking whether there is one.
+///
+/// # Errors
+/// An unknown scheme, or one that this build leaves out; an option that is unknown or wrong, a file that is not there.
+pub fn check(url: &str) -> Result<(), OpenError> {
+    match url.split_once("://").map_or("", |(scheme, _)| scheme) {
+        #[cfg(feature = "http")]
+        "http" | "https" => http::link(url).map(drop),
+        #[cfg(not(feature = "http"))]
+        "http" | "https" => Err(not_built(url, "http", "")),
+        #[cfg(feature = "amqp")]
+        "amqp" | "amqps" => amqp::check(url),
+        #[cfg(not(feature = "amqp"))]
+        "amqp" | "amqps" => Err(not_built(url, "amqp", "")),
+        #[cfg(feature = "kafka")]
+        "kafka" => kafka::check(url),
+        #[cfg(not(feature = "kafka"))]
+        "kafka" => Err(not_built(url, "kafka", KAFKA_NEEDS)),
+        #[cfg(feature = "nats")]
+        "nats" => nats::check(url),
+        #[cfg(not(feature = "nats"))]
+        "nats" => Err(not_built(url, "nats", "")),
+        #[cfg(feature = "zmq")]
+        "zmq" => zmq::link(url).map(drop),
+        #[cfg(not(feature = "zmq"))]
+        "zmq" => Err(not_built(url, "zmq", "")),
+        _ => url.parse::<LogUrl>().map(drop),
+    }
+}
+
+/// What opening a broker met.
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+fn not_opened(shown: &str, error: BrokerError) -> OpenError {
+    let url = shown.to_owned();
+    match error {
+        BrokerError::Refused(reason) => OpenError::Refused { url, reason },
+        error => OpenError::Broker { url, reason: error.to_string() },
+    }
+}
+
 /// What the client library of Kafka is built by.
 #[cfg(not(feature = "kafka"))]
 const KAFKA_NEEDS: &str = ", which needs `make` and a C++ compiler (Debian: `apt-get install build-essential`)";
@@ -119,24 +181,4 @@ pub fn inspect(url: &str, clock: &Clock) -> Result<Arc<dyn Inspect>, OpenError> 
 #[must_use]
 pub fn is_broker(url: &str) -> bool {
     ["amqp://", "amqps://", "kafka://", "nats://"].iter().any(|scheme| url.starts_with(scheme))
-}
-
-/// The URL as it may be shown: what stands before an `@` is left out.
-#[must_use]
-pub fn without_secrets(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    format!("{scheme}://{host}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_not_shown() {
-        assert_eq!(without_secrets("nats://user:p@ss@host:4222?prefix=a"), "nats://host:4222?prefix=a");
-        assert_eq!(without_secrets("nats://host"), "nats://host");
-        assert_eq!(without_secrets("memory:"), "memory:");
-    }
 }

@@ -9,14 +9,15 @@ use std::{
 
 use crate::{
     alert::Alerts,
-    bus::{Bus, Handler, Provided, Serving},
+    bridge::{self, Bridge},
+    bus::{Bus, Handler, OpenBridge, Provided, Serving},
     clock::Clock,
     config::{self, Config, ConfigError, Known, Problem, Severity},
     error::{Result, StartError},
     handler::{IntoRegistration, Layer, Registration, StateMap},
     policy::{Policy, exponential},
     source::{self, Source},
-    transport::{self, Retention, Transport},
+    transport::{self, OpenError, Retention, Transport},
 };
 
 mod group;
@@ -57,6 +58,7 @@ pub struct App {
     handlers: Vec<Registration>,
     layers: Vec<Arc<dyn Layer>>,
     config: Option<PathBuf>,
+    bridges: Arc<OpenBridge>,
     alerts: Option<Alerts>,
     topics: BTreeMap<String, Retention>,
     sources: Vec<Box<dyn Source>>,
@@ -92,6 +94,7 @@ impl App {
             handlers: Vec::new(),
             layers: Vec::new(),
             config: None,
+            bridges: Arc::new(bridge::to_url),
             alerts: None,
             topics: BTreeMap::new(),
             sources: Vec::new(),
@@ -130,6 +133,13 @@ impl App {
     /// cannot be used leaves all as it is, and says so in the log; at the start it is an error.
     pub fn config(mut self, file: impl AsRef<Path>) -> Self {
         self.config = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// How a [bridge](crate::bridge) of the configuration file is made, of its URL; `oncue_transports::bridge_to` knows all
+    /// transports. Without this, it is one to `file:` or `memory:`. An error refuses the file.
+    pub fn bridges(mut self, open: impl Fn(&str, Clock) -> Result<Bridge, OpenError> + Send + Sync + 'static) -> Self {
+        self.bridges = Arc::new(open);
         self
     }
 
@@ -190,7 +200,8 @@ impl App {
     /// A handler cannot be served: every problem at once, each with its handler, its place and the fix.
     pub async fn start(self) -> Result<Bus> {
         let known = self.known();
-        let Self { transport, clock, states, mut handlers, sources, layers, config, alerts, topics, .. } = self;
+        let Self { transport, clock, states, mut handlers, sources, layers, config, alerts, topics, bridges, .. } =
+            self;
         let (policies, default_policy) = (self.policies, self.default_policy);
         let problems = source::problems(&sources);
         if !problems.is_empty() {
@@ -203,7 +214,8 @@ impl App {
             Some(file) => Some(usable(read(file.clone()).await?, &known).map_err(StartError::Config)?),
             None => None,
         };
-        let provided = Provided { transport, clock, states: Arc::new(states), policies, default_policy, topics };
+        let provided =
+            Provided { transport, clock, states: Arc::new(states), policies, default_policy, topics, bridges };
         let serving = Arc::new(Serving::new(provided));
         let mut handlers: Vec<Handler> = handlers.into_iter().map(Handler::new).collect();
         handlers.iter_mut().for_each(|handler| handler.recall(&serving));

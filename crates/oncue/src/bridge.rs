@@ -17,12 +17,15 @@
 //! - **Nothing is lost**: an event is acknowledged when the far side has confirmed it.
 //! - **Once, by its id**: what a crash repeats is known there, within the time for which that side knows ids.
 //! - **In the order of its key.** Events without a key have no order.
-//! - **A far side that is not there is not an event's fault**: the bridge tries again, with pauses that grow up to
-//!   [`LONGEST_PAUSE`], for as long as that takes, and no attempt is counted. What waits stays in the log.
+//! - **A far side that is not there, or gives no right to publish, is not an event's fault**: the bridge tries again, with
+//!   pauses that grow up to [`LONGEST_PAUSE`], for as long as that takes, and no attempt is counted. What waits stays in the
+//!   log. [`Bus::health`](crate::Bus::health), [alerts](crate::alert) and the log say so, with the reason and what to do.
 //! - What the far side will never take, as it is too large for it, is a dead letter of the bridge.
 //!
 //! As any handler it has a filter, types (all, unless some are named), a place in `oncue stats`, and a limit of what it has in
 //! flight. It takes batches, and cannot be joined to others by `after`.
+
+mod outage;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -32,10 +35,12 @@ use tokio::sync::OnceCell;
 use crate::{
     clock::Clock,
     event::{Envelope, is_topic_name},
-    handler::{BatchLimits, Call, ErasedHandler, Handler, Invocation, Location, Outcome, Registration},
+    handler::{BatchLimits, BlockedHandle, Call, ErasedHandler, Handler, Invocation, Location, Outcome, Registration},
     policy::{ErrorClass, exponential},
-    transport::{OpenError, Publish, PublishError, Published, Transport},
+    transport::{self, LogUrl, OpenError, Publish, PublishError, Published, Transport},
 };
+
+use self::outage::{Cause, Outage, Outages, pause};
 
 /// The pause after the first failure to reach the far side.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -49,23 +54,43 @@ type Open = dyn Fn() -> Result<Arc<dyn Transport>, OpenError> + Send + Sync;
 /// A bridge to a transport that is open. It stays the caller's: the bridge publishes to it, and does not close it.
 #[must_use]
 pub fn to(far: Arc<dyn Transport>) -> Bridge {
-    Bridge { far: Far { transport: OnceCell::new_with(Some(far)), open: None }, topic: None }
+    Bridge::new(Far { transport: OnceCell::new_with(Some(far)), open: None })
 }
 
 /// A bridge to a transport that is opened by `open`, on a thread that may wait, when there is the first event for it; and
 /// again, with pauses, until it can be.
 #[must_use]
 pub fn opening(open: impl Fn() -> Result<Arc<dyn Transport>, OpenError> + Send + Sync + 'static) -> Bridge {
-    Bridge { far: Far { transport: OnceCell::new(), open: Some(Arc::new(open)) }, topic: None }
+    Bridge::new(Far { transport: OnceCell::new(), open: Some(Arc::new(open)) })
+}
+
+/// A bridge to a log, `file:PATH` or `memory:`, as [`opening`]; for all transports, there is `oncue_transports::bridge_to`.
+///
+/// # Errors
+/// Another scheme, or what is wrong with the URL. The log itself is opened when there is the first event for it.
+pub fn to_url(url: &str, clock: Clock) -> Result<Bridge, OpenError> {
+    url.parse::<LogUrl>()?;
+    let url = url.to_owned();
+    Ok(opening(move || transport::open(&url, clock.clone())))
 }
 
 /// A handler that publishes what it is given at another transport: see the [module](self).
 pub struct Bridge {
-    far: Far,
+    far: Arc<Far>,
     topic: Option<Arc<str>>,
+    outages: Outages,
 }
 
 impl Bridge {
+    fn new(far: Far) -> Self {
+        Self { far: Arc::new(far), topic: None, outages: Outages::default() }
+    }
+
+    /// Another bridge to the same transport, which is opened once for both.
+    pub(crate) fn beside(&self) -> Self {
+        Self { far: Arc::clone(&self.far), topic: None, outages: Outages::default() }
+    }
+
     /// The topic of the far side, instead of one of the same name as the topic that is read.
     #[must_use]
     pub fn into_topic(mut self, topic: &str) -> Self {
@@ -113,16 +138,20 @@ impl ErasedHandler for Erased {
     fn call_batch(&self, batch: Vec<Invocation>) -> Option<BoxFuture<'static, Vec<Outcome>>> {
         Some(run(Arc::clone(&self.0), batch).boxed())
     }
+
+    fn blocked(&self) -> Option<BlockedHandle> {
+        Some(self.0.outages.blocked())
+    }
 }
 
 /// Publishes a batch in its order; where one of it is at fault, one by one.
 async fn run(bridge: Arc<Bridge>, batch: Vec<Invocation>) -> Vec<Outcome> {
     let Some(first) = batch.first() else { return Vec::new() };
     let topic = bridge.topic.clone().unwrap_or_else(|| Arc::clone(&first.binding().topic));
-    let clock = &first.binding().clock;
+    let (name, clock) = (&*first.binding().subscription, &first.binding().clock);
     let forward = async |events| {
         let publish = Publish { topic: Arc::clone(&topic), events, source: None };
-        let forwarding = bridge.far.forward(publish, clock);
+        let forwarding = bridge.far.forward(&publish, Outage::new(&bridge.outages, name, clock));
         let stopped = async {
             first.binding().draining.begun().await;
             clock.sleep(STOPPING).await;
@@ -174,36 +203,37 @@ struct Far {
 }
 
 impl Far {
-    /// Publishes all, however long the far side cannot be reached.
+    /// Publishes all, however long the far side cannot be reached, or refuses it.
     ///
     /// # Errors
     /// One of the events is at fault.
-    async fn forward(&self, events: Publish, clock: &Clock) -> Result<Vec<Published>, PublishError> {
-        let far = self.reach(clock).await;
-        let mut pauses = Pauses::default();
+    async fn forward(&self, events: &Publish, mut outage: Outage<'_>) -> Result<Vec<Published>, PublishError> {
+        let far = self.reach(&mut outage).await;
         loop {
-            match publish(&**far, &events, clock).await {
-                // Somebody closed it: a bridge that goes on can only wait.
-                Err(error @ (PublishError::Closed | PublishError::TopicName(_))) => pauses.wait(&error, clock).await,
-                ended => return ended,
+            match far.publish(events).await {
+                Ok(published) => {
+                    outage.over();
+                    return Ok(published);
+                }
+                Err(error @ (PublishError::Invalid { .. } | PublishError::TooLarge { .. })) => return Err(error),
+                Err(error) => outage.wait(Cause::from(error)).await,
             }
         }
     }
 
-    async fn reach(&self, clock: &Clock) -> &Arc<dyn Transport> {
-        let mut pauses = Pauses::default();
+    async fn reach(&self, outage: &mut Outage<'_>) -> &Arc<dyn Transport> {
         let open = async || match &self.open {
             Some(open) => {
                 let open = Arc::clone(open);
                 let opened = tokio::task::spawn_blocking(move || open()).await;
-                opened.map_err(|panicked| panicked.to_string())?.map_err(|error| error.to_string())
+                opened.map_err(|panicked| Cause { refused: true, text: panicked.to_string() })?.map_err(Cause::from)
             }
-            None => Err("there is nothing to open".to_owned()),
+            None => Err(Cause { refused: true, text: "there is nothing to open".to_owned() }),
         };
         loop {
             match self.transport.get_or_try_init(open).await {
                 Ok(far) => return far,
-                Err(error) => pauses.wait(&error, clock).await,
+                Err(cause) => outage.wait(cause).await,
             }
         }
     }
@@ -212,31 +242,19 @@ impl Far {
 /// Publishes a batch, however long the transport cannot be reached: with pauses that grow, and are random in part.
 ///
 /// # Errors
-/// What no pause mends: an event that is not acceptable, a batch that is too large, a topic's name, or that the transport
-/// is closed.
+/// What no pause mends: an event that is not acceptable, a batch that is too large, a topic's name, a right that is missing, or
+/// that the transport is closed.
 pub async fn publish(far: &dyn Transport, batch: &Publish, clock: &Clock) -> Result<Vec<Published>, PublishError> {
-    use PublishError::{Closed, Invalid, TooLarge, TopicName};
-    let mut pauses = Pauses::default();
+    use PublishError::{Closed, Invalid, Refused, TooLarge, TopicName};
+    let mut failures = 0;
     loop {
         match far.publish(batch).await {
             Ok(published) => return Ok(published),
-            Err(error @ (Invalid { .. } | TooLarge { .. } | TopicName(_) | Closed)) => return Err(error),
-            Err(error) => pauses.wait(&error, clock).await,
+            Err(error @ (Invalid { .. } | TooLarge { .. } | TopicName(_) | Refused(_) | Closed)) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, failures, "the far side takes no events: it is tried again");
+                pause(&mut failures, clock).await;
+            }
         }
-    }
-}
-
-/// The pauses of one outage.
-#[derive(Default)]
-struct Pauses {
-    failures: u32,
-}
-
-impl Pauses {
-    async fn wait(&mut self, error: &(impl fmt::Display + ?Sized), clock: &Clock) {
-        self.failures = self.failures.saturating_add(1);
-        tracing::warn!(%error, failures = self.failures, "the far side takes no events: it is tried again");
-        let pause = exponential().initial(FIRST_PAUSE).max_delay(LONGEST_PAUSE).delay(self.failures, fastrand::f64());
-        clock.sleep(pause).await;
     }
 }

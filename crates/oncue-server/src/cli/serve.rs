@@ -6,7 +6,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use oncue::{
-    Clock,
+    App, Bus, Clock,
+    alert::Alerts,
     transport::{OpenError, SettleError},
 };
 #[cfg(feature = "http")]
@@ -16,6 +17,9 @@ use thiserror::Error;
 
 use self::address::{Address, Door, Server};
 use crate::cli::{CommandError, interrupt::interrupted, print};
+
+/// How long what is being forwarded may take when the node stops.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Own a log, and let other processes publish to it and subscribe to it
 ///
@@ -28,6 +32,9 @@ use crate::cli::{CommandError, interrupt::interrupted, print};
 /// `https://` encrypts, and lets in who shows a certificate if it is told of which authority; `--users` asks for a name and
 /// its password; over ZeroMQ there is neither. Who is let in may do anything.
 ///
+/// With `--config`, topics are forwarded to other transports (`[bridges.NAME]`), and `[topics.NAME]` says what they keep; the file may
+/// change meanwhile.
+///
 /// Ctrl-C or SIGTERM stops it in good order; apps that are connected wait until it is there again. After kill -9 it goes on
 /// from what was acknowledged.
 #[derive(Debug, Args)]
@@ -35,6 +42,7 @@ use crate::cli::{CommandError, interrupt::interrupted, print};
                         oncue serve --listen http://127.0.0.1:7700 --data ./data\n  \
                         oncue serve --listen http://127.0.0.1:7700 --listen zmq://127.0.0.1:7701 --data ./data\n  \
                         oncue serve --listen http://127.0.0.1:7700 --data ./data --logs ./logs\n  \
+                        oncue serve --listen http://127.0.0.1:7700 --data ./data --config oncue.toml\n  \
                         oncue serve --listen 'https://0.0.0.0:7700?cert=node.pem&key=node.key' --users ./users --data ./data\n  \
                         curl http://127.0.0.1:7700/topics/orders -H 'ce-specversion: 1.0' -H 'ce-id: 1' \\\n       \
                         -H 'ce-source: /shop' -H 'ce-type: order.created' -d '{\"total\": 5}'\n\n\
@@ -60,6 +68,10 @@ pub(super) struct Serve {
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
 
+    /// Configuration file with `[bridges.NAME]`: which topics of the log in `--data` are forwarded, and where to
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     /// So long after a client was last heard of, what it holds goes to others
     #[arg(long, value_name = "SECONDS", default_value_t = LEASE.as_secs_f64(), value_parser = lease)]
     lease: f64,
@@ -76,6 +88,9 @@ pub(super) enum NodeError {
     /// The log does not open.
     #[error("--data: {0}")]
     Data(OpenError),
+    /// What is to be forwarded is not said as it should be, or cannot be served.
+    #[error("--config: {0}")]
+    Config(oncue::Error),
     /// Who may come is not known.
     #[cfg(feature = "http")]
     #[error("{0}")]
@@ -100,7 +115,10 @@ impl NodeError {
         match self {
             #[cfg(feature = "http")]
             Self::Access(_) => true,
-            Self::Data(OpenError::Directory(_) | OpenError::Url { .. }) | Self::Unguarded(_) | Self::Listen(_) => true,
+            Self::Data(OpenError::Directory(_) | OpenError::Url { .. })
+            | Self::Config(_)
+            | Self::Unguarded(_)
+            | Self::Listen(_) => true,
             Self::Data(_) | Self::Close(_) | Self::Interrupted => false,
         }
     }
@@ -116,6 +134,10 @@ impl Serve {
         let doors = doors.collect::<Result<Vec<_>, _>>()?;
         let node = Node::open(settings, Clock::system()).map_err(NodeError::Data)?;
         runtime.block_on(async {
+            let bridges = match self.config {
+                Some(file) => Some(forward(&node, file).await?),
+                None => None,
+            };
             let mut servers = Vec::with_capacity(self.listen.len());
             for door in doors {
                 servers.push(door.open(Arc::clone(&node)).await?);
@@ -126,7 +148,7 @@ impl Serve {
             interrupted().await;
             tracing::info!("stopping: the log is being closed");
             tokio::select! {
-                stopped = stop(&node, servers) => stopped.map_err(NodeError::Close)?,
+                stopped = stop(bridges, &node, servers) => stopped.map_err(NodeError::Close)?,
                 () = interrupted() => return Err(NodeError::Interrupted.into()),
             }
             Ok(())
@@ -134,8 +156,23 @@ impl Serve {
     }
 }
 
+/// An app beside the node, of the bridges that a file says.
+async fn forward(node: &Arc<Node>, file: PathBuf) -> Result<Bus, NodeError> {
+    let node = Arc::clone(node);
+    let local = tokio::task::spawn_blocking(move || node.local()).await;
+    // It is cancelled when the program ends.
+    let local = local.map_err(|_| NodeError::Interrupted)?.map_err(NodeError::Data)?;
+    let app = App::with_transport(local, Clock::system()).config(file).bridges(oncue_transports::bridge_to);
+    app.alerts(Alerts::default()).start().await.map_err(NodeError::Config)
+}
+
 /// Clients are told that the node closes, and ask again later.
-async fn stop(node: &Node, servers: Vec<Server>) -> Result<(), SettleError> {
+async fn stop(bridges: Option<Bus>, node: &Node, servers: Vec<Server>) -> Result<(), SettleError> {
+    if let Some(bridges) = bridges
+        && let Err(error) = bridges.shutdown_within(GRACE).await
+    {
+        tracing::warn!(%error, "what was being forwarded is forwarded again at the next start");
+    }
     let closed = node.close().await;
     for server in servers {
         server.stop().await;

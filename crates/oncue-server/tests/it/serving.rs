@@ -4,9 +4,15 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
+use oncue::{Clock, Envelope, transport::Publish};
+
 use crate::program::{ONCUE, Scratch, lives, oncue, orders, run_on, timeless};
+
+/// A machine that does other things too is no failure.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A node that is killed when a test ends.
 struct Node {
@@ -16,8 +22,12 @@ struct Node {
 
 impl Node {
     fn start(listen: &str, data: &str) -> Self {
+        Self::start_with(listen, data, &[])
+    }
+
+    fn start_with(listen: &str, data: &str, more: &[&str]) -> Self {
         let mut command = Command::new(ONCUE);
-        command.args(["serve", "--listen", listen, "--data", data, "--lease", "1"]).env_remove("RUST_LOG");
+        command.args(["serve", "--listen", listen, "--data", data, "--lease", "1"]).args(more).env_remove("RUST_LOG");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
@@ -105,9 +115,48 @@ fn workers_of_which_some_are_killed_have_the_report_of_one_process() {
     oncue(&["demo", "orders", "--workers", "2"]).refused(&["--transport"]);
 }
 
+/// Publishes events to a topic of a node, and waits until as many stand in one of another.
+fn forwards(from: &str, to: &str, numbers: std::ops::Range<usize>) {
+    let open = |url: &str| oncue_transports::open(url, Clock::system()).unwrap();
+    let (near, far) = (open(from), open(to));
+    let event = |number: usize| Envelope::builder("step").id(number.to_string()).source("/s").key("k").build().unwrap();
+    let (all, events) = (numbers.end, numbers.map(event).collect());
+    let batch = Publish { topic: "orders".into(), events, source: None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(near.publish(&batch)).unwrap();
+    let begun = Clock::system().monotonic();
+    let ids = loop {
+        let there = far.inspect().browse("shop.orders", 0, usize::MAX).unwrap_or_default();
+        assert!(Clock::system().monotonic() - begun < DEADLINE, "{} of {all} came", there.len());
+        if there.len() >= all {
+            break there.into_iter().map(|(_, event)| event.id().to_owned()).collect::<Vec<_>>();
+        }
+    };
+    assert_eq!(ids, (0..all).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_node_forwards_what_its_configuration_file_says_also_after_it_was_killed() {
+    let scratch = Scratch::new();
+    let far = Node::start("http://127.0.0.1:0", &scratch.argument("far"));
+    let text = format!("[bridges.there]\nfrom = \"orders\"\nto = \"{}\"\ninto_topic = \"shop.orders\"\n", far.url);
+    let file = scratch.write("oncue.toml", &text);
+    let start = || Node::start_with("http://127.0.0.1:0", &scratch.argument("near"), &["--config", &file]);
+    let near = start();
+    forwards(&near.url, &far.url, 0..200);
+    near.kill();
+    let near = start();
+    forwards(&near.url, &far.url, 200..300);
+}
+
 #[test]
 fn what_cannot_be_served_is_refused_with_the_reason() {
     let scratch = Scratch::new();
+    let file = scratch
+        .write("oncue.toml", "[bridges.there]\nfrom = \"orders\"\nto = \"nats://me:very-secret@host?colour=red\"\n");
+    let ended =
+        oncue(&["serve", "--listen", "http://127.0.0.1:0", "--data", &scratch.argument("no"), "--config", &file]);
+    ended.refused(&["--config", "oncue.toml:3:6: bridges.there.to: `nats://host?colour=red`: unknown option `colour`"]);
     let node = Node::start("http://127.0.0.1:0", &scratch.argument("node"));
     oncue(&["serve", "--listen", "http://127.0.0.1:0", "--data", &scratch.argument("node")])
         .refused(&["--data", "in use by process"]);

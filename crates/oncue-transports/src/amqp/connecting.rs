@@ -29,6 +29,10 @@ use crate::reconnect::pause;
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// What is said of one that did not come.
 pub(super) const NO_ANSWER: &str = "no answer";
+/// The code of a queue that is there with other properties.
+pub(super) const OTHERWISE: u16 = 406;
+/// The codes of what is refused whenever it is asked: access, properties, what is not allowed or not there to be had.
+const FOR_GOOD: [u16; 4] = [403, OTHERWISE, 530, 540];
 /// A broker that is silent for so long is gone, in seconds.
 const HEARTBEAT: u16 = 10;
 
@@ -69,7 +73,7 @@ pub(super) async fn answered<T>(asking: impl Future<Output = Result<T, Error>>) 
 
 impl Link {
     /// A connection; the error says why there is none, and how to mend it.
-    pub(super) async fn connect(url: AmqpUrl) -> Result<Arc<Self>, String> {
+    pub(super) async fn connect(url: AmqpUrl) -> Result<Arc<Self>, BrokerError> {
         let session = Arc::new(connect(&url).await?);
         let current = watch::Sender::new(Current::Connected(session));
         let (nonce, ids) = (format!("{:016x}", fastrand::u64(..)), AtomicU64::new(0));
@@ -148,7 +152,8 @@ impl Link {
                         self.turn(Current::Connected(Arc::new(session)));
                         break;
                     }
-                    Err(reason) => {
+                    Err(error) => {
+                        let reason = error.to_string();
                         tracing::debug!(url = self.url.shown, reason, "no connection: it is tried again");
                         if !self.turn(Current::Lost(reason)) {
                             return;
@@ -205,16 +210,18 @@ impl Session {
     }
 }
 
-async fn connect(url: &AmqpUrl) -> Result<Session, String> {
+async fn connect(url: &AmqpUrl) -> Result<Session, BrokerError> {
     let mut server = url.server.clone();
     server.query.heartbeat = Some(HEARTBEAT);
     let properties = ConnectionProperties::default().with_connection_name("oncue".into());
-    let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
-    let connecting = Connection::connect_uri_with_config(server, properties, security(url)?, runtime);
+    let runtime = lapin::runtime::default_runtime().map_err(failed)?;
+    let security = security(url).map_err(BrokerError::Refused)?;
+    let connecting = Connection::connect_uri_with_config(server, properties, security, runtime);
     match timeout(ANSWER_WITHIN, connecting).await {
         Ok(Ok(connection)) => Ok(Session { connection, publishing: Mutex::default() }),
-        Ok(Err(error)) => Err(reason(&error)),
-        Err(_) => Err(format!("no answer in {} s: is it an AMQP port?", ANSWER_WITHIN.as_secs())),
+        Ok(Err(error)) if is_refusal(&error) => Err(BrokerError::Refused(reason(&error))),
+        Ok(Err(error)) => Err(BrokerError::Failed(reason(&error))),
+        Err(_) => Err(failed(format!("no answer in {} s: is it an AMQP port?", ANSWER_WITHIN.as_secs()))),
     }
 }
 
@@ -228,6 +235,11 @@ fn security(url: &AmqpUrl) -> Result<OwnedTLSConfig, String> {
     let chain = security.ca.as_deref().map(read).transpose()?;
     let cert_chain = chain.map(String::from_utf8).transpose().map_err(|_| "`ca` is no PEM file".to_owned())?;
     Ok(OwnedTLSConfig { identity, cert_chain })
+}
+
+/// Whether it is refused whenever it is asked.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(refused) if FOR_GOOD.contains(&refused.get_id()))
 }
 
 /// What went wrong, and how to mend it.

@@ -21,6 +21,11 @@ const MAX_QUEUE_BYTES: usize = 255;
 /// What is wanted of a ledger may be such a part of what the broker keeps.
 const WANTED_PART: u64 = 2;
 
+/// Whether the URL is right.
+pub(crate) fn check(url: &str) -> Result<(), OpenError> {
+    AmqpUrl::parse(url).map(drop)
+}
+
 /// Connects to a broker.
 pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
     let url = AmqpUrl::parse(url)?;

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::{
-    connecting::{ANSWER_WITHIN, Link, NO_ANSWER, Session, answered, failed},
+    connecting::{ANSWER_WITHIN, Link, NO_ANSWER, OTHERWISE, Session, answered, failed, is_refusal},
     message,
     reading::{Begin, Reader, Stored},
 };
@@ -39,10 +39,6 @@ const TRIED_FOR: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Those that wait to know that everything was read.
 const WAITING: usize = 256;
-/// The code of a queue that is there with other properties.
-const OTHERWISE: u16 = 406;
-/// The codes of what is refused whenever it is asked: access, properties, what is not allowed or not there to be had.
-const FOR_GOOD: [u16; 4] = [403, OTHERWISE, 530, 540];
 
 /// A message, to be appended.
 pub(super) struct Message {
@@ -124,7 +120,7 @@ impl Stream {
                 Err(error) => match error.kind() {
                     ErrorKind::ProtocolError(refused) if !passive && refused.get_id() == OTHERWISE => {}
                     // Any other may be over soon: of a broker that has just been started, not all is there.
-                    ErrorKind::ProtocolError(refused) if FOR_GOOD.contains(&refused.get_id()) => {
+                    ErrorKind::ProtocolError(refused) if is_refusal(&error) => {
                         let (name, reason) = (&self.name, refused.get_message());
                         return Err(BrokerError::Refused(format!(
                             "the queue `{name}`: {reason}: streams need RabbitMQ 3.9 or newer, and the right to \
@@ -233,7 +229,7 @@ impl Stream {
         let confirms = session.send(&self.name, messages).await?;
         for confirm in confirms {
             let confirmed = timeout(ANSWER_WITHIN, confirm).await.map_err(|_| failed("no confirmation"))?;
-            let confirmed = confirmed.map_err(failed)?;
+            let confirmed = confirmed.map_err(|error| not_taken(&self.name, &error))?;
             if !confirmed.is_ack() {
                 return Err(failed("the broker did not take a message"));
             }
@@ -397,6 +393,14 @@ impl streams::Stream for Stream {
 
 /// A message that is waited for, and where it stands once that is known.
 type Standing = (oneshot::Receiver<u64>, Option<u64>);
+
+fn not_taken(queue: &str, error: &lapin::Error) -> BrokerError {
+    if is_refusal(error) {
+        let mend = "give the account the right to `write` to the exchange `amq.default`";
+        return BrokerError::Refused(format!("the queue `{queue}` takes no message: {error}: {mend}"));
+    }
+    failed(error)
+}
 
 fn refusal(queue: &str, returned: &BasicReturnMessage) -> String {
     format!("the queue `{queue}` took no message: {} {}", returned.reply_code, returned.reply_text)

@@ -89,9 +89,9 @@ pub(super) fn place(topic: &str, offset: u64) -> Result<TopicPartitionList, Brok
 
 impl Clients {
     /// Connected clients; the error says why there are none, and how to mend it.
-    pub(super) async fn connect(url: KafkaUrl) -> Result<Arc<Self>, String> {
-        let (config, context) = (config(&url)?, Context::default());
-        let made = |error: KafkaError| error.to_string();
+    pub(super) async fn connect(url: KafkaUrl) -> Result<Arc<Self>, BrokerError> {
+        let (config, context) = (config(&url).map_err(BrokerError::Refused)?, Context::default());
+        let made = |error: KafkaError| failed(error);
         let consumer = || {
             let mut config = config.clone();
             // No group is joined; the client wants to know a name.
@@ -128,7 +128,7 @@ impl Clients {
     }
 
     /// Waits until a broker has answered.
-    async fn reach(&self) -> Result<(), String> {
+    async fn reach(&self) -> Result<(), BrokerError> {
         let heard = || self.context.0.lock().clone();
         let trying = async {
             loop {
@@ -138,14 +138,14 @@ impl Clients {
                     return Ok(());
                 }
                 if let Some((code, reason)) = heard().filter(|(code, _)| is_final(*code)) {
-                    return Err(mended(code, &reason));
+                    return Err(unreached(code, &reason));
                 }
             }
         };
         let tried = timeout(CONNECT_WITHIN, trying).await;
         tried.unwrap_or_else(|_| match heard() {
-            Some((code, reason)) => Err(mended(code, &reason)),
-            None => Err(format!("no answer in {} s: is it a port of Kafka?", CONNECT_WITHIN.as_secs())),
+            Some((code, reason)) => Err(unreached(code, &reason)),
+            None => Err(failed(format!("no answer in {} s: is it a port of Kafka?", CONNECT_WITHIN.as_secs()))),
         })
     }
 
@@ -244,6 +244,11 @@ fn config(url: &KafkaUrl) -> Result<ClientConfig, String> {
 /// What does not get better by waiting.
 fn is_final(code: Code) -> bool {
     matches!(code, Code::Authentication | Code::SSL | Code::Resolve | Code::AllBrokersDown)
+}
+
+fn unreached(code: Code, reason: &str) -> BrokerError {
+    let mended = mended(code, reason);
+    if matches!(code, Code::Authentication | Code::SSL) { BrokerError::Refused(mended) } else { failed(mended) }
 }
 
 /// What went wrong, and how to mend it.

@@ -17,6 +17,11 @@ use oncue::{
 use self::{clients::Clients, stream::Stream, url::KafkaUrl};
 use crate::streams::{self, Kind, Streams};
 
+/// Whether the URL is right.
+pub(crate) fn check(url: &str) -> Result<(), OpenError> {
+    KafkaUrl::parse(url).map(drop)
+}
+
 /// Connects to a broker, or a cluster.
 pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
     let url = KafkaUrl::parse(url)?;

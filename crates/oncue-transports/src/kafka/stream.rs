@@ -129,7 +129,8 @@ impl Stream {
         match error.rdkafka_error_code() {
             Some(Code::MessageSizeTooLarge) => BrokerError::TooLarge { bytes, limit: self.limit },
             Some(Code::TopicAuthorizationFailed) => {
-                BrokerError::Refused(format!("the account may not write to the topic `{}`", self.topic))
+                let mend = "give the account the right to write to it";
+                BrokerError::Refused(format!("the account may not write to the topic `{}`: {mend}", self.topic))
             }
             _ => failed(format!("the topic `{}`: {error}", self.topic)),
         }

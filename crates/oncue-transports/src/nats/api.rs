@@ -2,19 +2,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use async_nats::{
-    Client, HeaderMap, Message, Request,
-    jetstream::{
-        self,
-        context::{PublishAckFuture, PublishErrorKind},
-        message::PublishMessage,
-    },
-};
+use async_nats::{HeaderMap, Message, Request};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use oncue::{clock::Timestamp, transport::broker::BrokerError};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+
+use super::refusals::Connection;
 
 /// Longest time that a server may take for one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -72,14 +67,24 @@ pub(super) fn failed(error: impl std::fmt::Display) -> BrokerError {
 }
 
 /// Asks until somebody answers. Only what changes nothing when it is asked twice.
-async fn ask(client: &Client, subject: &str, headers: Option<HeaderMap>, data: Bytes) -> Result<Message, BrokerError> {
-    let mut tries = 0;
+async fn ask(
+    Connection { client, refusals }: &Connection,
+    subject: &str,
+    headers: Option<HeaderMap>,
+    data: Bytes,
+) -> Result<Message, BrokerError> {
+    let (mut tries, mut hearing) = (0, refusals.hear());
     loop {
         let mut request = Request::new().payload(data.clone()).timeout(Some(ANSWER_WITHIN));
         if let Some(headers) = &headers {
             request = request.headers(headers.clone());
         }
-        match client.send_request(subject.to_owned(), request).await {
+        let answer = tokio::select! {
+            biased;
+            answer = client.send_request(subject.to_owned(), request) => answer,
+            refused = hearing.refused(subject) => return Err(refused),
+        };
+        match answer {
             Ok(message) => return Ok(message),
             Err(error) if tries == TRIES => return Err(failed(error)),
             Err(error) => {
@@ -100,47 +105,33 @@ fn answer<T: DeserializeOwned>(message: &Message) -> Result<T, BrokerError> {
     }
 }
 
-pub(super) async fn request<T: DeserializeOwned>(client: &Client, what: &str, body: &Value) -> Result<T, BrokerError> {
+pub(super) async fn request<T: DeserializeOwned>(
+    connection: &Connection,
+    what: &str,
+    body: &Value,
+) -> Result<T, BrokerError> {
     let data = serde_json::to_vec(body).map_err(failed)?;
-    answer(&ask(client, &format!("$JS.API.{what}"), None, data.into()).await?)
-}
-
-/// Sends a message to be appended, and waits for nothing; nothing is given where there is no connection to send by.
-pub(super) async fn send(
-    context: &jetstream::Context,
-    subject: String,
-    headers: HeaderMap,
-    data: Bytes,
-) -> Option<PublishAckFuture> {
-    let message = PublishMessage::build().headers(headers).payload(data);
-    context.send_publish(subject, message).await.ok()
-}
-
-/// Waits until the server has what was sent; nothing is given if it does not answer in time.
-pub(super) async fn confirmed(sending: PublishAckFuture) -> Result<Option<Confirmed>, BrokerError> {
-    match sending.await {
-        Ok(ack) => Ok(Some(Confirmed { seq: ack.sequence, duplicate: ack.duplicate })),
-        Err(error) => match error.kind() {
-            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Ok(None),
-            _ => Err(failed(error)),
-        },
-    }
+    answer(&ask(connection, &format!("$JS.API.{what}"), None, data.into()).await?)
 }
 
 /// Appends a message, and waits until the server has it. The headers hold what it recognises a repetition by.
 pub(super) async fn append(
-    client: &Client,
+    connection: &Connection,
     subject: &str,
     headers: HeaderMap,
     data: Bytes,
 ) -> Result<Confirmed, BrokerError> {
-    answer(&ask(client, subject, Some(headers), data).await?)
+    answer(&ask(connection, subject, Some(headers), data).await?)
 }
 
 /// A stream, if it is there, with how many messages the subjects have that fit a pattern.
-pub(super) async fn stream(client: &Client, name: &str, subjects: &str) -> Result<Option<StreamInfo>, BrokerError> {
+pub(super) async fn stream(
+    connection: &Connection,
+    name: &str,
+    subjects: &str,
+) -> Result<Option<StreamInfo>, BrokerError> {
     let body = serde_json::to_vec(&json!({ "subjects_filter": subjects })).map_err(failed)?;
-    let message = ask(client, &format!("$JS.API.STREAM.INFO.{name}"), None, body.into()).await?;
+    let message = ask(connection, &format!("$JS.API.STREAM.INFO.{name}"), None, body.into()).await?;
     let value: Value = serde_json::from_slice(&message.payload).map_err(failed)?;
     if value["error"]["err_code"].as_u64() == Some(NO_STREAM) {
         return Ok(None);
@@ -149,12 +140,17 @@ pub(super) async fn stream(client: &Client, name: &str, subjects: &str) -> Resul
 }
 
 /// Reads messages of a stream, as `query` asks for them (ADR-31).
-pub(super) async fn read(client: &Client, stream: &str, query: &Value) -> Result<Vec<Stored>, BrokerError> {
-    read_on(client, stream, query).await.map(|(messages, _)| messages)
+pub(super) async fn read(connection: &Connection, stream: &str, query: &Value) -> Result<Vec<Stored>, BrokerError> {
+    read_on(connection, stream, query).await.map(|(messages, _)| messages)
 }
 
 /// The same, and whether there may be more behind them.
-pub(super) async fn read_on(client: &Client, stream: &str, query: &Value) -> Result<(Vec<Stored>, bool), BrokerError> {
+pub(super) async fn read_on(
+    Connection { client, refusals }: &Connection,
+    stream: &str,
+    query: &Value,
+) -> Result<(Vec<Stored>, bool), BrokerError> {
+    let (subject, mut hearing) = (format!("$JS.API.DIRECT.GET.{stream}"), refusals.hear());
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.map_err(failed)?;
     let mut query = query.clone();
@@ -163,11 +159,15 @@ pub(super) async fn read_on(client: &Client, stream: &str, query: &Value) -> Res
     }
     let is_batch = query.get("batch").is_some();
     let body = serde_json::to_vec(&query).map_err(failed)?;
-    let asked = client.publish_with_reply(format!("$JS.API.DIRECT.GET.{stream}"), inbox, body.into()).await;
+    let asked = client.publish_with_reply(subject.clone(), inbox, body.into()).await;
     asked.map_err(failed)?;
     let mut messages = Vec::new();
     loop {
-        let answer = tokio::time::timeout(ANSWER_WITHIN, answers.next()).await;
+        let answer = tokio::select! {
+            biased;
+            answer = tokio::time::timeout(ANSWER_WITHIN, answers.next()) => answer,
+            refused = hearing.refused(&subject) => return Err(refused),
+        };
         let message = answer.map_err(|_| failed("no answer"))?.ok_or(BrokerError::Closed)?;
         match message.status.map(|status| status.as_u16()) {
             None => {}

@@ -2,9 +2,13 @@
 
 use std::error::Error as _;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions};
+use async_nats::{ConnectErrorKind, ConnectOptions};
+use oncue::transport::broker::BrokerError;
 
-use super::url::{Login, NatsUrl};
+use super::{
+    refusals::{Connection, Refusals},
+    url::{Login, NatsUrl},
+};
 use crate::reconnect::pause;
 
 /// The oldest server that answers a request for many messages (ADR-31, batches).
@@ -15,9 +19,15 @@ const ENCRYPTION: &str =
     "is a server there that encrypts? `ca=FILE` names who signed its certificate, `cert=FILE&key=FILE` one's own";
 
 /// A connection; the error says why there is none, and how to mend it.
-pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
+pub(super) async fn connect(url: &NatsUrl) -> Result<Connection, BrokerError> {
+    let refusals = Refusals::default();
+    let hearing = refusals.clone();
     let mut options = ConnectOptions::new()
         .name("oncue")
+        .event_callback(move |event| {
+            hearing.take(&event);
+            std::future::ready(())
+        })
         .reconnect_delay_callback(|attempts| pause(u32::try_from(attempts).unwrap_or(u32::MAX)));
     let security = &url.security;
     options = options.require_tls(url.tls);
@@ -28,7 +38,8 @@ pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
         Some(Login::File(file)) => options
             .credentials_file(file)
             .await
-            .map_err(|error| format!("{} does not hold a user's credentials: {error}", file.display()))?,
+            .map_err(|error| format!("{} does not hold a user's credentials: {error}", file.display()))
+            .map_err(BrokerError::Refused)?,
     };
     if let Some(ca) = &security.ca {
         options = options.add_root_certificates(ca.clone());
@@ -50,12 +61,21 @@ pub(super) async fn connect(url: &NatsUrl) -> Result<Client, String> {
             _ => "is a server there, and does it take connections from here?",
         };
         let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
-        format!("{}{cause}: {mend}", error.kind())
+        let reason = format!("{}{cause}: {mend}", error.kind());
+        match error.kind() {
+            ConnectErrorKind::AuthorizationViolation
+            | ConnectErrorKind::Authentication
+            | ConnectErrorKind::Tls
+            | ConnectErrorKind::ServerParse => BrokerError::Refused(reason),
+            _ => BrokerError::Failed(reason),
+        }
     })?;
     let (major, minor) = OLDEST;
     if client.is_server_compatible(major, minor, 0) {
-        return Ok(client);
+        return Ok(Connection { client, refusals });
     }
     let version = client.server_info().version;
-    Err(format!("the server is NATS {version}: {major}.{minor} or newer is needed, which reads many messages at once"))
+    Err(BrokerError::Refused(format!(
+        "the server is NATS {version}: {major}.{minor} or newer is needed, which reads many messages at once"
+    )))
 }

@@ -7,20 +7,18 @@
 mod api;
 mod connecting;
 mod message;
+mod refusals;
 mod url;
 mod watching;
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     sync::{Arc, mpsc},
 };
 
-use async_nats::{
-    Client, HeaderMap,
-    jetstream::{self, Context},
-};
+use async_nats::HeaderMap;
 use bytes::Bytes;
-use futures_util::future::FutureExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, future::FutureExt as _, stream};
 use oncue::{
     Clock, Envelope,
     clock::Timestamp,
@@ -35,9 +33,11 @@ use tokio::{runtime::Runtime, sync::watch};
 use self::{
     api::{Stored, StreamInfo, failed},
     message::{name, token},
+    refusals::Connection,
     url::NatsUrl,
     watching::Heard,
 };
+use crate::not_opened;
 
 /// The stream of all ledgers; no topic has such a name.
 const LEDGERS: &str = "oncue-ledgers";
@@ -47,13 +47,13 @@ const PARTITIONS: &str = "oncue.partitions";
 const HEADER_BYTES: usize = 64 * 1024;
 /// Most messages that are read at once.
 const READ_MESSAGES: usize = 1000;
+/// Most messages that wait for their confirmation at once.
+const WAITING: usize = 1000;
 
 /// A server, or a cluster.
 struct Nats {
     url: NatsUrl,
-    client: Client,
-    /// For what is published.
-    context: Context,
+    server: Connection,
     heard: Arc<Heard>,
     /// Who begins to listen to a topic.
     following: tokio::sync::Mutex<()>,
@@ -70,38 +70,37 @@ impl Drop for Nats {
     }
 }
 
+/// Whether the URL is right.
+pub(crate) fn check(url: &str) -> Result<(), OpenError> {
+    NatsUrl::parse(url).map(drop)
+}
+
 /// Connects to a server.
 pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenError> {
     let url = NatsUrl::parse(url)?;
-    let refused = |reason: String| OpenError::Broker { url: url.shown.clone(), reason };
+    let refused = |error: BrokerError| not_opened(&url.shown, error);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     // One reads from the connection while another decodes.
     let runtime = builder.worker_threads(2).thread_name("oncue-nats").enable_all().build();
-    let runtime = runtime.map_err(|error| refused(error.to_string()))?;
+    let runtime = runtime.map_err(|error| refused(failed(error)))?;
     let (connected, connecting) = mpsc::sync_channel(1);
     let asked = url.clone();
     runtime.spawn(async move {
         // Who opens waits for it.
         let _ = connected.send(connecting::connect(&asked).await);
     });
-    let client = match connecting.recv() {
-        Ok(Ok(client)) => client,
-        Ok(Err(reason)) => {
+    let server = match connecting.recv() {
+        Ok(Ok(server)) => server,
+        Ok(Err(error)) => {
             runtime.shutdown_background();
-            return Err(refused(reason));
+            return Err(refused(error));
         }
-        Err(_) => return Err(refused("connecting was given up".to_owned())),
+        Err(_) => return Err(refused(failed("connecting was given up"))),
     };
     let handle = runtime.handle().clone();
-    let context = {
-        // It has a task of its own.
-        let _entered = handle.enter();
-        jetstream::new(client.clone())
-    };
     let nats = Arc::new(Nats {
         url,
-        client,
-        context,
+        server,
         heard: Arc::default(),
         following: tokio::sync::Mutex::default(),
         runtime: Some(runtime),
@@ -113,10 +112,9 @@ pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenEr
         // Who opens waits for it.
         let _ = made.send(ledgers.open_ledgers().await);
     });
-    match making.recv() {
-        Ok(Ok(())) => Ok(Arc::new(BrokerTransport::new(nats, clock))),
-        Ok(Err(error)) => Err(OpenError::Broker { url: nats.url.shown.clone(), reason: error.to_string() }),
-        Err(_) => Err(OpenError::Broker { url: nats.url.shown.clone(), reason: "opening was given up".to_owned() }),
+    match making.recv().unwrap_or_else(|_| Err(failed("opening was given up"))) {
+        Ok(()) => Ok(Arc::new(BrokerTransport::new(nats, clock))),
+        Err(error) => Err(not_opened(&nats.url.shown, error)),
     }
 }
 
@@ -151,7 +149,7 @@ impl Nats {
     /// A stream, made if it is not there.
     async fn open_stream(&self, of: &str, subjects: &str) -> Result<StreamInfo, BrokerError> {
         let stream = self.stream(of);
-        if let Some(info) = api::stream(&self.client, &stream, "").await? {
+        if let Some(info) = api::stream(&self.server, &stream, "").await? {
             return Ok(info);
         }
         let config = json!({
@@ -164,9 +162,9 @@ impl Nats {
             "allow_direct": true,
             "metadata": { PARTITIONS: self.url.partitions.to_string() },
         });
-        let made = api::request::<StreamInfo>(&self.client, &format!("STREAM.CREATE.{stream}"), &config).await;
+        let made = api::request::<StreamInfo>(&self.server, &format!("STREAM.CREATE.{stream}"), &config).await;
         // Another process may have made it at this moment, with other partitions.
-        match api::stream(&self.client, &stream, "").await? {
+        match api::stream(&self.server, &stream, "").await? {
             Some(info) => Ok(info),
             None => made,
         }
@@ -175,7 +173,7 @@ impl Nats {
     /// Hears of what is appended to a stream.
     async fn watch(&self, of: &str) -> Result<(), BrokerError> {
         let depth = self.root(of).split('.').count();
-        watching::watch(&self.client, &self.stream(of), of, depth, Arc::clone(&self.heard)).await
+        watching::watch(&self.server.client, &self.stream(of), of, depth, Arc::clone(&self.heard)).await
     }
 
     async fn open_topic(&self, topic: &str) -> Result<u16, BrokerError> {
@@ -206,7 +204,7 @@ impl Nats {
 
     async fn last(&self, topic: &str, partition: u16) -> Result<Option<u64>, BrokerError> {
         let query = json!({ "last_by_subj": self.subjects(topic, Some(partition)) });
-        let last = api::read(&self.client, &self.stream(topic), &query).await?.pop();
+        let last = api::read(&self.server, &self.stream(topic), &query).await?.pop();
         Ok(last.map(|last| last.sequence))
     }
 
@@ -214,8 +212,8 @@ impl Nats {
         let (stream, subjects) = (self.stream(topic), self.subjects(topic, Some(partition)));
         let next = self.last(topic, partition).await?.map_or(0, |last| last + 1);
         let query = json!({ "seq": 1, "next_by_subj": subjects });
-        let first = api::read(&self.client, &stream, &query).await?.pop().map_or(next, |first| first.sequence);
-        let info = api::stream(&self.client, &stream, &subjects).await?;
+        let first = api::read(&self.server, &stream, &query).await?.pop().map_or(next, |first| first.sequence);
+        let info = api::stream(&self.server, &stream, &subjects).await?;
         let events = info.map_or(0, |info| info.state.subjects.values().sum());
         Ok(Extent { first, next, events })
     }
@@ -231,7 +229,7 @@ impl Nats {
         while found.len() < limit {
             let batch = (limit - found.len()).min(READ_MESSAGES);
             let query = json!({ "seq": from, "batch": batch, "next_by_subj": subjects });
-            let (read, more) = api::read_on(&self.client, stream, &query).await?;
+            let (read, more) = api::read_on(&self.server, stream, &query).await?;
             let Some(last) = read.last() else { break };
             from = last.sequence + 1;
             found.extend(read);
@@ -242,39 +240,45 @@ impl Nats {
         Ok(found)
     }
 
+    /// A key's events stand in their order: each is sent when the one before it is confirmed. What was sent behind one that
+    /// gets lost, with its connection or because the stream has no leader for a moment, would stand before it.
     async fn publish_all(&self, topic: &str, events: &[(u16, Envelope)]) -> Result<Vec<Published>, BrokerError> {
-        let root = self.root(topic);
-        let subject =
-            |(partition, event): &(u16, Envelope)| format!("{root}.{partition}.{}", token(event.event_type()));
-        let mut sent = Vec::with_capacity(events.len());
-        // One after the other, so that a key's events stand in their order; the confirmations are waited for together.
-        for event in events {
-            let (headers, data) = message::encode(&event.1);
-            sent.push(api::send(&self.context, subject(event), headers, data).await);
+        let (mut lanes, mut of_keys) = (Vec::<Vec<usize>>::new(), HashMap::new());
+        for (index, (_, event)) in events.iter().enumerate() {
+            let lane = event.key().map_or(lanes.len(), |key| *of_keys.entry(key).or_insert(lanes.len()));
+            match lanes.get_mut(lane) {
+                Some(lane) => lane.push(index),
+                None => lanes.push(vec![index]),
+            }
         }
-        let mut published = Vec::with_capacity(sent.len());
-        let mut nexts = BTreeMap::new();
-        for (event, sending) in events.iter().zip(sent) {
-            let confirmed = match sending {
-                Some(sending) => api::confirmed(sending).await?,
-                None => None,
-            };
-            let confirmed = match confirmed {
-                Some(confirmed) => confirmed,
-                // No answer: it may have come or not, and is recognised if it did.
-                None => {
-                    let (headers, data) = message::encode(&event.1);
-                    api::append(&self.client, &subject(event), headers, data).await?
-                }
-            };
-            let next: &mut u64 = nexts.entry(event.0).or_default();
-            *next = (*next).max(confirmed.seq + 1);
-            let position = Position::new(event.0, confirmed.seq, 0);
-            published.push(Published { position, duplicate: confirmed.duplicate });
+        let in_order = |lane: Vec<usize>| async move {
+            let mut published = Vec::with_capacity(lane.len());
+            for index in lane {
+                let (partition, event) = &events[index];
+                published.push((index, self.publish_one(topic, *partition, event).await?));
+            }
+            Ok::<_, BrokerError>(published)
+        };
+        let lanes = stream::iter(lanes.into_iter().map(in_order)).buffer_unordered(WAITING);
+        let mut published = lanes.try_concat().await?;
+        published.sort_unstable_by_key(|(index, _)| *index);
+        let published: Vec<Published> = published.into_iter().map(|(_, published)| published).collect();
+        let mut nexts: HashMap<u16, u64> = HashMap::new();
+        for position in published.iter().map(|published| published.position) {
+            let next = nexts.entry(position.partition()).or_default();
+            *next = (*next).max(position.offset() + 1);
         }
         // Once, as who reads looks at each.
         nexts.into_iter().for_each(|(partition, next)| self.heard.raise(topic, partition, next));
         Ok(published)
+    }
+
+    async fn publish_one(&self, topic: &str, partition: u16, event: &Envelope) -> Result<Published, BrokerError> {
+        let subject = format!("{}.{partition}.{}", self.root(topic), token(event.event_type()));
+        let (headers, data) = message::encode(event);
+        // Asked again after a lost answer, it is recognised by its id.
+        let confirmed = api::append(&self.server, &subject, headers, data).await?;
+        Ok(Published { position: Position::new(partition, confirmed.seq, 0), duplicate: confirmed.duplicate })
     }
 }
 
@@ -294,7 +298,7 @@ impl Broker for Nats {
             atomic_settle: false,
             deduplicates: true,
             history: true,
-            max_event_bytes: self.client.max_payload().saturating_sub(HEADER_BYTES),
+            max_event_bytes: self.server.client.max_payload().saturating_sub(HEADER_BYTES),
         }
     }
 
@@ -316,7 +320,7 @@ impl Broker for Nats {
             let subjects = self.url.prefix.as_ref().map_or(">".to_owned(), |prefix| format!("{prefix}.>"));
             loop {
                 let body = json!({ "offset": topics.len(), "subject": subjects });
-                let listed: Listed = api::request(&self.client, "STREAM.LIST", &body).await?;
+                let listed: Listed = api::request(&self.server, "STREAM.LIST", &body).await?;
                 if listed.streams.is_empty() {
                     break;
                 }
@@ -375,7 +379,7 @@ impl Broker for Nats {
         async move {
             let subjects = self.subjects(topic, Some(partition));
             let query = json!({ "start_time": time.to_rfc3339(), "batch": 1, "next_by_subj": subjects });
-            let first = api::read(&self.client, &self.stream(topic), &query).await?.into_iter().next();
+            let first = api::read(&self.server, &self.stream(topic), &query).await?.into_iter().next();
             Ok(first.map(|first| first.sequence))
         }
         .boxed()
@@ -391,8 +395,8 @@ impl Broker for Nats {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Expected-Last-Subject-Sequence", after.to_string());
             // Asked again after a lost answer, it is recognised.
-            headers.insert("Nats-Msg-Id", self.client.new_inbox());
-            let confirmed = api::append(&self.client, &self.ledger(ledger), headers, record).await?;
+            headers.insert("Nats-Msg-Id", self.server.client.new_inbox());
+            let confirmed = api::append(&self.server, &self.ledger(ledger), headers, record).await?;
             self.heard.stir();
             Ok(confirmed.seq)
         }
@@ -416,7 +420,7 @@ impl Broker for Nats {
         async move {
             let what = format!("STREAM.PURGE.{}", self.stream(LEDGERS));
             let body = json!({ "filter": self.ledger(ledger), "seq": before });
-            api::request::<serde_json::Value>(&self.client, &what, &body).await.map(drop)
+            api::request::<serde_json::Value>(&self.server, &what, &body).await.map(drop)
         }
         .boxed()
     }
@@ -424,7 +428,7 @@ impl Broker for Nats {
     fn ledgers(&self) -> BoxFuture<'_, Result<Vec<LedgerName>, BrokerError>> {
         async move {
             let root = format!("{}.", self.root(LEDGERS));
-            let info = api::stream(&self.client, &self.stream(LEDGERS), ">").await?;
+            let info = api::stream(&self.server, &self.stream(LEDGERS), ">").await?;
             let subjects = info.map(|info| info.state.subjects).unwrap_or_default();
             let ledger = |subject: &String| {
                 let (subscription, partition) = subject.strip_prefix(&root)?.split_once('.')?;
@@ -446,7 +450,7 @@ impl Broker for Nats {
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             // What was asked for is on its way; one that is gone already needs none.
-            let _ = self.client.flush().await;
+            let _ = self.server.client.flush().await;
         }
         .boxed()
     }

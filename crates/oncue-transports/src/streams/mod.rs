@@ -31,6 +31,7 @@ use tokio::{
 };
 
 use self::{ledger::Ledger, registry::Registry, topic::Topic};
+use crate::not_opened;
 
 /// Payload of the largest event: more of such messages are on their way at once than memory should hold.
 pub(crate) const MAX_EVENT_BYTES: usize = 1 << 20;
@@ -172,28 +173,29 @@ impl<S: Streams> Drop for Streamed<S> {
 pub(crate) fn open<S: Streams>(
     thread: &str,
     shown: &str,
-    connect: impl Future<Output = Result<Arc<S>, String>> + Send + 'static,
+    connect: impl Future<Output = Result<Arc<S>, BrokerError>> + Send + 'static,
     clock: Clock,
 ) -> Result<Arc<dyn Transport>, OpenError> {
-    let refused = |reason: String| OpenError::Broker { url: shown.to_owned(), reason };
+    let refused = |error: BrokerError| not_opened(shown, error);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(1).thread_name(thread).enable_all().build();
-    let runtime = runtime.map_err(|error| refused(error.to_string()))?;
+    let runtime = runtime.map_err(|error| refused(BrokerError::Failed(error.to_string())))?;
+    let given_up = || BrokerError::Failed("opening was given up".to_owned());
     let (opened, opening) = mpsc::sync_channel(1);
     runtime.spawn(async move {
         let connecting = async {
             let streams = connect.await?;
-            let registry = Registry::open(&streams).await.map_err(|error| error.to_string())?;
+            let registry = Registry::open(&streams).await?;
             Ok((streams, registry))
         };
         // Who opens waits for it.
         let _ = opened.send(connecting.await);
     });
-    let (streams, registry) = match opening.recv().unwrap_or_else(|_| Err("opening was given up".to_owned())) {
+    let (streams, registry) = match opening.recv().unwrap_or_else(|_| Err(given_up())) {
         Ok(opened) => opened,
-        Err(reason) => {
+        Err(error) => {
             runtime.shutdown_background();
-            return Err(refused(reason));
+            return Err(refused(error));
         }
     };
     let streamed = Streamed {

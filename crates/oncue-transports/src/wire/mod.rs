@@ -6,6 +6,7 @@ mod consumer;
 mod hand;
 mod host;
 mod listening;
+mod local;
 mod look;
 pub mod message;
 mod node;

@@ -80,6 +80,11 @@ impl Node {
         Ok(node)
     }
 
+    /// The URL of the log that URLs without a path reach, as its owner says it.
+    pub(super) fn main_url(&self) -> String {
+        LogUrl::file(&self.settings.data).to_string()
+    }
+
     /// Its threads.
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle

@@ -77,8 +77,12 @@ impl Remote {
                 Ok(Self(ends))
             }
             Ok(other) => Err(wrong(format!("this is no Oncue node: it answers {other:?}"))),
-            Err(error) => {
-                Err(wrong(format!("{error}; start one with `oncue serve --listen URL --data DIR`, or correct the URL")))
+            Err(error @ CallError::Unreachable { .. }) => {
+                let mend = "start one with `oncue serve --listen URL --data DIR`, or correct the URL";
+                Err(OpenError::Broker { url: link.url().to_owned(), reason: format!("{error}; {mend}") })
+            }
+            Err(CallError::Refused(refusal)) => {
+                Err(OpenError::Refused { url: link.url().to_owned(), reason: refusal.to_string() })
             }
         }
     }

@@ -80,10 +80,7 @@ impl Factory for Disturbed {
         Ok(async move {
             match disturbance {
                 Disturbance::Restart => server.restart().await,
-                Disturbance::Cut => {
-                    server.set(Mode::Cut);
-                    server.set(Mode::Through);
-                }
+                Disturbance::Cut => server.proxy().cut().await,
             }
         }
         .boxed())
@@ -126,12 +123,33 @@ pub(super) async fn an_event_whose_confirmation_is_lost_stands_there_once(server
     // It is there; that it is, gets lost.
     let mut seen = Vec::new();
     tail.next(1, &mut seen).await.unwrap();
-    server.set(Mode::Cut);
-    server.set(Mode::Through);
+    server.proxy().cut().await;
     let published = tokio::time::timeout(HANGS, publishing).await.unwrap().unwrap().unwrap();
     assert_eq!(published[0].position, seen[0].0, "it is told where the first one stands");
     let kept = watching.inspect().browse(DEFAULT_TOPIC, 0, 10).unwrap();
     assert_eq!(kept.iter().map(|(_, event)| event.id()).collect::<Vec<_>>(), ["first", "second"]);
+}
+
+/// Whatever of a batch got lost comes again before what stands behind it.
+pub(super) async fn a_batch_that_is_cut_in_the_middle_stands_there_in_order(server: Arc<dyn Server>) {
+    const EVENTS: usize = 3_000;
+    let watching = open(server.direct("batch")).await.unwrap();
+    let mut tail = watching.tail(DEFAULT_TOPIC).await.unwrap();
+    let transport = open(server.url("batch")).await.unwrap();
+    let event = |number: usize| {
+        let event = Envelope::builder("t").id(number.to_string()).source("/s").key("k");
+        event.data(vec![b'x'; 2_000]).build().unwrap()
+    };
+    let batch = Publish { topic: DEFAULT_TOPIC.into(), events: (0..EVENTS).map(event).collect(), source: None };
+    let publishing = tokio::spawn(async move { transport.publish(&batch).await });
+    tail.next(1, &mut Vec::new()).await.unwrap();
+    server.proxy().cut().await;
+    assert!(!publishing.is_finished(), "it was not cut in the middle");
+    let published = tokio::time::timeout(HANGS, publishing).await.unwrap().unwrap().unwrap();
+    let kept = watching.inspect().browse(DEFAULT_TOPIC, 0, usize::MAX).unwrap();
+    let expected: Vec<_> = (0..EVENTS).map(|number| number.to_string()).collect();
+    assert_eq!(kept.iter().map(|(_, event)| event.id().to_owned()).collect::<Vec<_>>(), expected);
+    assert!(published.iter().map(|one| one.position).eq(kept.iter().map(|(position, _)| *position)));
 }
 
 pub(super) async fn an_app_whose_server_is_gone_shuts_down_and_another_goes_on(server: Arc<dyn Server>) {
@@ -171,6 +189,7 @@ pub(super) async fn an_app_whose_server_is_gone_shuts_down_and_another_goes_on(s
 pub(super) async fn whatever_goes_wrong_loses_nothing(server: Arc<dyn Server>) {
     refused_credentials_are_an_error_without_them(Arc::clone(&server)).await;
     an_event_whose_confirmation_is_lost_stands_there_once(Arc::clone(&server)).await;
+    a_batch_that_is_cut_in_the_middle_stands_there_in_order(Arc::clone(&server)).await;
     an_app_whose_server_is_gone_shuts_down_and_another_goes_on(Arc::clone(&server)).await;
     nothing_is_lost_when_the_server_is_killed_or_the_connection_is_cut(server).await;
 }

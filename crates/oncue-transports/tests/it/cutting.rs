@@ -29,21 +29,37 @@ pub(super) fn free<const N: usize>() -> [SocketAddr; N] {
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     pub(super) mode: watch::Sender<Mode>,
+    /// Connections that there are.
+    connections: watch::Sender<usize>,
 }
 
 impl Proxy {
     pub(super) async fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, mode) = (listener.local_addr().unwrap(), watch::Sender::new(Mode::Through));
-        let watched = mode.subscribe();
+        let (watched, connections) = (mode.subscribe(), watch::Sender::new(0));
+        let counted = connections.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *watched.borrow() != Mode::Cut {
-                    tokio::spawn(pass(client, to, watched.clone()));
+                    let (mode, counted) = (watched.clone(), counted.clone());
+                    counted.send_modify(|count| *count += 1);
+                    tokio::spawn(async move {
+                        pass(client, to, mode).await;
+                        counted.send_modify(|count| *count -= 1);
+                    });
                 }
             }
         });
-        Self { address, mode }
+        Self { address, mode, connections }
+    }
+
+    /// Ends all connections, and lets others begin.
+    pub(super) async fn cut(&self) {
+        self.mode.send_replace(Mode::Cut);
+        let mut connections = self.connections.subscribe();
+        connections.wait_for(|count| *count == 0).await.unwrap();
+        self.mode.send_replace(Mode::Through);
     }
 }
 

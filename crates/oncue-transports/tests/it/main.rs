@@ -3,8 +3,12 @@
 
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod access;
+#[cfg(any(feature = "amqp", feature = "nats"))]
+mod bridge_rights;
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod bridges;
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+mod broker_bridges;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod broker_faults;
 #[cfg(any(feature = "amqp", feature = "http", feature = "kafka-tls", feature = "nats"))]

@@ -31,6 +31,12 @@ async fn an_event_whose_confirmation_is_lost_stands_there_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_cut_in_the_middle_stands_there_in_order() {
+    let Some(server) = Nats::start().await else { return };
+    broker_faults::a_batch_that_is_cut_in_the_middle_stands_there_in_order(Arc::new(server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_whose_server_is_gone_shuts_down_and_another_goes_on() {
     let Some(server) = Nats::start().await else { return };
     broker_faults::an_app_whose_server_is_gone_shuts_down_and_another_goes_on(Arc::new(server)).await;

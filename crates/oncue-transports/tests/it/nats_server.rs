@@ -60,21 +60,33 @@ impl Nats {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/brokers/install/nats/bin/nats-server");
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let store = folder.path().join("data");
-        let text = format!(
-            "listen: \"{address}\"\njetstream {{ store_dir: \"{}\" }}\n{}",
-            store.display(),
-            more(folder.path())
-        );
+        let text = text(address, folder.path(), &more(folder.path()));
         std::fs::write(folder.path().join("nats.conf"), text).unwrap();
         let running = Mutex::new(run(&program, folder.path(), address).await);
         let proxy = Proxy::start(address).await;
         Some(Self { program, folder, address, running, proxy })
     }
 
+    /// Says the rest of its configuration anew, and has it read while it runs.
+    pub(super) fn reconfigure(&self, more: &str) -> impl Future<Output = ()> + Send + use<> {
+        let running = self.running.try_lock().unwrap().id().unwrap();
+        let (path, text) = (self.folder.path().join("nats.conf"), text(self.address, self.folder.path(), more));
+        async move {
+            std::fs::write(path, text).unwrap();
+            let told = Command::new("kill").args(["-HUP", &running.to_string()]).status().await.unwrap();
+            assert!(told.success());
+        }
+    }
+
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// What a configuration says.
+fn text(address: SocketAddr, folder: &Path, more: &str) -> String {
+    let store = folder.join("data");
+    format!("listen: \"{address}\"\njetstream {{ store_dir: \"{}\" }}\n{more}", store.display())
 }
 
 /// A user's name and password are wanted.

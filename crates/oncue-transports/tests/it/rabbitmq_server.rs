@@ -24,6 +24,7 @@ use super::{
 };
 
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 /// How often it is looked whether the server is there.
 const LOOK: Duration = Duration::from_millis(50);
 /// A client of AMQP 0-9-1 begins.
@@ -116,6 +117,16 @@ impl RabbitMq {
         self.node.folder.path()
     }
 
+    /// Has it do something, as `rabbitmqctl` names it.
+    pub(super) fn control<const N: usize>(&self, what: [&str; N]) -> impl Future<Output = ()> + Send + 'static {
+        let mut command = self.node.command(CONTROL);
+        command.args(what);
+        async move {
+            let done = command.output().await.unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+    }
+
     pub(super) fn encrypted(&self) -> SocketAddr {
         self.node.encrypted
     }
@@ -146,20 +157,27 @@ impl Server for RabbitMq {
 }
 
 impl Node {
-    async fn run(&self) -> Running {
-        let folder = self.folder.path();
-        let log = std::fs::File::options().create(true).append(true).open(folder.join("out.log")).unwrap();
-        let mut command = AsyncCommand::new(PROGRAM);
+    /// A program that finds this node.
+    fn command(&self, program: &str) -> AsyncCommand {
+        let mut command = AsyncCommand::new(program);
         command
-            .process_group(0)
             .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(Stdio::null())
-            .env("HOME", folder)
+            .env("HOME", self.folder.path())
             .env("RABBITMQ_NODENAME", format!("faults-{}@localhost", self.distribution))
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("ERL_EPMD_PORT", self.names.to_string())
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1");
+        command
+    }
+
+    async fn run(&self) -> Running {
+        let folder = self.folder.path();
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("out.log")).unwrap();
+        let mut command = self.command(PROGRAM);
+        command
+            .process_group(0)
+            .stdout(log)
+            .stderr(Stdio::null())
             .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
             .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))

@@ -11,6 +11,9 @@ use crate::{
     transport::{StorageInfo, SubscriptionInfo},
 };
 
+/// What a handler writes to may be out of reach for so long before somebody has to know.
+const OUTAGE: Duration = Duration::from_secs(30);
+
 /// Into how many steps the window of a retry storm is parted: what a subscription remembers of it.
 const STEPS: u32 = 12;
 
@@ -23,8 +26,21 @@ pub(crate) struct Observation {
     pub(crate) url: String,
     /// The handler that stopped first, and why.
     pub(crate) stopped: Option<(String, String)>,
+    /// Handlers that wait for what they write to.
+    pub(crate) blocked: Vec<Waiting>,
     /// What other things say of themselves.
     pub(crate) watched: Vec<Condition>,
+}
+
+/// A handler that waits for what it writes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) subscription: String,
+    pub(crate) topic: String,
+    pub(crate) since: Timestamp,
+    /// Waiting alone does not help.
+    pub(crate) refused: bool,
+    pub(crate) text: String,
 }
 
 /// Who serves a subscription.
@@ -110,6 +126,7 @@ impl Memory {
             let quiet = handler.split('+').any(reads_alerts);
             found.add(quiet, 0, (AlertKind::HandlerStopped, handler), (1, 1), reason.clone());
         }
+        seen.blocked.iter().for_each(|waiting| found.of_waiting(waiting));
         for condition in &seen.watched {
             found.holding.push(Holding { condition: condition.clone(), since: now, count: 0, quiet: false });
         }
@@ -208,6 +225,21 @@ impl Found<'_> {
         }
         if let Some(added) = self.holding.last_mut() {
             added.since = since;
+        }
+    }
+
+    /// What is refused is told at once, what cannot be reached when that has lasted.
+    fn of_waiting(&mut self, waiting: &Waiting) {
+        let longest = if waiting.refused { Duration::ZERO } else { OUTAGE };
+        if waiting.since.after(longest) > self.now {
+            self.wake_at(waiting.since.after(longest));
+            return;
+        }
+        let waits = self.now.since(waiting.since).as_secs();
+        let (quiet, about) = (waiting.topic == self.settings.topic, (AlertKind::Blocked, &*waiting.subscription));
+        self.add(quiet, 0, about, (waits, longest.as_secs()), waiting.text.clone());
+        if let Some(added) = self.holding.last_mut() {
+            added.since = waiting.since;
         }
     }
 

@@ -52,7 +52,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::settings::{Alerts, Condition, RetryStorm, Watched};
 pub(crate) use self::{
-    conditions::{Observation, Served},
+    conditions::{Observation, Served, Waiting},
     evaluate::{State, evaluate},
     notices::Notice,
 };
@@ -91,13 +91,16 @@ pub enum AlertKind {
     Detached,
     /// Retention dropped events before a subscription was through with them. In events so far; the threshold is 1.
     Missed,
+    /// What a handler forwards to is not reached, for a while now, or refuses it: see
+    /// [`Blocked`](crate::handler::Blocked). In seconds; the threshold of what is refused is 0.
+    Blocked,
     /// A handler stopped: its events cannot be read, or its outcomes not be written. 1, of 1. Only a new start helps.
     HandlerStopped,
 }
 
 impl AlertKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::DeadLetter,
         Self::RetryStorm,
         Self::Stuck,
@@ -107,6 +110,7 @@ impl AlertKind {
         Self::Parked,
         Self::Detached,
         Self::Missed,
+        Self::Blocked,
         Self::HandlerStopped,
     ];
 
@@ -123,6 +127,7 @@ impl AlertKind {
             Self::Parked => "oncue.alert.parked",
             Self::Detached => "oncue.alert.detached",
             Self::Missed => "oncue.alert.missed",
+            Self::Blocked => "oncue.alert.blocked",
             Self::HandlerStopped => "oncue.alert.handler_stopped",
         }
     }

@@ -79,7 +79,9 @@ impl Looking {
     }
 }
 
-use AlertKind::{BreakerOpen, DeadLetter, Detached, Disk, HandlerStopped, Lag, Parked, RetryStorm as Storm, Stuck};
+use AlertKind::{
+    Blocked, BreakerOpen, DeadLetter, Detached, Disk, HandlerStopped, Lag, Parked, RetryStorm as Storm, Stuck,
+};
 use AlertStatus::{Raised, Recovered, Renewed};
 
 #[test]
@@ -190,6 +192,25 @@ fn storage_breakers_parked_keys_and_handlers_that_stop() {
     let told = [(BreakerOpen, Raised, 5), (Parked, Raised, 100_000), (HandlerStopped, Raised, 1)];
     assert_eq!(app.look(3 * SECOND, &seen), told);
     assert_eq!(app.look(4 * SECOND, &seen), []);
+}
+
+#[test]
+fn what_is_refused_is_told_at_once_and_what_is_out_of_reach_when_that_lasts() {
+    let mut app = Looking::with(Alerts::default());
+    let waiting = |refused| {
+        let (subscription, topic, text) = ("there".to_owned(), "orders".to_owned(), "it waits".to_owned());
+        Observation {
+            blocked: vec![Waiting { subscription, topic, since: at(0), refused, text }],
+            ..Observation::default()
+        }
+    };
+    assert_eq!((app.look(SECOND, &waiting(false)), app.next), (vec![], Some(at(30 * SECOND))));
+    assert_eq!(app.look(30 * SECOND, &waiting(false)), [(Blocked, Raised, 30)]);
+    assert_eq!(app.state.active()[0].since, at(0));
+    assert_eq!(app.look(40 * SECOND, &Observation::default()), []);
+    assert_eq!(app.look(70 * SECOND, &Observation::default()), [(Blocked, Recovered, 30)]);
+    let mut app = Looking::with(Alerts::default());
+    assert_eq!(app.look(SECOND, &waiting(true)), [(Blocked, Raised, 1)]);
 }
 
 #[test]

@@ -6,15 +6,16 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::select_all;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Bus, Serving};
 use crate::{
-    alert::{Alert, AlertKind, AlertStatus, Alerts, Condition, Notice, Observation, Served, State, evaluate},
+    alert::{Alert, AlertKind, AlertStatus, Alerts, Condition, Notice, Observation, Served, State, Waiting, evaluate},
     clock::{Clock, Sleep, Timestamp},
     dispatch::DispatchError,
-    handler::{BreakerHandle, BreakerState},
+    handler::{Blocked, BlockedHandle, BreakerHandle, BreakerState, Registration},
     transport::{BoxFuture, Inspect, Publish, SubscriptionInfo, Transport},
 };
 
@@ -65,6 +66,7 @@ impl Bus {
             settings,
             active,
             asked,
+            blocked: Vec::new(),
             rested: Timestamp::from_micros(i64::MIN),
         };
         serving.owns(tokio::spawn(watch.run()));
@@ -80,6 +82,8 @@ struct Watch {
     settings: Alerts,
     active: Arc<RwLock<Vec<Alert>>>,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
+    /// Of the handlers that may wait for what they write to, as they were seen last.
+    blocked: Vec<BlockedHandle>,
     /// From when on a dead letter is looked at at once.
     rested: Timestamp,
 }
@@ -131,6 +135,7 @@ impl Watch {
     ) -> Woken {
         let looked = self.clock.now();
         let mut sleep = self.until(next);
+        let mut blocked = Box::pin(changed(self.blocked.clone()));
         loop {
             tokio::select! {
                 () = &mut sleep => return Woken::Look,
@@ -150,6 +155,7 @@ impl Watch {
                         sleep = self.until(next);
                     }
                 }
+                () = &mut blocked => return Woken::Look,
                 changed = self.failed.changed() => return if changed.is_ok() { Woken::Look } else { Woken::Over },
                 asked = self.asked.recv() => return asked.map_or(Woken::Over, Woken::Asked),
             }
@@ -164,8 +170,9 @@ impl Watch {
     }
 
     /// What there is to see; nothing once the app is gone.
-    fn observe(&self) -> Option<Observation> {
+    fn observe(&mut self) -> Option<Observation> {
         let shown = self.serving.upgrade()?.shown();
+        self.blocked = shown.handlers.iter().filter_map(|handler| handler.handler.blocked()).collect();
         let served = |info: &SubscriptionInfo| {
             if info.attached {
                 Served::Running
@@ -186,6 +193,7 @@ impl Watch {
             storage: inspect.storage(),
             url: self.transport.url(),
             stopped: self.failed.borrow().as_ref().map(|error| (error.handler().to_owned(), error.to_string())),
+            blocked: shown.blocked().iter().map(|(handler, blocked)| waiting(handler, blocked)).collect(),
             watched: shown.breakers().iter().filter_map(open).chain(watched).collect(),
         })
     }
@@ -216,6 +224,23 @@ impl Watch {
     }
 }
 
+/// One of them begins to wait, or waits no more.
+async fn changed(handles: Vec<BlockedHandle>) {
+    let changes = handles.into_iter().map(|mut handle| {
+        Box::pin(async move {
+            if handle.changed().await.is_err() {
+                // Its handler is gone.
+                std::future::pending::<()>().await;
+            }
+        })
+    });
+    let changes: Vec<_> = changes.collect();
+    if changes.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(changes).await;
+}
+
 fn log(alert: &Alert) {
     let Alert { kind, status, subject, value, threshold, text, .. } = alert;
     if *status == AlertStatus::Recovered {
@@ -223,6 +248,22 @@ fn log(alert: &Alert) {
     } else {
         tracing::warn!(%kind, %status, subject, value, threshold, "{text}");
     }
+}
+
+fn waiting(handler: &Registration, blocked: &Blocked) -> Waiting {
+    Waiting {
+        subscription: handler.id.clone(),
+        topic: handler.topic.clone(),
+        since: blocked.since,
+        refused: blocked.refused,
+        text: waits(handler, blocked),
+    }
+}
+
+/// What is to be said of a handler that waits for what it writes to.
+pub(super) fn waits(handler: &Registration, Blocked { since, refused, reason }: &Blocked) -> String {
+    let what = if *refused { "is refused" } else { "cannot write" };
+    format!("`{}` {what}, and its events wait since {since}: {reason}", handler.id)
 }
 
 /// What is to be said of a circuit breaker: it holds calls back until it is closed again.

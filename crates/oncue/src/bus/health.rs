@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bus, alerts::open};
+use super::{
+    Bus,
+    alerts::{open, waits},
+};
 use crate::{alert::AlertKind, handler::Registration, source::Activity, transport::SubscriptionInfo};
 
 /// How an app is; made by [`Bus::health`]. As JSON: `{"status": "degraded", "reasons": [{"cause": "paused", …}]}`.
@@ -64,8 +67,8 @@ pub enum HealthCause {
     Paused,
     /// A source gave up: nothing more comes from it.
     Source,
-    /// What an alert would say. Handlers that stopped, open circuit breakers, detached subscriptions and those that read
-    /// nothing new are known without alerts too; the rest only [where they are on](crate::App::alerts).
+    /// What an alert would say. Handlers that stopped, that cannot write to what they forward to, open circuit breakers, detached
+    /// subscriptions and those that read nothing new are known without alerts too; the rest only [where they are on](crate::App::alerts).
     #[serde(untagged)]
     Alert(AlertKind),
 }
@@ -118,6 +121,9 @@ impl Bus {
         let shown = self.0.serving.shown();
         for condition in shown.breakers().iter().filter_map(open) {
             add(HealthCause::Alert(condition.kind), &condition.subject, condition.text);
+        }
+        for (handler, blocked) in shown.blocked() {
+            add(HealthCause::Alert(AlertKind::Blocked), &handler.id, waits(handler, &blocked));
         }
         let subscriptions = if storage.closed { Vec::new() } else { self.inspect().subscriptions() };
         for info in &subscriptions {

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod attach;
+mod bridges;
 mod control;
 mod dead_letters;
 mod health;
@@ -20,6 +21,7 @@ use std::{
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
+pub(crate) use bridges::OpenBridge;
 pub use dead_letters::DeadLetters;
 pub use health::{Health, HealthCause, HealthReason, HealthStatus};
 pub use pull::{DEFAULT_LEASE, DEFAULT_UNSETTLED, Pull, Pulled, Puller};

@@ -20,16 +20,17 @@ use tokio::{
 use super::{
     DEFAULT_GRACE,
     attach::{self, Joined},
+    bridges::{Bridges, OpenBridge},
     learn::Learning,
 };
 use crate::{
     clock::Clock,
-    config::{Config, HandlerConfig, PolicyConfig},
+    config::{BridgeConfig, Config, HandlerConfig, PolicyConfig},
     dispatch::{DispatchError, Dispatcher, Member, Phase},
     error::StartError,
     event::{Envelope, takes},
     graph::Graph,
-    handler::{BreakerHandle, Layer, LimitHandle, Registration, Retry, StateMap},
+    handler::{Blocked, BreakerHandle, Layer, LimitHandle, Registration, Retry, StateMap},
     policy::{AdmissionState, OPTIMAL, Policy, optimal},
     transport::{Retention, RetentionFrom, SubscriptionInfo, TopicControl, Transport},
 };
@@ -43,6 +44,7 @@ pub(crate) struct Provided {
     pub(crate) default_policy: Arc<dyn Policy>,
     /// What topics keep.
     pub(crate) topics: BTreeMap<String, Retention>,
+    pub(crate) bridges: Arc<OpenBridge>,
 }
 
 /// The handlers of a running app.
@@ -61,6 +63,7 @@ pub(crate) struct Serving {
     closed: AtomicBool,
     /// Policies that are computed.
     learning: Arc<Learning>,
+    pub(super) bridges: parking_lot::Mutex<Bridges>,
     learning_begun: Once,
 }
 
@@ -82,6 +85,12 @@ impl Shown {
         BreakerHandle::distinct(self.layers().flat_map(|layer| layer.breakers()))
     }
 
+    /// The handlers that wait for what they write to, and why.
+    pub(crate) fn blocked(&self) -> Vec<(&Registration, Blocked)> {
+        let blocked = |handler: &Registration| handler.handler.blocked()?.borrow().clone();
+        self.handlers.iter().filter_map(|handler| Some((handler, blocked(handler)?))).collect()
+    }
+
     fn layers(&self) -> impl Iterator<Item = &Arc<dyn Layer>> {
         self.handlers.iter().flat_map(|handler| &handler.layers)
     }
@@ -100,6 +109,8 @@ pub(crate) struct Handler {
     pub(crate) code: Registration,
     /// What was said at run time; remembered with the subscription.
     pub(crate) overrides: HandlerConfig,
+    /// It is a bridge that the configuration says.
+    pub(super) bridge: Option<BridgeConfig>,
 }
 
 impl Served {
@@ -110,7 +121,7 @@ impl Served {
 
 impl Handler {
     pub(crate) fn new(code: Registration) -> Self {
-        Self { code, overrides: HandlerConfig::default() }
+        Self { code, overrides: HandlerConfig::default(), bridge: None }
     }
 
     /// What counts: said at run time, else in the configuration, else in the code.
@@ -143,6 +154,7 @@ struct Identity {
     /// The policy that its name stands for in the configuration.
     policy: Option<PolicyConfig>,
     after: Vec<String>,
+    bridge: Option<BridgeConfig>,
 }
 
 impl Serving {
@@ -156,6 +168,7 @@ impl Serving {
             phases: parking_lot::Mutex::default(),
             closed: AtomicBool::new(false),
             learning: Arc::default(),
+            bridges: parking_lot::Mutex::default(),
             learning_begun: Once::new(),
         }
     }
@@ -193,7 +206,12 @@ impl Serving {
         let before: Vec<Handler> = handlers.iter().map(Handler::copy).collect();
         let config_before = config.clone();
         change(handlers, config);
-        if let Err(error) = self.serve(&mut served).await {
+        let bridged = self.bridge(handlers, config);
+        let changed = match bridged {
+            Ok(bridges) => self.serve(&mut served).await.map(|()| *self.bridges.lock() = bridges),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = changed {
             (served.handlers, served.config) = (before, config_before);
             if let Err(again) = self.serve(&mut served).await {
                 tracing::error!(error = %again, "a change could not be taken back");
@@ -246,6 +264,7 @@ impl Serving {
                             _ => None,
                         },
                         after: effective[vertex].after.clone(),
+                        bridge: handler.bridge.clone(),
                     }
                 };
                 let identity = component.members().iter().map(|member| identity(member.vertex)).collect();
@@ -427,7 +446,7 @@ impl Serving {
 
 impl Handler {
     fn copy(&self) -> Self {
-        Self { code: self.code.clone(), overrides: self.overrides.clone() }
+        Self { code: self.code.clone(), overrides: self.overrides.clone(), bridge: self.bridge.clone() }
     }
 }
 

@@ -29,6 +29,7 @@
 //! ([`ConfigError`]); what only the program can know (which handlers there are) is found by [`Config::check`].
 //! [`watch`] tells when the file says something else.
 
+mod bridge;
 mod document;
 mod duration;
 mod handler;
@@ -49,6 +50,7 @@ use std::{
 
 use serde::Serialize;
 
+pub use bridge::{BridgeConfig, FarUrl};
 pub use handler::{HandlerConfig, RetryConfig};
 pub use policy::{PolicyConfig, PolicyLimits};
 pub use problem::{ConfigError, Place, Problem, Severity};
@@ -60,7 +62,7 @@ use problem::{Finding, Findings, KeyPath};
 use reader::Table;
 use suggestion::suggestion;
 
-use crate::{event::is_topic_name, policy::OPTIMAL};
+use crate::{event::is_topic_name, handler::Location, policy::OPTIMAL};
 
 /// The largest file that is read: 4 MiB.
 pub const MAX_BYTES: u64 = 4 << 20;
@@ -82,6 +84,9 @@ pub struct Config {
     /// For single handlers, by id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub handlers: BTreeMap<String, HandlerConfig>,
+    /// Bridges, by the id of their handler.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub bridges: BTreeMap<String, BridgeConfig>,
     /// For topics, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub topics: BTreeMap<String, TopicConfig>,
@@ -143,6 +148,7 @@ impl Config {
             config.defaults = table.read("defaults", HandlerConfig::read).unwrap_or_default();
             config.groups = table.named("groups", HandlerConfig::read);
             config.handlers = table.named("handlers", HandlerConfig::read);
+            config.bridges = table.named("bridges", BridgeConfig::read);
             config.topics = table.named("topics", TopicConfig::read);
             for name in config.topics.keys().filter(|name| !is_topic_name(name)) {
                 let what = "no topic has such a name: it is 1 to 200 letters, digits, `.`, `_` or `-`";
@@ -170,7 +176,7 @@ impl Config {
 
     /// All but the names and places of where it was read.
     fn said(&self) -> impl PartialEq {
-        (&self.policies, &self.defaults, &self.groups, &self.handlers, &self.topics)
+        (&self.policies, &self.defaults, &self.groups, &self.handlers, &self.bridges, &self.topics)
     }
 
     fn of_bytes(bytes: &[u8], file: &str) -> Result<Self, ConfigError> {
@@ -202,7 +208,7 @@ impl Config {
     }
 
     /// What does not fit the program, in the order of the file: names of retry policies that neither the file nor the
-    /// code has (errors), sections for handlers and groups that are not there (warnings).
+    /// code has, bridges of the name of a handler (errors), sections for handlers and groups that are not there (warnings).
     #[must_use]
     pub fn check(&self, known: &Known<'_>) -> Vec<Problem> {
         let root = KeyPath::default();
@@ -223,9 +229,15 @@ impl Config {
                 errors.value(&path.child("retry"), what);
             }
         }
+        for name in self.bridges.keys().filter(|name| known.handlers.contains(name.as_str())) {
+            let what = format!("the program has a handler {name:?}: give the bridge another name");
+            errors.key(section("bridges", name), what);
+        }
+        // A bridge is a handler.
+        let handlers = known.handlers.iter().copied().chain(self.bridges.keys().map(String::as_str)).collect();
         for (table, what, names, known) in [
             ("groups", "group", self.groups.keys(), &known.groups),
-            ("handlers", "handler", self.handlers.keys(), &known.handlers),
+            ("handlers", "handler", self.handlers.keys(), &handlers),
         ] {
             for name in names.filter(|name| !known.contains(name.as_str())) {
                 let meant = suggestion(name, known.iter().copied(), table);
@@ -236,6 +248,25 @@ impl Config {
         problems.extend(self.problems(warnings, Severity::Warning));
         problems.sort_by_key(|problem| problem.place);
         problems
+    }
+
+    /// What is wrong with the URLs of bridges, in the order of the file, as `wrong` tells: which transports there are only the
+    /// program knows.
+    #[must_use]
+    pub fn check_bridges(&self, wrong: impl Fn(&FarUrl) -> Option<String>) -> Vec<Problem> {
+        let (root, mut findings) = (KeyPath::default().child("bridges"), Findings::default());
+        for (name, bridge) in &self.bridges {
+            if let Some(what) = wrong(&bridge.to) {
+                findings.value(&root.child(name).child("to"), what);
+            }
+        }
+        self.problems(findings, Severity::Error)
+    }
+
+    /// Where a bridge is said.
+    pub(crate) fn place_of_bridge(&self, name: &str) -> Location {
+        let place = self.places.key(&KeyPath::default().child("bridges").child(name));
+        Location { file: self.file.clone().into(), line: place.map_or(1, |place| place.line) }
     }
 
     /// The findings with their places, in the order of the file.

@@ -30,6 +30,7 @@
 
 mod annotated;
 mod batch;
+mod blocked;
 mod breaker;
 mod erased;
 mod error;
@@ -53,6 +54,7 @@ use std::{pin::Pin, time::Duration};
 
 pub use annotated::{Annotated, AnnotatedValue, Meta};
 pub use batch::{Batch, BatchLimits, DEFAULT_BATCH_SIZE, DEFAULT_BATCH_WAIT, IntoOutcomes};
+pub use blocked::{Blocked, BlockedHandle};
 pub use breaker::{BreakerHandle, BreakerState};
 pub use error::HandlerError;
 pub use ext::HandlerExt;
@@ -119,6 +121,11 @@ pub trait ErasedHandler: Send + Sync + 'static {
     /// Handles several events in one call, one outcome per event; nothing if it handles one at a time.
     fn call_batch(&self, batch: Vec<Invocation>) -> Option<Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>> {
         let _ = batch;
+        None
+    }
+
+    /// Tells whether it waits in the middle of a call, for no fault of the event ([`Blocked`]); nothing if it never does.
+    fn blocked(&self) -> Option<BlockedHandle> {
         None
     }
 }

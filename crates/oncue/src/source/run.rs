@@ -199,6 +199,7 @@ fn refused(error: PublishError) -> SourceError {
         | PublishError::TopicName(_)
         | PublishError::TooLarge { .. }
         | PublishError::Fenced(_)
+        | PublishError::Refused(_)
         | PublishError::Closed => ErrorClass::Permanent,
     };
     SourceError::new(class, error)

@@ -8,7 +8,7 @@ pub enum OpenError {
     /// The URL's scheme names no transport of this build.
     #[error("`{url}`: no transport `{scheme}` in this build; known are `file:PATH` and `memory:`")]
     UnknownScheme {
-        /// The URL.
+        /// The URL, without secrets.
         url: String,
         /// Its scheme.
         scheme: String,
@@ -16,7 +16,7 @@ pub enum OpenError {
     /// The URL is malformed or has an unknown option.
     #[error("`{url}`: {reason}")]
     Url {
-        /// The URL.
+        /// The URL, without secrets.
         url: String,
         /// What is wrong, and what would be right.
         reason: String,
@@ -33,12 +33,21 @@ pub enum OpenError {
         /// What has to be installed to build that, beyond a Rust toolchain and a C compiler; or nothing.
         needs: &'static str,
     },
-    /// The broker cannot be reached, or lets nobody in.
+    /// The broker or the node cannot be reached.
     #[error("`{url}`: {reason}")]
     Broker {
         /// The URL, without secrets.
         url: String,
-        /// What it answered, or that it did not.
+        /// What went wrong, and what may help.
+        reason: String,
+    },
+    /// The broker does not let this account in, or does not give it the rights that are needed; or the node is of another
+    /// version.
+    #[error("`{url}`: {reason}")]
+    Refused {
+        /// The URL, without secrets.
+        url: String,
+        /// What it refuses, and what to do.
         reason: String,
     },
     /// The directory cannot be used: busy, foreign or unreadable.
@@ -88,6 +97,9 @@ pub enum PublishError {
     /// Where the topic lies cannot be reached. Whether the events were appended is not known.
     #[error("{0}; whether it was appended is not known: publish again with the same ids, it counts once")]
     Unreachable(String),
+    /// Where the topic lies, whoever publishes may not. No event is at fault, and all are taken once the right is given.
+    #[error("{0}")]
+    Refused(String),
     /// The transport is closed.
     #[error("the transport is closed")]
     Closed,

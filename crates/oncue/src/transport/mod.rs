@@ -7,6 +7,7 @@ mod log;
 mod position;
 mod retention;
 mod settle;
+mod shown;
 mod subscription;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -27,6 +28,7 @@ pub use position::Position;
 pub use retention::{Retention, RetentionFrom};
 pub(crate) use retention::{age as retention_age, bytes as retention_bytes};
 pub use settle::{Action, Attempt, Delivered, Settlement, StateChange, Written};
+pub use shown::without_secrets;
 pub use subscription::{
     Control, MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Order, Ordered, Resolution, Start, SubscriptionSpec,
     TopicControl,

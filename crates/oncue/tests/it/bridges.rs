@@ -11,6 +11,7 @@ use std::{
 
 use oncue::{
     App, Bus, Clock, Envelope, bridge,
+    config::Config,
     handler::{HandlerExt as _, OnDeadLetter, Registration},
     testing::MemoryBroker,
     transport::{self, OpenError, Transport, broker::BrokerTransport},
@@ -151,4 +152,60 @@ async fn a_bridge_without_a_name_or_to_a_topic_that_cannot_be_is_refused_at_the_
     let app = App::open("memory:").await.unwrap().on(bridge::to(far).into_topic("no such name").topic("orders"));
     let error = app.start().await.err().unwrap().to_string();
     assert!(error.contains("without a name") && error.contains("far side"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_file_says_bridges_and_may_change_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let config = |bridges: &str| Config::parse(bridges, "oncue.toml").unwrap();
+    let to = |name: &str, from: &str, topic: &str| {
+        format!("[bridges.{name}]\nfrom = \"{from}\"\nto = \"file:{}\"\ninto_topic = \"{topic}\"\n", path("far"))
+    };
+    std::fs::write(path("oncue.toml"), to("there", "orders", "first")).unwrap();
+    let near = transport::open("memory:", Clock::system()).unwrap();
+    let app = App::with_transport(near, Clock::system()).config(path("oncue.toml"));
+    let bus = app.start().await.unwrap();
+    let served = || bus.handlers().into_iter().map(|handler| handler.id).collect::<Vec<_>>();
+    publish(&bus, 0..10).await;
+    idle(&bus).await;
+    bus.reload(config(&(to("there", "orders", "second") + &to("bills", "bills", "bills")))).await.unwrap();
+    assert_eq!(served(), ["bills", "there"]);
+    publish(&bus, 10..20).await;
+    idle(&bus).await;
+    // What cannot be served changes nothing.
+    let refused = bus.reload(config("[bridges.there]\nfrom = \"orders\"\nto = \"ftp://me:very-secret@host\"\n")).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("oncue.toml:3:6: bridges.there.to: `ftp://host`: no transport `ftp`"), "{refused}");
+    assert!(bus.reload(config(&to("there", "bills", "second"))).await.unwrap_err().to_string().contains("on topic"));
+    assert_eq!(served(), ["bills", "there"]);
+    bus.reload(Config::default()).await.unwrap();
+    assert_eq!(served(), [""; 0]);
+    publish(&bus, 20..30).await;
+    bus.shutdown().await.unwrap();
+    let far = transport::open(&format!("file:{}", path("far")), Clock::system()).unwrap();
+    let numbers = |topic: &str| {
+        let mut numbers: Vec<_> = by_key(&*far, topic).into_values().flatten().collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!(numbers("first"), (0..10).collect::<Vec<_>>());
+    assert_eq!(numbers("second"), (10..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_bridge_of_a_file_that_cannot_be_is_refused_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("oncue.toml");
+    let far = transport::open("memory:", Clock::system()).unwrap();
+    let start = async |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let own = bridge::to(Arc::clone(&far)).topic("orders").named("own");
+        let app = App::open("memory:").await.unwrap().on(own).config(&file);
+        app.start().await.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let refused = start("[bridges.far]\nfrom = \"orders\"\nto = \"nats://me:very-secret@host\"\n").await;
+    assert!(refused.contains("oncue.toml:3:6: bridges.far.to: `nats://host`: no transport `nats`"), "{refused}");
+    let refused = start("[bridges.own]\nfrom = \"orders\"\nto = \"memory:\"\n").await;
+    assert!(refused.contains("bridges.own: the program has a handler \"own\""), "{refused}");
 }

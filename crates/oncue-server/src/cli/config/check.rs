@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use oncue::config::{Config, ConfigError, Known, Problem, Severity};
+use oncue::config::{Config, ConfigError, FarUrl, Known, Problem, Severity};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -66,9 +66,14 @@ impl Check {
         match Config::read(&self.file) {
             Ok(config) => {
                 let policies = self.policy.iter().map(String::as_str).collect();
-                let handlers = config.handlers.keys().map(String::as_str).collect();
+                let bridges = &config.bridges;
+                let handlers = config.handlers.keys().filter(|id| !bridges.contains_key(*id)).map(String::as_str);
                 let groups = config.groups.keys().map(String::as_str).collect();
-                Ok(config.check(&Known { policies, handlers, groups }))
+                let mut problems = config.check(&Known { policies, handlers: handlers.collect(), groups });
+                let wrong = |url: &FarUrl| oncue_transports::check(url.secret()).err().map(|error| error.to_string());
+                problems.extend(config.check_bridges(wrong));
+                problems.sort_by_key(|problem| problem.place);
+                Ok(problems)
             }
             Err(ConfigError::Invalid { problems }) => Ok(problems),
             Err(error) => Err(CheckError::Read(error)),

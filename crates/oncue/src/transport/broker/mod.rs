@@ -184,7 +184,9 @@ impl From<BrokerError> for PublishError {
         match error {
             BrokerError::TooLarge { bytes, limit } => Self::TooLarge { bytes, limit },
             BrokerError::Closed => Self::Closed,
-            other => Self::Fenced(other.to_string()),
+            BrokerError::Refused(reason) => Self::Refused(reason),
+            BrokerError::Failed(reason) => Self::Unreachable(reason),
+            BrokerError::Moved => Self::Fenced(error.to_string()),
         }
     }
 }

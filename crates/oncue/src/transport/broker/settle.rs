@@ -160,8 +160,7 @@ impl Group {
         }
         for (topic, events) in emits {
             self.inner.publish(&topic, &events).await.map_err(|error| match error {
-                // It cannot be reached.
-                PublishError::Fenced(reason) => BrokerError::Failed(reason),
+                PublishError::Unreachable(reason) | PublishError::Fenced(reason) => BrokerError::Failed(reason),
                 PublishError::Closed => BrokerError::Closed,
                 PublishError::TooLarge { bytes, limit } => BrokerError::TooLarge { bytes, limit },
                 refused => BrokerError::Refused(refused.to_string()),

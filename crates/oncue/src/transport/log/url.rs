@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::dedup::WindowWish;
-use crate::transport::{OpenError, Retention, retention};
+use crate::transport::{OpenError, Retention, retention, without_secrets};
 
 /// Most bytes that a log in memory holds, unless its URL says otherwise.
 const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
@@ -185,7 +185,7 @@ impl FromStr for LogUrl {
             ("memory", _) => return Err(invalid("`memory:` has no path")),
             ("file", "") => return Err(invalid("no directory; write `file:PATH`, such as `file:./data`")),
             ("file", path) => Self::file(path),
-            (other, _) => return Err(OpenError::UnknownScheme { url: url.to_owned(), scheme: other.to_owned() }),
+            (other, _) => return Err(OpenError::UnknownScheme { url: without_secrets(url), scheme: other.to_owned() }),
         };
         for option in query.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
