@@ -110,3 +110,19 @@ async fn events_wait_until_a_user_of_rabbitmq_may_publish_them() {
     let granting = server.control(["set_permissions", USER.0, ".*", ".*", ".*"]);
     events_wait_for_a_right(urls, "the right to `write`", || Box::pin(granting)).await;
 }
+
+#[cfg(feature = "kafka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_wait_until_a_user_of_kafka_may_publish_them() {
+    use super::{USER, broker_faults::Server as _, kafka_server::Kafka};
+
+    let Some(server) = Kafka::start_guarded().await else { return };
+    let urls = (server.direct("rights"), server.url_of((USER.0, "wrong-secret"), server.address(), "rights"));
+    let topic = ["--topic", "rights.orders"];
+    server.rights(["--add", "--allow-principal", "User:*", "--operation", "All", topic[0], topic[1]]).await;
+    let denied = ["--deny-principal", "User:oncue", "--operation", "Write", topic[0], topic[1]];
+    let [a, b, c, d, e, f] = denied;
+    server.rights(["--add", a, b, c, d, e, f]).await;
+    let granting = server.rights(["--remove", "--force", a, b, c, d, e, f]);
+    events_wait_for_a_right(urls, "the right to write", || Box::pin(granting)).await;
+}

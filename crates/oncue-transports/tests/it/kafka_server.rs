@@ -53,10 +53,39 @@ pub(super) fn java() -> Command {
 impl Kafka {
     /// One with a user's name and password; nothing if none is installed.
     pub(super) async fn start() -> Option<Self> {
+        Self::start_saying("").await
+    }
+
+    /// One that asks who may do what: at first, anybody anything.
+    pub(super) async fn start_guarded() -> Option<Self> {
+        let guard = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                     allow.everyone.if.no.acl.found=true\nsuper.users=User:ANONYMOUS\n";
+        Self::start_saying(guard).await
+    }
+
+    async fn start_saying(more: &str) -> Option<Self> {
         let [address, proxied, controller] = free();
         let login = format!("plain.PlainLoginModule required user_{}=\"{}\";", USER.0, USER.1);
         let direct = Direct { address, protocol: "SASL_PLAINTEXT", mechanism: "PLAIN", login: &login };
-        Self::start_with(&direct, (proxied, controller), "", |_| String::new()).await
+        Self::start_with(&direct, (proxied, controller), "", |_| more.to_owned()).await
+    }
+
+    /// Changes who may do what, as Kafka's own tool is told.
+    pub(super) fn rights<const N: usize>(&self, what: [&str; N]) -> impl Future<Output = ()> + Send + 'static {
+        let file = self.folder.path().join("client.properties");
+        let login = format!("plain.PlainLoginModule required username=\"{}\" password=\"{}\";", USER.0, USER.1);
+        let text = format!(
+            "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\n\
+             sasl.jaas.config=org.apache.kafka.common.security.{login}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut tool = java();
+        tool.arg("org.apache.kafka.tools.AclCommand").args(["--bootstrap-server", &self.address.to_string()]);
+        tool.arg("--command-config").arg(file).args(what);
+        async move {
+            let done = tool.output().await.unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
     }
 
     /// One that is reached by TLS and SCRAM alone, by who shows a certificate, all of which are in its folder.

@@ -3,7 +3,7 @@
 
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod access;
-#[cfg(any(feature = "amqp", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod bridge_rights;
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod bridges;
