@@ -1,48 +1,43 @@
 //! A contextual bandit: which of several arms to choose, when only the reward of the chosen one is seen.
 //!
-//! `LinUCB` with disjoint models (Li, Chu, Langford and Schapire, *A Contextual-Bandit Approach to Personalized News Article
-//! Recommendation*, WWW 2010, algorithm 1), and a floor of exploration: each arm is chosen for a share of all choices
-//! whatever is believed, in turn. These choices do not look at the context, so their mean rewards are those of the arms
-//! alone: what the whole is compared with.
+//! Each arm has a line of its own (`linucb.rs`), and the one is chosen that may bring most. A share of choices explores: any
+//! arm, each as likely, whatever is believed. So it is known how likely each arm was chosen, and what the others would have
+//! brought can be estimated without bias (`comparison.rs`).
+//!
+//! An arm whose rewards are farther off than they were (`adwin.rs`) has changed: its line is learned anew.
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use crate::{
-    features::Features,
+    adwin::Adwin,
+    comparison::{Compared, Comparison},
+    features::{BITS, Features},
+    linucb::{Context, FARTHEST, Line, WIDTH},
     moments::Moments,
-    progress::{FEWEST, Verdict},
     state::{Reader, STATE_VERSION, StateError, Writer},
 };
 
-/// Numbers of a context: features are hashed into one fewer, the first is always 1.
-const WIDTH: usize = 32;
 /// Arms at most.
-const MOST_ARMS: usize = 64;
+pub const MAX_ARMS: usize = 16;
+/// How optimistic it is about what it knows little of: α of `LinUCB`. Rewards are within 1 of zero.
+const OPTIMISM: f64 = 0.5;
 
-/// Settings that make no bandit.
+/// Settings that make no bandit, and rewards that are none.
 #[derive(Debug, Error, Clone, Copy, PartialEq)]
 pub enum BanditError {
     /// There is nothing to choose.
-    #[error("{arms} arms: there are from 2 to {MOST_ARMS}")]
+    #[error("{arms} arms: there are from 2 to {MAX_ARMS}")]
     Arms {
         /// How many were asked for.
         arms: usize,
     },
-    /// All choices would explore, or none could.
-    #[error("a floor of {floor}: it is above 0 and, for {arms} arms, below {}", 1.0 / *arms as f64)]
+    /// Nothing would explore.
+    #[error("a floor of {floor}: it is above 0, and 1 at most")]
     Floor {
         /// What was asked for.
         floor: f64,
-        /// How many arms there are.
-        arms: usize,
-    },
-    /// Optimism is not negative.
-    #[error("an alpha of {alpha}: it is a finite number, 0 or more")]
-    Alpha {
-        /// What was asked for.
-        alpha: f64,
     },
     /// There is no such arm.
     #[error("there is no arm {arm}; there are {arms}")]
@@ -52,8 +47,8 @@ pub enum BanditError {
         /// How many there are.
         arms: usize,
     },
-    /// The reward is no number.
-    #[error("a reward is a finite number")]
+    /// The reward is none.
+    #[error("a reward is a number from -1 to 1")]
     Reward,
 }
 
@@ -62,72 +57,79 @@ pub enum BanditError {
 pub struct Choice {
     /// Which arm, from 0.
     pub arm: usize,
-    /// It was its turn to be explored.
+    /// Which arm was believed to be best.
+    pub best: usize,
+    /// Whether it explores: any arm was as likely.
     pub explores: bool,
+    /// Of how many arms it was chosen.
+    pub among: usize,
 }
 
 /// What is known of an arm.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Arm {
-    /// Rewards of all its choices.
+    /// Rewards of its choices.
     pub rewards: Moments,
-    /// Rewards of those that did not look at the context.
-    pub explored: Moments,
-    /// A⁻¹, by rows.
-    inverse: [[f64; WIDTH]; WIDTH],
-    /// b
-    sums: [f64; WIDTH],
-}
-
-impl Arm {
-    fn new() -> Self {
-        let mut inverse = [[0.0; WIDTH]; WIDTH];
-        (0..WIDTH).for_each(|at| inverse[at][at] = 1.0);
-        Self { rewards: Moments::default(), explored: Moments::default(), inverse, sums: [0.0; WIDTH] }
-    }
-
-    /// A⁻¹ x
-    fn solved(&self, x: &[f64; WIDTH]) -> [f64; WIDTH] {
-        self.inverse.map(|row| dot(&row, x))
-    }
-
-    /// A += x xᵀ, by Sherman and Morrison; b += r x.
-    fn learn(&mut self, x: &[f64; WIDTH], reward: f64) {
-        let solved = self.solved(x);
-        let scale = 1.0 + dot(x, &solved);
-        for (row, one) in self.inverse.iter_mut().zip(solved) {
-            row.iter_mut().zip(solved).for_each(|(cell, two)| *cell -= one * two / scale);
-        }
-        self.sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += reward * x);
-    }
+    /// How often it was chosen by exploring.
+    pub explored: u64,
+    /// How often it was seen to change.
+    pub drifts: u64,
+    line: Line,
+    /// How far off its line is.
+    window: Adwin,
 }
 
 /// Chooses among arms, and learns from rewards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bandit {
-    alpha: f64,
     floor: f64,
     arms: Vec<Arm>,
     scales: BTreeMap<u32, Moments>,
+    compared: Compared,
 }
 
 impl Bandit {
-    /// `alpha`: how optimistic it is about what it knows little of. `floor`: the share of choices that each arm gets
-    /// whatever is believed.
+    /// `floor`: the share of choices that explore.
     ///
     /// # Errors
     /// The settings make none.
-    pub fn new(arms: usize, alpha: f64, floor: f64) -> Result<Self, BanditError> {
-        if !(2..=MOST_ARMS).contains(&arms) {
+    pub fn new(arms: usize, floor: f64) -> Result<Self, BanditError> {
+        if !(2..=MAX_ARMS).contains(&arms) {
             return Err(BanditError::Arms { arms });
         }
-        if !(floor > 0.0 && floor * (arms as f64) < 1.0) {
-            return Err(BanditError::Floor { floor, arms });
+        let (arms, compared) = (vec![Arm::default(); arms], Compared::new(arms));
+        let mut bandit = Self { floor, arms, scales: BTreeMap::new(), compared };
+        bandit.set_floor(floor)?;
+        Ok(bandit)
+    }
+
+    /// Explores this share of choices from now on.
+    ///
+    /// # Errors
+    /// Nothing would be explored, or more than all.
+    pub fn set_floor(&mut self, floor: f64) -> Result<(), BanditError> {
+        if !(floor > 0.0 && floor <= 1.0) {
+            return Err(BanditError::Floor { floor });
         }
-        if !(alpha.is_finite() && alpha >= 0.0) {
-            return Err(BanditError::Alpha { alpha });
+        self.floor = floor;
+        Ok(())
+    }
+
+    /// The same with other arms, each of which is one of before or begins anew. What was compared begins anew, too: it was
+    /// among other arms.
+    ///
+    /// # Errors
+    /// There are too few or too many; one is named that there is not.
+    pub fn with_arms(&self, before: &[Option<usize>]) -> Result<Self, BanditError> {
+        let mut other = Self::new(before.len(), self.floor)?;
+        other.scales.clone_from(&self.scales);
+        for (arm, before) in other.arms.iter_mut().zip(before) {
+            if let Some(before) = *before {
+                let unknown = BanditError::UnknownArm { arm: before, arms: self.arms.len() };
+                arm.clone_from(self.arms.get(before).ok_or(unknown)?);
+            }
         }
-        Ok(Self { alpha, floor, arms: vec![Arm::new(); arms], scales: BTreeMap::new() })
+        Ok(other)
     }
 
     /// The arms, in order.
@@ -136,113 +138,118 @@ impl Bandit {
         &self.arms
     }
 
-    /// The arm to choose in a context: one whose turn to be explored it is, else the one that may bring most. Of equals the
-    /// first.
+    /// The share of choices that explore.
     #[must_use]
-    pub fn choose(&self, context: &Features) -> Choice {
-        let seen: f64 = self.arms.iter().map(|arm| arm.rewards.count()).sum();
-        let rarest = first_best(self.arms.iter().map(|arm| -arm.explored.count()));
-        if self.arms[rarest].explored.count() < self.floor * (seen + 1.0) {
-            return Choice { arm: rarest, explores: true };
-        }
-        let x = self.context(context);
-        let bound = |arm: &Arm| {
-            let solved = arm.solved(&x);
-            dot(&solved, &arm.sums) + self.alpha * dot(&x, &solved).max(0.0).sqrt()
-        };
-        Choice { arm: first_best(self.arms.iter().map(bound)), explores: false }
+    pub fn floor(&self) -> f64 {
+        self.floor
     }
 
-    /// What the choice brought.
+    /// The arm to choose in a context, of those that are `there`; nothing if none is. `draw` is a number that is as likely
+    /// any: it decides whether this choice explores, and which arm. Of equals the first.
+    #[must_use]
+    pub fn choose(&self, context: &Features, there: impl Fn(usize) -> bool, draw: u64) -> Option<Choice> {
+        let there: Vec<usize> = (0..self.arms.len()).filter(|arm| there(*arm)).collect();
+        let best = *self.ranked(context, &there).first()?;
+        let (arm, explores) = explored(draw, self.floor, &there).map_or((best, false), |arm| (arm, true));
+        Some(Choice { arm, best, explores, among: there.len() })
+    }
+
+    /// The arms that are `there`, the one first that may bring most.
+    #[must_use]
+    pub fn ranked(&self, context: &Features, there: &[usize]) -> Vec<usize> {
+        let x = self.context(context);
+        let bound = |arm: usize| {
+            let (mean, deviation) = self.arms.get(arm).map_or((0.0, 0.0), |arm| arm.line.estimate(&x));
+            mean + OPTIMISM * deviation
+        };
+        let mut ranked: Vec<(f64, usize)> = there.iter().map(|arm| (bound(*arm), *arm)).collect();
+        // It keeps the order of equals.
+        ranked.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        ranked.into_iter().map(|(_, arm)| arm).collect()
+    }
+
+    /// The reward that is expected of each arm.
+    #[must_use]
+    pub fn expected(&self, context: &Features) -> Vec<f64> {
+        let x = self.context(context);
+        self.arms.iter().map(|arm| arm.line.estimate(&x).0.clamp(-1.0, 1.0)).collect()
+    }
+
+    /// What the choice brought, from −1 to 1.
     ///
     /// # Errors
-    /// There is no such arm; the reward is no number. Nothing is changed.
+    /// There is no such arm; the reward is none. Nothing is changed.
     pub fn learn(&mut self, context: &Features, choice: Choice, reward: f64) -> Result<(), BanditError> {
         let arms = self.arms.len();
-        if choice.arm >= arms {
-            return Err(BanditError::UnknownArm { arm: choice.arm, arms });
+        let unknown = |arm| BanditError::UnknownArm { arm, arms };
+        if choice.best >= arms {
+            return Err(unknown(choice.best));
         }
-        if !reward.is_finite() {
+        if !(-1.0..=1.0).contains(&reward) {
             return Err(BanditError::Reward);
         }
+        let expected = self.expected(context);
+        let arm = self.arms.get_mut(choice.arm).ok_or_else(|| unknown(choice.arm))?;
+        arm.rewards.add(reward);
+        arm.explored = arm.explored.saturating_add(u64::from(choice.explores));
+        // Both are within 1 of zero.
+        if arm
+            .window
+            .add((reward - expected[choice.arm]).abs() / 2.0)
+            .is_some_and(|change| change.after > change.before)
+        {
+            arm.drifts = arm.drifts.saturating_add(1);
+            arm.line = Line::default();
+        }
+        self.compared.add(&expected, choice, self.floor, reward);
         for feature in context.all() {
             if let Some(number) = feature.number {
                 self.scales.entry(feature.slot).or_default().add(number);
             }
         }
         let x = self.context(context);
-        let arm = &mut self.arms[choice.arm];
-        arm.learn(&x, reward);
-        arm.rewards.add(reward);
-        if choice.explores {
-            arm.explored.add(reward);
-        }
+        self.arms[choice.arm].line.learn(&x, reward);
         Ok(())
     }
 
-    /// The best arm alone, by what was explored: its number and its mean reward.
+    /// How it compares with the best arm alone, and with choosing any.
     #[must_use]
-    pub fn best_fixed(&self) -> (usize, f64) {
-        let arm = first_best(self.arms.iter().map(|arm| arm.explored.mean()));
-        (arm, self.arms[arm].explored.mean())
+    pub fn comparison(&self) -> Comparison {
+        self.compared.tell()
     }
 
-    /// The mean reward of all choices, what was explored included.
-    #[must_use]
-    pub fn mean_reward(&self) -> f64 {
-        let count: f64 = self.arms.iter().map(|arm| arm.rewards.count()).sum();
-        let sum: f64 = self.arms.iter().map(|arm| arm.rewards.mean() * arm.rewards.count()).sum();
-        if count > 0.0 { sum / count } else { 0.0 }
-    }
-
-    /// Whether choosing by context was better than the best arm alone, beyond chance.
-    #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        let (best, fixed) = self.best_fixed();
-        let count: f64 = self.arms.iter().map(|arm| arm.rewards.count()).sum();
-        let explored = &self.arms[best].explored;
-        if count < FEWEST || explored.count() < 10.0 {
-            return Verdict::TooFew;
-        }
-        let squares: f64 = self.arms.iter().map(|arm| arm.rewards.variance() * arm.rewards.count()).sum();
-        let width = 1.96 * (squares / count / count + explored.variance() / explored.count()).sqrt();
-        match self.mean_reward() - fixed {
-            gain if gain > width => Verdict::Better,
-            gain if gain < -width => Verdict::Worse,
-            _ => Verdict::NoDifference,
-        }
-    }
-
-    fn context(&self, features: &Features) -> [f64; WIDTH] {
+    fn context(&self, features: &Features) -> Context {
         let mut x = [0.0; WIDTH];
-        x[0] = 1.0;
         for feature in features.all() {
             let scale = || self.scales.get(&feature.slot).copied().unwrap_or_default();
             let value = feature.number.map_or(1.0, |number| scale().standardized(number));
-            let signed = if feature.negative { -value } else { value };
-            x[1 + feature.slot as usize % (WIDTH - 1)] += signed.clamp(-10.0, 10.0);
+            x[1 + feature.slot as usize % (WIDTH - 1)] += if feature.negative { -value } else { value };
         }
+        x = x.map(|value| value.clamp(-FARTHEST, FARTHEST));
+        x[0] = 1.0;
         x
     }
 
     /// Its state, from which it goes on exactly as it would have.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        out.u8(STATE_VERSION);
-        out.all(&[self.alpha, self.floor]);
+        let mut out = Writer::with_version();
+        out.f64(self.floor);
         out.u32(u32::try_from(self.arms.len()).unwrap_or(u32::MAX));
         for arm in &self.arms {
             arm.rewards.encode(&mut out);
-            arm.explored.encode(&mut out);
-            arm.inverse.iter().for_each(|row| out.all(row));
-            out.all(&arm.sums);
+            out.u64(arm.explored);
+            out.u64(arm.drifts);
+            arm.line.encode(&mut out);
+            arm.window.encode(&mut out);
         }
         out.u32(u32::try_from(self.scales.len()).unwrap_or(u32::MAX));
         for (slot, moments) in &self.scales {
             out.u32(*slot);
             moments.encode(&mut out);
         }
+        self.compared.encode(&mut out);
+        debug_assert_eq!(out.0.first(), Some(&STATE_VERSION));
         out.0
     }
 
@@ -252,59 +259,38 @@ impl Bandit {
     /// Another version wrote it; it is damaged.
     pub fn decode(state: &[u8]) -> Result<Self, StateError> {
         let mut from = Reader::new(state)?;
-        let (alpha, floor) = (from.f64()?, from.f64()?);
-        let arms = from.count(48 + 8 * WIDTH * (WIDTH + 1))?;
-        let no_bandit = |_| StateError::Malformed("its settings make no bandit");
-        let mut bandit = Self::new(arms, alpha, floor).map_err(no_bandit)?;
+        let floor = from.f64()?;
+        let arms = from.count(40 + Line::BYTES)?;
+        let mut bandit = Self::new(arms, floor).map_err(|_| StateError::Malformed("its settings make no bandit"))?;
         for arm in &mut bandit.arms {
-            arm.rewards = Moments::decode(&mut from)?;
-            arm.explored = Moments::decode(&mut from)?;
-            arm.inverse.iter_mut().try_for_each(|row| from.fill(row))?;
-            from.fill(&mut arm.sums)?;
+            *arm = Arm {
+                rewards: Moments::decode(&mut from)?,
+                explored: from.u64()?,
+                drifts: from.u64()?,
+                line: Line::decode(&mut from)?,
+                window: Adwin::decode(&mut from)?,
+            };
         }
         for _ in 0..from.count(28)? {
             let slot = from.u32()?;
+            let in_order = bandit.scales.last_key_value().is_none_or(|(last, _)| *last < slot);
+            if !in_order || slot >= 1 << BITS {
+                return Err(StateError::Malformed("a scale has no place"));
+            }
             bandit.scales.insert(slot, Moments::decode(&mut from)?);
         }
+        bandit.compared = Compared::decode(&mut from, arms)?;
         from.end()?;
         Ok(bandit)
     }
 }
 
-fn dot(one: &[f64; WIDTH], two: &[f64; WIDTH]) -> f64 {
-    one.iter().zip(two).map(|(one, two)| one * two).sum()
-}
-
-/// The first of the largest.
-fn first_best(values: impl Iterator<Item = f64>) -> usize {
-    let better = |best: (usize, f64), (at, value)| if value > best.1 { (at, value) } else { best };
-    values.enumerate().fold((0, f64::NEG_INFINITY), better).0
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn the_inverse_is_that_of_what_was_seen(
-            seen in proptest::collection::vec(proptest::array::uniform32(-2.0..2.0_f64), 1..30),
-        ) {
-            let mut arm = Arm::new();
-            seen.iter().for_each(|x| arm.learn(x, 1.0));
-            // A of each column of the inverse is that of the identity: A v = v + Σ x (x·v).
-            for (number, column) in arm.inverse.iter().enumerate() {
-                let mut product = *column;
-                for x in &seen {
-                    let along = dot(x, column);
-                    product.iter_mut().zip(x).for_each(|(sum, x)| *sum += along * x);
-                }
-                for (row, value) in product.iter().enumerate() {
-                    prop_assert!((value - f64::from(u8::from(row == number))).abs() < 1e-8);
-                }
-            }
-        }
+/// The arm that is explored by this draw, if it explores: its upper half says whether, its lower half which.
+fn explored(draw: u64, floor: f64, there: &[usize]) -> Option<usize> {
+    let (whether, which) = (draw >> 32, draw & u64::from(u32::MAX));
+    if whether as f64 >= floor * (1_u64 << 32) as f64 {
+        return None;
     }
+    let place = usize::try_from((which * there.len() as u64) >> 32).ok()?;
+    there.get(place).copied()
 }

@@ -27,9 +27,11 @@
 mod adwin;
 mod bandit;
 mod calibration;
+mod comparison;
 mod features;
 mod ftrl;
 mod learner;
+mod linucb;
 mod moments;
 mod progress;
 mod ranks;
@@ -37,8 +39,9 @@ mod state;
 pub mod synthetic;
 
 pub use adwin::{Adwin, Change, DEFAULT_DELTA};
-pub use bandit::{Arm, Bandit, BanditError, Choice};
+pub use bandit::{Arm, Bandit, BanditError, Choice, MAX_ARMS};
 pub use calibration::{BINS, Bin, Calibration, Reliability};
+pub use comparison::Comparison;
 pub use features::{BITS, Feature, Features, MAX_FEATURES, hash};
 pub use ftrl::{Ftrl, FtrlSettings};
 pub use learner::{DRIFT_SHARE, LearnError, Learner, Loss};

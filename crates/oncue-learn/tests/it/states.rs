@@ -59,3 +59,42 @@ proptest! {
         prop_assert!(Bandit::decode(&noise).is_err());
     }
 }
+
+/// One that has chosen, from which damage starts.
+fn bandit() -> Vec<u8> {
+    let mut bandit = Bandit::new(2, 0.1).unwrap();
+    for number in 0..50_u32 {
+        let mut features = Features::default();
+        features.number("number", f64::from(number));
+        let choice = bandit.choose(&features, |_| true, u64::from(number) << 60).unwrap();
+        bandit.learn(&features, choice, f64::from(number % 2)).unwrap();
+    }
+    bandit.encode()
+}
+
+#[test]
+fn a_bandit_that_is_cut_or_longer_is_refused() {
+    let state = bandit();
+    assert!(Bandit::decode(&state).is_ok());
+    for end in (0..state.len()).step_by(7) {
+        assert!(Bandit::decode(&state[..end]).is_err(), "{end} of {}", state.len());
+    }
+    let longer = [state.as_slice(), &[0]].concat();
+    assert_eq!(Bandit::decode(&longer), Err(StateError::Malformed("something follows its end")));
+}
+
+proptest! {
+    #[test]
+    fn damage_to_a_bandit_never_panics(at in 1..20_000_usize, byte in any::<u8>(), draw in any::<u64>()) {
+        let mut damaged = bandit();
+        let at = 1 + at % (damaged.len() - 1);
+        damaged[at] = byte;
+        if let Ok(mut bandit) = Bandit::decode(&damaged) {
+            let mut features = Features::default();
+            features.number("number", 3.0);
+            let choice = bandit.choose(&features, |_| true, draw).unwrap();
+            bandit.learn(&features, choice, 1.0).ok();
+            prop_assert!(bandit.expected(&features).iter().all(|expected| !expected.is_nan()));
+        }
+    }
+}
