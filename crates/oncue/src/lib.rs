@@ -67,6 +67,7 @@ pub use clock::{Clock, ManualClock, PausedClock, Timestamp};
 pub use dispatch::DispatchError;
 pub use error::{Error, LeaseError, RequestError, Result, StartError};
 pub use event::{Envelope, Event, IntoEvent};
+pub use handler::route;
 pub use observer::Observer;
 pub use oncue_macros::{Event, handler};
 pub use receipt::{EventOutcome, Receipt};

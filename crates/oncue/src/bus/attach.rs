@@ -8,12 +8,12 @@ use super::{
 };
 use crate::{
     config::HandlerConfig,
-    dispatch::{Before, Door, Gate, Member, Sieve},
+    dispatch::{Before, Door, Fork, Gate, Member, Sieve},
     error::StartError,
     filter::LearnedFilter,
     graph::{After, Component, Graph, Vertex},
     handler::{HandlerOptions, Registration, Retry, StateMap},
-    policy::Policy,
+    policy::{LearnedRoute, Policy},
     transport::{MemberSpec, Members, Order, Ordered, SubscriptionSpec},
 };
 
@@ -33,6 +33,8 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
         filter: defaults.filter.clone().filter(|_| options.filter.is_none()),
         learned_filter: defaults.learned_filter.clone().filter(|_| options.learned.is_none()),
         priority: defaults.priority.clone().filter(|_| options.priority.is_none()),
+        // Code says it of each route, and of no other handler.
+        route: None,
     });
     if let Some(retry) = &settings.retry {
         options.retry = Some(retry.retry());
@@ -51,6 +53,9 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
     }
     if settings.priority.is_some() {
         options.priority.clone_from(&settings.priority);
+    }
+    if let Some(route) = &settings.route {
+        options.route = Some(route.route(options.route.take()));
     }
     registration
 }
@@ -160,6 +165,7 @@ impl Joined {
             on_dead_letter: handler.options.on_dead_letter,
             learns: handler.options.learned.as_ref().map(|filter| filter.lessons().clone()),
             ranks: handler.options.priority.clone(),
+            routes: handler.options.route.as_ref().map(LearnedRoute::as_learned),
         };
         let (order, ordered) = self.orders();
         let topic = self.handlers.first().map_or_else(String::new, |(handler, _)| handler.topic.clone());
@@ -193,7 +199,8 @@ impl Joined {
             let sieve = holds_back.map(|filter| Sieve { filter, transport: Arc::clone(&provided.transport) });
             let intake = handler.options.admission.as_ref().map(|rules| learning.admit(rules, handler));
             let door = intake.map(|intake| Door::new(intake, Arc::clone(&provided.transport)));
-            let before = Before { policy, sieve, door, gate };
+            let fork = Fork::of(handler, &provided.transport);
+            let before = Before { policy, sieve, door, gate, fork };
             members.push(Member::new(handler, before, *after, &provided.states, &provided.clock));
         }
         members

@@ -92,7 +92,7 @@ impl Shown {
     }
 
     fn layers(&self) -> impl Iterator<Item = &Arc<dyn Layer>> {
-        self.handlers.iter().flat_map(|handler| &handler.layers)
+        self.handlers.iter().flat_map(Registration::all_layers)
     }
 }
 

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    PolicyConfig, duration, learned,
+    PolicyConfig, RouteConfig, duration, learned,
     problem::{Findings, KeyPath},
     reader::{self, Table},
+    route,
 };
 use crate::{
     filter::{Filter, LearnedFilter},
@@ -64,6 +65,9 @@ pub struct HandlerConfig {
     /// How it learns which events come first, where the order is by priority.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "learned::serialize_priority")]
     pub priority: Option<LearnedPriority>,
+    /// Which of its handlers is given an event, of a [route](crate::route).
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "route::serialize")]
+    pub route: Option<RouteConfig>,
 }
 
 /// A retry policy: by name, or said in place.
@@ -91,6 +95,7 @@ impl HandlerConfig {
             filter: self.filter.or(other.filter),
             learned_filter: self.learned_filter.or(other.learned_filter),
             priority: self.priority.or(other.priority),
+            route: self.route.or(other.route),
         }
     }
 
@@ -129,6 +134,7 @@ impl HandlerConfig {
             filter: table.read("filter", reader::any),
             learned_filter: table.read("learned_filter", learned::read),
             priority: table.read("priority", learned::read_priority),
+            route: table.read("route", RouteConfig::read),
         };
         table.finish();
         config.examine(path, findings);

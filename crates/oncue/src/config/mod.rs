@@ -37,6 +37,7 @@ mod learned;
 mod policy;
 mod problem;
 mod reader;
+mod route;
 mod suggestion;
 mod topic;
 mod watch;
@@ -54,6 +55,7 @@ pub use bridge::{BridgeConfig, FarUrl};
 pub use handler::{HandlerConfig, RetryConfig};
 pub use policy::{PolicyConfig, PolicyLimits};
 pub use problem::{ConfigError, Place, Problem, Severity};
+pub use route::RouteConfig;
 pub use topic::TopicConfig;
 pub use watch::{Watch, watch};
 
@@ -146,6 +148,10 @@ impl Config {
                 Some(policy)
             });
             config.defaults = table.read("defaults", HandlerConfig::read).unwrap_or_default();
+            if config.defaults.route.is_some() {
+                let what = "a route is one handler's: say it in its section, as [handlers.charge]";
+                table.findings.value(&path.child("defaults").child("route"), what);
+            }
             config.groups = table.named("groups", HandlerConfig::read);
             config.handlers = table.named("handlers", HandlerConfig::read);
             config.bridges = table.named("bridges", BridgeConfig::read);

@@ -38,6 +38,7 @@ paused = true
 filter = { prefix = { type = "order." } }
 learned_filter = { features = ["bank"], label = { feedback = ["order.canceled"], within = "24h", expected = true }, threshold = 0.9, explore = 0.1 }
 priority = { cost = "weight", costs = { "order.created" = 2.5 }, features = ["pages"] }
+route = "north"
 
 [handlers."order.mail"]
 on_dead_letter = "hold"
@@ -82,6 +83,7 @@ fn every_key_is_read() {
                 .explore(0.1),
         ),
         priority: Some(learned_priority().cost("weight").cost_of("order.created", 2.5).features(["pages"])),
+        route: Some(RouteConfig::Fixed("north".to_owned())),
     };
     assert_eq!(config.handlers["charge"], charge);
     assert_eq!(config.handlers["order.mail"].on_dead_letter, Some(OnDeadLetter::Hold));
@@ -136,7 +138,7 @@ kind = "fixed"
         "oncue.toml:13:18: handlers.charge.retry.kind: \"expo\" is no kind of retry policy: did you mean `exponential`?",
         "oncue.toml:14:18: handlers.charge.on_dead_letter: 1 is no value of this key: the values are continue, hold",
         "oncue.toml:16:17: handlers.order.mail: unknown key `mail`: the keys are retry, timeout, concurrency, ordered, \
-         order, on_dead_letter, paused, filter, learned_filter, priority; a name with a dot needs quotes, as [handlers.\"order.mail\"]",
+         order, on_dead_letter, paused, filter, learned_filter, priority, route; a name with a dot needs quotes, as [handlers.\"order.mail\"]",
         "oncue.toml:20:51: groups.billing.on_dead_letter: \"hold\" makes later events of a key wait, and ordered = \
          \"relaxed\" lets them pass: choose one",
         "oncue.toml:21:42: groups.shipping.order: \"lifo\" gives later events of a key first, and ordered = \"strict\" \
@@ -376,6 +378,7 @@ fn handlers() -> impl Strategy<Value = HandlerConfig> {
             filter,
             learned_filter,
             priority,
+            route: None,
         },
     )
 }

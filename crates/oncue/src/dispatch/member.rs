@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::{door::Door, gate::Gate, run::RunId, sieve::Sieve};
+use super::{door::Door, fork::Fork, gate::Gate, run::RunId, sieve::Sieve};
 use crate::{
     clock::Clock,
     handler::{
@@ -27,6 +27,8 @@ pub(crate) struct Before {
     pub(crate) sieve: Option<Sieve>,
     pub(crate) door: Option<Door>,
     pub(crate) gate: Option<Gate>,
+    /// Before the handlers of a route: inside of all layers around it.
+    pub(crate) fork: Option<Fork>,
 }
 
 /// A handler with what the dispatcher needs to know of it.
@@ -65,13 +67,15 @@ impl Member {
         states: &Arc<StateMap>,
         clock: &Clock,
     ) -> Self {
-        let Before { policy, sieve, door, gate } = before;
+        let Before { policy, sieve, door, gate, fork } = before;
         let (told, draining) = Draining::pair();
         let gated = gate.is_some();
         let gate = gate.map(|gate| Arc::new(gate) as Arc<dyn Layer>);
         let sieve = sieve.map(|sieve| Arc::new(sieve) as Arc<dyn Layer>);
         let door = door.map(|door| Arc::new(door) as Arc<dyn Layer>);
-        let layers = sieve.into_iter().chain(door).chain(gate).chain(handler.layers.iter().cloned()).collect();
+        let fork = fork.map(|fork| Arc::new(fork) as Arc<dyn Layer>);
+        let outside = sieve.into_iter().chain(door).chain(gate);
+        let layers = outside.chain(handler.layers.iter().cloned()).chain(fork).collect();
         let binding = Arc::new(Binding { draining, ..handler.binding(states, clock) });
         Self {
             id: Arc::clone(&binding.subscription),

@@ -6,6 +6,7 @@
 mod at_once;
 mod door;
 mod drain;
+mod fork;
 mod gate;
 mod gather;
 mod invoke;
@@ -35,6 +36,7 @@ use self::{
 };
 pub(crate) use self::{
     door::Door,
+    fork::Fork,
     gate::Gate,
     member::{Before, Member},
     sieve::Sieve,

@@ -183,6 +183,7 @@ impl Run {
         (read, now): (Timestamp, Timestamp),
     ) -> Settlement {
         self.running.remove(index);
+        let routed = effects.as_ref().and_then(|effects| effects.routed);
         let number = self.delivered.attempts_of(index) + 1;
         let mut settlement = self.unhandled(index, Action::Ack);
         settlement.attempt = Attempt { number, class: None, read, ended: now };
@@ -190,6 +191,9 @@ impl Run {
             Outcome::Ack => match self.accept((member, index), effects, &mut settlement) {
                 Ok(()) => {
                     self.done.insert(index);
+                    if routed.is_some() {
+                        settlement.written.get_or_insert_default().routed = routed;
+                    }
                     return settlement;
                 }
                 Err(error) => (ErrorClass::Permanent, error, true),
@@ -213,6 +217,7 @@ impl Run {
         self.log_failure(member, number, class, &error, settlement.action);
         settlement.attempt.class = Some(class);
         settlement.error = Some(error.into());
+        settlement.written = routed.map(|_| Box::new(Written { routed, ..Written::default() }));
         match settlement.action {
             Action::DeadLetter => {
                 self.dead.insert(index);
@@ -276,7 +281,7 @@ impl Run {
             (emitted.topic.into_owned(), emitted.envelope.emitted_by(parent, &member.id, index))
         };
         let emits = effects.emits.into_iter().enumerate().map(emitted).collect();
-        let written = Written { emits, state: effects.state };
+        let written = Written { emits, state: effects.state, routed: None };
         let bytes = written.bytes();
         if bytes > MAX_EFFECT_BYTES {
             return Err(format!("{bytes} bytes emitted and kept from one event: the limit is {MAX_EFFECT_BYTES}"));

@@ -24,21 +24,33 @@ pub(crate) fn of(event: &Envelope, paths: &[String]) -> Features {
         features.category("hour", &hours.rem_euclid(24).to_string());
         features.category("weekday", &hours.div_euclid(24).rem_euclid(7).to_string());
     }
+    of_data(&mut features, event, paths);
+    features
+}
+
+/// The type, and of the data the same: for models that have few slots, in which hours and sources would stand in the way.
+pub(crate) fn kind_of(event: &Envelope, paths: &[String]) -> Features {
+    let mut features = Features::default();
+    features.category("type", event.event_type());
+    of_data(&mut features, event, paths);
+    features
+}
+
+fn of_data(features: &mut Features, event: &Envelope, paths: &[String]) {
     let data: Value = serde_json::from_slice(event.data()).unwrap_or(Value::Null);
     if paths.is_empty() {
-        all(&mut features, "", &data, (event.key(), DEPTH));
+        all(features, "", &data, (event.key(), DEPTH));
     }
     for path in paths {
         match part(&data, path) {
             Some(value @ (Value::Array(_) | Value::Object(_))) => {
                 let size = value.as_array().map_or_else(|| value.as_object().map_or(0, serde_json::Map::len), Vec::len);
-                number(&mut features, path, size as f64);
+                number(features, path, size as f64);
             }
-            Some(value) => one(&mut features, path, value),
+            Some(value) => one(features, path, value),
             None => features.category(path, "\0missing"),
         }
     }
-    features
 }
 
 /// A part of an event's JSON data, by its path.

@@ -69,7 +69,7 @@ impl Feedback {
         came != self.expected
     }
 
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.types.is_empty() || self.types.iter().any(String::is_empty) {
             problems.push("its feedback names no type of events: give one such as \"order.canceled\"".to_owned());

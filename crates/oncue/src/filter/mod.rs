@@ -33,7 +33,7 @@ mod validity;
 use std::ops::Not;
 
 use self::attribute::Attribute;
-pub(crate) use self::features::{of as features_of, part_of_data};
+pub(crate) use self::features::{kind_of, of as features_of, part_of_data};
 pub use self::{
     feedback::{Feedback, FeedbackCounts, feedback},
     index::FilterIndex,

@@ -21,7 +21,7 @@ pub use crate::transport::StateChange;
 use crate::{
     clock::Clock,
     event::{DEFAULT_TOPIC, Envelope},
-    transport::{Action, Position},
+    transport::{Action, Position, RouteChoice},
 };
 
 /// Values of the app that handlers take as `State<T>`, one per type.
@@ -61,6 +61,10 @@ pub struct Effects {
     pub error: Option<String>,
     /// Told what follows from the outcome, whatever that is, once it is durable.
     pub(crate) told: Option<oneshot::Sender<Action>>,
+    /// Which of the handlers of a route is called.
+    pub(crate) arm: usize,
+    /// How it was chosen, where that is learned from.
+    pub(crate) routed: Option<RouteChoice>,
 }
 
 /// A handler bound to an app: what all its calls share.

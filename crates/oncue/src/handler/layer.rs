@@ -82,6 +82,11 @@ impl Next {
         Self { layers, at: 0, handler: Box::new(handler) }
     }
 
+    /// With other layers between here and the handler.
+    pub(crate) fn through(self, layers: Layers) -> Self {
+        Self { layers, at: 0, ..self }
+    }
+
     /// Runs what is inside.
     #[must_use]
     pub fn run(mut self, invocation: Invocation) -> BoxFuture<'static, Outcome> {

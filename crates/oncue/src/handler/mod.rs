@@ -47,6 +47,7 @@ mod options;
 pub mod private;
 mod registration;
 mod returns;
+pub mod route;
 mod started;
 mod watched;
 

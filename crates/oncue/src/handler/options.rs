@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, panic, sync::Arc, time::Duration};
 use super::BatchLimits;
 use crate::{
     filter::{Filter, LearnedFilter},
-    policy::{Admission, LearnedPriority, Policy},
+    policy::{Admission, LearnedPriority, LearnedRoute, Policy},
     transport::{OnDeadLetter, Order, Ordered, Start},
 };
 
@@ -35,6 +35,8 @@ pub struct HandlerOptions {
     pub order: Order,
     /// How priorities are learned, where the order is by priority; nothing = events say theirs.
     pub priority: Option<LearnedPriority>,
+    /// How it learns which of its handlers is given an event, of a [route](super::route).
+    pub route: Option<LearnedRoute>,
     /// What a dead letter does to later events of its key.
     pub on_dead_letter: OnDeadLetter,
     /// Where a new subscription begins.
@@ -58,6 +60,7 @@ impl Default for HandlerOptions {
             admission: None,
             order: Order::default(),
             priority: None,
+            route: None,
             on_dead_letter: OnDeadLetter::default(),
             start: Start::default(),
             batch: None,

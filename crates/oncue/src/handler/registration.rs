@@ -4,7 +4,7 @@ use std::{any::type_name, collections::BTreeSet, fmt, sync::Arc, time::Duration}
 
 use super::{
     BatchLimits, Binding, Classify, Draining, ErasedHandler, Filtering, Handle, Handler, HandlerOptions, Input,
-    IntoOutcome, Layer, Location, OnDeadLetter, Order, Ordered, Retry, Start, StateMap,
+    IntoOutcome, Layer, Location, OnDeadLetter, Order, Ordered, Retry, Start, StateMap, route,
 };
 use crate::{
     clock::Clock,
@@ -49,6 +49,8 @@ pub struct Registration {
     refused: Vec<&'static str>,
     /// Types that `emits` declares, as often as it does.
     declared: Vec<&'static str>,
+    /// The handlers of a [route](super::route), of which one is given an event.
+    pub(crate) arms: Vec<Registration>,
 }
 
 impl Registration {
@@ -73,6 +75,7 @@ impl Registration {
             nameless_predecessor: false,
             refused: Vec::new(),
             declared: Vec::new(),
+            arms: Vec::new(),
         }
     }
 
@@ -130,7 +133,14 @@ impl Registration {
     /// # Errors
     /// The handler, where it is, and the missing types.
     pub fn check(&self, states: &StateMap) -> Result<(), String> {
-        (self.check)(states).map_err(|missing| format!("{self}: {missing}"))
+        (self.check)(states).map_err(|missing| format!("{self}: {missing}"))?;
+        let wrong: Vec<String> = self.arms.iter().filter_map(|arm| arm.check(states).err()).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(format!("{self}: {}", wrong.join("; "))) }
+    }
+
+    /// All layers around its calls, those around the handlers of a route included.
+    pub(crate) fn all_layers(&self) -> impl Iterator<Item = &Arc<dyn Layer>> {
+        self.layers.iter().chain(self.arms.iter().flat_map(|arm| &arm.layers))
     }
 
     /// What is wrong with this registration: each names the handler, where it is, and the fix. The app asks at start.
@@ -155,7 +165,7 @@ impl Registration {
             );
         }
         self.priority_problems().iter().for_each(|wrong| problem(&format!("its learned priority{wrong}")));
-        self.admission_problems().iter().for_each(|wrong| problem(&format!("its admission policy {wrong}")));
+        self.admission_problems().iter().chain(&route::problems(self)).for_each(|wrong| problem(wrong));
         if self.types.is_empty() && !self.every_type {
             problem(
                 "no event types: it takes the raw event, so add `on = \"…\"` to its annotation, or `.types([\"…\"])`",
@@ -223,6 +233,27 @@ impl Registration {
         wrong
     }
 
+    /// What is wrong with it as one of the handlers of a route, the first of which is `first`.
+    pub(super) fn problems_as_arm(&self, first: &Self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.id.is_empty() {
+            wrong.push(format!("{self}: add `.named(\"…\")`, which what is learned of it is kept under"));
+        }
+        if self.topic != first.topic || (self.types != first.types && !self.types.is_empty() && !first.types.is_empty())
+        {
+            wrong.push(format!("{self}: it takes other events than `{}`, and any of them may get each", first.id));
+        }
+        let mut said = route::said_of_an_arm(&self.options);
+        said.extend((!self.after.is_empty()).then_some("after"));
+        said.extend(self.classify.is_said().then_some("classify"));
+        if !said.is_empty() {
+            wrong.push(format!("{self}: say `{}` of the route, not of one of its handlers", said.join("`, `")));
+        }
+        wrong.extend(self.refused.iter().map(|refused| format!("{self}: {refused}")));
+        wrong.extend(self.layers.iter().flat_map(|layer| layer.problems()).map(|wrong| format!("{self}: {wrong}")));
+        wrong
+    }
+
     /// What is wrong with its admission policy, and what that does not go with.
     fn admission_problems(&self) -> Vec<String> {
         let Some(rules) = &self.options.admission else { return Vec::new() };
@@ -233,7 +264,7 @@ impl Registration {
         if self.options.order != Order::Fifo {
             wrong.push("counts those behind an event, first in first out: remove `order`, or `admission`".to_owned());
         }
-        wrong
+        wrong.into_iter().map(|wrong| format!("its admission policy {wrong}")).collect()
     }
 
     /// The id that the handler's position and state are kept under.

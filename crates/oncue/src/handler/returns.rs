@@ -201,6 +201,11 @@ impl Classify {
         Self(Some(Arc::new(move |error| error.downcast_ref().map(&class_of))))
     }
 
+    /// Whether somebody said how to class.
+    pub(super) fn is_said(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The class of this error, if it is known.
     #[must_use]
     pub fn class(&self, error: &dyn Any) -> Option<ErrorClass> {

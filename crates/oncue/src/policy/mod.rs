@@ -5,6 +5,7 @@ mod backoff;
 mod optimal;
 mod plan;
 mod priority;
+mod route;
 
 use std::{fmt, time::Duration};
 
@@ -21,6 +22,11 @@ pub use optimal::{
 pub(crate) use optimal::{Dependency, Entry, Learned, Pass, Tried, Trouble, Unsolved, Verdict};
 pub use plan::{Plan, PlannedAttempt, plan};
 pub use priority::{LearnedPriority, Ranker, learned_priority};
+pub(crate) use route::{Choice, Routed};
+pub use route::{
+    DEFAULT_ROUTE_DELAY_PER_S, DEFAULT_ROUTE_EXPLORE, LearnedRoute, MAX_ROUTE_ARMS, RouteArm, RouteAsked,
+    RouteComparison, Router,
+};
 
 /// What kind of failure it was: what a policy, the settle record and the decision model tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

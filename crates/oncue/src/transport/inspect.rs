@@ -2,13 +2,16 @@
 
 use bytes::Bytes;
 
-use super::{Attempt, EventAddress, EventRef, InspectError, Position, Retention, RetentionFrom, Settled, SourceState};
+use super::{
+    Attempt, EventAddress, EventRef, InspectError, Position, Retention, RetentionFrom, RouteChoice, Settled,
+    SourceState,
+};
 use crate::{
     clock::Timestamp,
     event::Envelope,
     filter::{Estimate, Features, FeedbackCounts, Filter, Learner},
     metrics::HandlerStats,
-    policy::{Attempts, ErrorClass, Ranker},
+    policy::{Attempts, ErrorClass, Ranker, RouteAsked, Router},
 };
 
 /// What a transport knows. Reads only.
@@ -98,6 +101,20 @@ pub trait Inspect: Send + Sync {
     /// learned.
     fn estimate(&self, subscription: &str, position: Position, features: &Features) -> Option<Estimate> {
         let _ = (subscription, position, features);
+        None
+    }
+
+    /// What was learned of the handlers of a subscription. None of one that has no learned route, or has given no event to any
+    /// yet, and where the transport does not learn.
+    fn router(&self, subscription: &str) -> Option<Router> {
+        let _ = subscription;
+        None
+    }
+
+    /// Which of its handlers a subscription gives an event to. Nothing of one that has no learned route, where the transport
+    /// does not learn, and where none of its handlers can be called. Cheap: it is asked for each attempt.
+    fn route(&self, subscription: &str, asked: &RouteAsked<'_>) -> Option<RouteChoice> {
+        let _ = (subscription, asked);
         None
     }
 

@@ -27,7 +27,7 @@ pub use oncue_log::storage::LockError;
 pub use position::Position;
 pub use retention::{Retention, RetentionFrom};
 pub(crate) use retention::{age as retention_age, bytes as retention_bytes};
-pub use settle::{Action, Attempt, Delivered, Settlement, StateChange, Written};
+pub use settle::{Action, Attempt, Delivered, RouteChoice, Settlement, StateChange, Written};
 pub use shown::without_secrets;
 pub use subscription::{
     Control, MAX_MEMBERS, MemberSpec, Members, OnDeadLetter, Order, Ordered, Resolution, Start, SubscriptionSpec,

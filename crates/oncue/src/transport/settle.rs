@@ -112,7 +112,7 @@ pub struct Settlement {
     pub attempt: Attempt,
     /// The error's text, of a failed attempt.
     pub error: Option<Box<str>>,
-    /// What is written with the acknowledgement, if anything. Only with [`Action::Ack`].
+    /// What is written with it, if anything: effects only with [`Action::Ack`].
     pub written: Option<Box<Written>>,
 }
 
@@ -123,6 +123,22 @@ pub struct Written {
     pub emits: Vec<(String, Envelope)>,
     /// The change of its keyed state.
     pub state: Option<StateChange>,
+    /// How the handler was chosen, of one whose route is learned. The only thing that is written whatever the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routed: Option<RouteChoice>,
+}
+
+/// Which of the handlers of a route was chosen, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RouteChoice {
+    /// Which one, by its place among them.
+    pub arm: u8,
+    /// Which was believed to be best.
+    pub best: u8,
+    /// Whether it explores: any was as likely.
+    pub explores: bool,
+    /// Of how many it was chosen.
+    pub among: u8,
 }
 
 impl Written {

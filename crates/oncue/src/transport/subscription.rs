@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp,
     event::{Envelope, takes},
     filter::{Filter, Lessons},
-    policy::LearnedPriority,
+    policy::{LearnedPriority, LearnedRoute},
 };
 
 /// Most handlers that can be joined by `after` edges: their progress is one bit each.
@@ -89,6 +89,9 @@ pub struct MemberSpec {
     /// events say themselves.
     #[serde(default)]
     pub ranks: Option<LearnedPriority>,
+    /// How it learns which of its handlers is given an event, where the transport learns; nothing = it has one.
+    #[serde(default)]
+    pub routes: Option<LearnedRoute>,
 }
 
 impl MemberSpec {

@@ -24,6 +24,7 @@ mod passing;
 mod pull;
 mod request;
 mod retention;
+mod routing;
 mod sources;
 mod steps;
 mod stuck;

@@ -14,7 +14,7 @@ use super::{DEFAULT_LEASE, Pulled};
 use crate::{
     error::LeaseError,
     handler::{
-        Call, ErasedHandler, Invocation, Outcome,
+        Call, Effects, ErasedHandler, Invocation, Outcome,
         extract::{Context, EmitError},
     },
     policy::ErrorClass,
@@ -112,8 +112,11 @@ impl Leases {
         let offer = offers.by_token.remove(token).ok_or(LeaseError::Over)?;
         drop(offers);
         let (told, follows) = oneshot::channel();
-        *offer.invocation.effects() = apart.take_effects();
-        offer.invocation.effects().told = Some(told);
+        let mut left = offer.invocation.effects();
+        // How it came to this handler stays.
+        let (arm, routed) = (left.arm, left.routed);
+        *left = Effects { told: Some(told), arm, routed, ..apart.take_effects() };
+        drop(left);
         offer.settle.send(outcome).map_err(|_| LeaseError::Lost)?;
         Ok(follows)
     }

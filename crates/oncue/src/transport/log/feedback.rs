@@ -18,16 +18,33 @@ const MAX_WAITING: usize = 4_096;
 /// Most feedback that is remembered for events that are not handled yet: the newest.
 const MAX_TOLD: usize = 16_384;
 
-/// What was looked at of an event, and whether its feedback came; nothing: nobody knows.
-pub(crate) type Labelled = (Features, Option<bool>);
+/// What is kept of an event until its feedback tells.
+pub(crate) trait Kept: Sized {
+    fn encode(&self, out: &mut Writer);
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed>;
+}
+
+/// What was looked at of it.
+impl Kept for Features {
+    fn encode(&self, out: &mut Writer) {
+        encode_features(self, out);
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        decode_features(from)
+    }
+}
+
+/// What was kept of an event, and whether its feedback came; nothing: nobody knows.
+pub(crate) type Labelled<K> = (K, Option<bool>);
 
 /// What a subscription knows of feedback.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Awaiting {
+#[derive(Debug, PartialEq)]
+pub(crate) struct Awaiting<K = Features> {
     /// The latest time that a record told.
     now: Timestamp,
     /// By the last moment at which their feedback still counts, and their offset.
-    waiting: BTreeMap<(Timestamp, u64), Waiting>,
+    waiting: BTreeMap<(Timestamp, u64), Waiting<K>>,
     /// The same by key.
     by_key: BTreeSet<(u64, Timestamp, u64)>,
     /// When feedback was published, by key and offset.
@@ -42,42 +59,58 @@ pub(crate) struct Awaiting {
 }
 
 #[derive(Debug, PartialEq)]
-struct Waiting {
+struct Waiting<K> {
     key: u64,
     /// Feedback of it may have been forgotten before it waited: that none comes says nothing.
     unsure: bool,
-    features: Features,
+    kept: K,
 }
 
-impl Awaiting {
+impl<K> Default for Awaiting<K> {
+    fn default() -> Self {
+        Self {
+            now: Timestamp::default(),
+            waiting: BTreeMap::new(),
+            by_key: BTreeSet::new(),
+            told: BTreeMap::new(),
+            told_order: VecDeque::new(),
+            forgotten: 0,
+            came: 0,
+            stayed_out: 0,
+            unknown: 0,
+        }
+    }
+}
+
+impl<K: Kept> Awaiting<K> {
     /// An event was handled, and begins to wait; gives those that are labelled by now.
-    pub(crate) fn wait(&mut self, rules: &Feedback, offset: u64, waits: Waits, features: Features) -> Vec<Labelled> {
+    pub(crate) fn wait(&mut self, rules: &Feedback, offset: u64, waits: Waits, kept: K) -> Vec<Labelled<K>> {
         let mut labelled = self.go_on_to(waits.ended);
         let until = waits.published.after(rules.within());
         let later = self.told.range((waits.key, offset.saturating_add(1))..=(waits.key, u64::MAX));
         let came = later.into_iter().any(|(_, published)| *published <= until);
         let unsure = offset < self.forgotten;
         if came {
-            labelled.push(self.label(features, Some(true)));
+            labelled.push(self.label(kept, Some(true)));
         } else if until < self.now {
-            labelled.push(self.label(features, (!unsure).then_some(false)));
+            labelled.push(self.label(kept, (!unsure).then_some(false)));
         } else {
             // A dead letter that is handled again waits once.
             self.remove(until, offset);
             self.by_key.insert((waits.key, until, offset));
-            self.waiting.insert((until, offset), Waiting { key: waits.key, unsure, features });
+            self.waiting.insert((until, offset), Waiting { key: waits.key, unsure, kept });
             if self.waiting.len() > MAX_WAITING
                 && let Some(((until, offset), _)) = self.waiting.first_key_value()
             {
                 let known = self.remove(*until, *offset);
-                labelled.extend(known.map(|known| self.label(known.features, None)));
+                labelled.extend(known.map(|known| self.label(known.kept, None)));
             }
         }
         labelled
     }
 
     /// Feedback was published; gives those that are labelled by now.
-    pub(crate) fn tell(&mut self, key: u64, offset: u64, published: Timestamp) -> Vec<Labelled> {
+    pub(crate) fn tell(&mut self, key: u64, offset: u64, published: Timestamp) -> Vec<Labelled<K>> {
         let mut labelled = self.go_on_to(published);
         let of_key = self
             .by_key
@@ -85,7 +118,7 @@ impl Awaiting {
         let before: Vec<_> = of_key.copied().filter(|(.., waiting)| *waiting < offset).collect();
         for (_, until, waiting) in before {
             let known = self.remove(until, waiting);
-            labelled.extend(known.map(|known| self.label(known.features, Some(true))));
+            labelled.extend(known.map(|known| self.label(known.kept, Some(true))));
         }
         self.told.insert((key, offset), published);
         self.told_order.push_back((offset, key));
@@ -104,30 +137,30 @@ impl Awaiting {
     }
 
     /// It is this time; gives the events whose feedback stayed out.
-    fn go_on_to(&mut self, now: Timestamp) -> Vec<Labelled> {
+    fn go_on_to(&mut self, now: Timestamp) -> Vec<Labelled<K>> {
         self.now = self.now.max(now);
         let mut labelled = Vec::new();
         while let Some((until, offset)) = self.waiting.keys().next().copied().filter(|(until, _)| *until < self.now) {
             let Some(known) = self.remove(until, offset) else { break };
-            labelled.push(self.label(known.features, (!known.unsure).then_some(false)));
+            labelled.push(self.label(known.kept, (!known.unsure).then_some(false)));
         }
         labelled
     }
 
-    fn remove(&mut self, until: Timestamp, offset: u64) -> Option<Waiting> {
+    fn remove(&mut self, until: Timestamp, offset: u64) -> Option<Waiting<K>> {
         let known = self.waiting.remove(&(until, offset))?;
         self.by_key.remove(&(known.key, until, offset));
         Some(known)
     }
 
-    fn label(&mut self, features: Features, came: Option<bool>) -> Labelled {
+    fn label(&mut self, kept: K, came: Option<bool>) -> Labelled<K> {
         let count = match came {
             Some(true) => &mut self.came,
             Some(false) => &mut self.stayed_out,
             None => &mut self.unknown,
         };
         *count = count.saturating_add(1);
-        (features, came)
+        (kept, came)
     }
 
     pub(crate) fn encode(&self, out: &mut Writer) {
@@ -136,12 +169,12 @@ impl Awaiting {
             out.varint(count);
         }
         out.varint(self.waiting.len() as u64);
-        for ((until, offset), Waiting { key, unsure, features }) in &self.waiting {
+        for ((until, offset), Waiting { key, unsure, kept }) in &self.waiting {
             out.signed(until.as_micros());
             out.varint(*offset);
             out.u64(*key);
             out.u8(u8::from(*unsure));
-            encode_features(features, out);
+            kept.encode(out);
         }
         out.varint(self.told_order.len() as u64);
         for (offset, key) in &self.told_order {
@@ -159,7 +192,7 @@ impl Awaiting {
         for _ in 0..from.count(12)? {
             let (until, offset) = (Timestamp::from_micros(from.signed()?), from.varint()?);
             let (key, unsure) = (from.u64()?, from.u8()? != 0);
-            let waiting = Waiting { key, unsure, features: decode_features(from)? };
+            let waiting = Waiting { key, unsure, kept: K::decode(from)? };
             if state.waiting.insert((until, offset), waiting).is_some() {
                 return Err(Malformed("an event waits for feedback twice"));
             }
@@ -202,7 +235,7 @@ mod tests {
         features
     }
 
-    fn offset_of((features, came): &Labelled) -> (u64, Option<bool>) {
+    fn offset_of((features, came): &Labelled<Features>) -> (u64, Option<bool>) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was an offset")]
         let offset = features.all()[0].number.unwrap() as u64;
         (offset, *came)
@@ -313,7 +346,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_labelled_by_nobody() {
-        let mut state = Awaiting::default();
+        let mut state = Awaiting::<Features>::default();
         let mut labelled = Vec::new();
         for offset in 0..MAX_WAITING as u64 + 3 {
             let published = at(i64::try_from(offset).unwrap() / 1_000);
@@ -331,7 +364,7 @@ mod tests {
 
     #[test]
     fn where_feedback_was_forgotten_that_none_comes_says_nothing() {
-        let mut state = Awaiting::default();
+        let mut state = Awaiting::<Features>::default();
         // Offset 0 is an event; feedback of it, and so much of others that the first is forgotten.
         for offset in 1..=MAX_TOLD as u64 + 1 {
             assert!(state.tell(if offset == 1 { 7 } else { offset + 100 }, offset, at(1)).is_empty());

@@ -6,10 +6,17 @@ use super::{
     lesson::{Lost, Waits},
     records::{
         Ack, Change, Discard, End, EventType, Keyed, Lesson, Remember, Service, Settle, Source, Subscription, Times,
+        Trial,
     },
     state::State,
+    trial::Worked,
 };
-use crate::{clock::Timestamp, codec::Writer, transport::StateChange};
+use crate::{
+    clock::Timestamp,
+    codec::Writer,
+    policy::{LearnedRoute, Routed},
+    transport::{RouteChoice, StateChange},
+};
 
 /// A state record: its kind in the first byte.
 pub fn change(data: &[u8]) {
@@ -38,6 +45,8 @@ fn sample() -> Vec<Change> {
     let ack = |offset, end| Ack { offset, event_type: 0, end, attempts: 1, times };
     let label = crate::filter::feedback(["b"], std::time::Duration::from_secs(1)).into();
     let lessons = crate::filter::Lessons { label, ..crate::filter::Lessons::default() };
+    let told = crate::filter::feedback(["c"], std::time::Duration::from_secs(1));
+    let routes = LearnedRoute::default().with_arms(vec!["north".into(), "south".into()]).feedback(told);
     let about = Subscription {
         number: 0,
         id: "one".to_owned(),
@@ -50,12 +59,16 @@ fn sample() -> Vec<Change> {
         learns: Some(Box::new(lessons)),
         learns_from: Some(3),
         ranks: Some(Box::new(crate::policy::learned_priority().cost("cents"))),
+        routes: Some(Box::new(routes)),
+        routes_from: Some(3),
         from: 3,
     };
     let mut features = crate::filter::Features::default();
     features.number("cents", 5.0);
     features.category("bank", "north");
     let waits = Waits { key: 5, published: time, ended: time };
+    let choice = RouteChoice { arm: 1, best: 0, explores: true, among: 2 }.into();
+    let routed = Routed { choice, micros: 7, features: features.clone() };
     vec![
         Change::Subscription(about),
         Change::EventType(EventType { number: 0, name: "a".to_owned() }),
@@ -67,7 +80,16 @@ fn sample() -> Vec<Change> {
         Change::Lesson(Lesson { subscription: 0, offset: 3, lost: Lost::Known(true), features: features.clone() }),
         Change::Lesson(Lesson { subscription: 0, offset: 5, lost: Lost::Unknown, features: features.clone() }),
         Change::Lesson(Lesson { subscription: 0, offset: 7, lost: Lost::Waits(waits), features: features.clone() }),
-        Change::Service(Service { subscription: 0, offset: 3, priority: 4, cost: 5.0, micros: 7, features }),
+        Change::Service(Service {
+            subscription: 0,
+            offset: 3,
+            priority: 4,
+            cost: 5.0,
+            micros: 7,
+            features: features.clone(),
+        }),
+        Change::Trial(Trial { subscription: 0, offset: 3, worked: Worked::Known(true), routed: routed.clone() }),
+        Change::Trial(Trial { subscription: 0, offset: 5, worked: Worked::Waits(waits), routed }),
     ]
 }
 

@@ -21,10 +21,10 @@ use crate::{
     clock::Timestamp,
     event::Envelope,
     filter::{Estimate, Features, FeedbackCounts, Learner, Verdict},
-    policy::{Attempts, Ranker},
+    policy::{Attempts, Ranker, RouteAsked, Router},
     transport::{
-        Backlog, DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, RecordedAttempt, Settled,
-        SourceState, Start, StorageInfo, SubscriptionInfo, TopicInfo,
+        Backlog, DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, RecordedAttempt, RouteChoice,
+        Settled, SourceState, Start, StorageInfo, SubscriptionInfo, TopicInfo,
     },
 };
 
@@ -192,6 +192,15 @@ impl Inspect for Inner {
     fn ranker(&self, subscription: &str) -> Option<Ranker> {
         self.catch_up();
         self.shared.lock().state.find(subscription).and_then(|state| state.ranker.as_deref().cloned())
+    }
+
+    fn router(&self, subscription: &str) -> Option<Router> {
+        self.catch_up();
+        self.shared.lock().state.find(subscription).and_then(|state| state.router.as_deref().cloned())
+    }
+
+    fn route(&self, subscription: &str, asked: &RouteAsked<'_>) -> Option<RouteChoice> {
+        self.shared.lock().state.find(subscription)?.route(asked)
     }
 
     fn estimate(&self, subscription: &str, position: Position, features: &Features) -> Option<Estimate> {

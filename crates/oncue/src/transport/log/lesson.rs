@@ -42,6 +42,19 @@ pub(crate) struct Waits {
     pub(crate) ended: Timestamp,
 }
 
+impl Waits {
+    pub(super) fn encode(&self, out: &mut Writer) {
+        out.u64(self.key);
+        out.signed(self.published.as_micros());
+        out.signed(self.ended.as_micros());
+    }
+
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (key, published) = (from.u64()?, Timestamp::from_micros(from.signed()?));
+        Ok(Self { key, published, ended: Timestamp::from_micros(from.signed()?) })
+    }
+}
+
 impl Lesson {
     /// What is learned from a settlement. Nothing from one that ends nothing, or that passes the event by; and, where
     /// feedback tells, nothing from an event without a key.
@@ -75,11 +88,9 @@ impl Lesson {
         match self.lost {
             Lost::Known(lost) => out.u8(u8::from(lost)),
             Lost::Unknown => out.u8(2),
-            Lost::Waits(Waits { key, published, ended }) => {
+            Lost::Waits(waits) => {
                 out.u8(3);
-                out.u64(key);
-                out.signed(published.as_micros());
-                out.signed(ended.as_micros());
+                waits.encode(out);
             }
         }
         encode_features(&self.features, out);
@@ -91,10 +102,7 @@ impl Lesson {
             0 => Lost::Known(false),
             1 => Lost::Known(true),
             2 => Lost::Unknown,
-            3 => {
-                let (key, published) = (from.u64()?, Timestamp::from_micros(from.signed()?));
-                Lost::Waits(Waits { key, published, ended: Timestamp::from_micros(from.signed()?) })
-            }
+            3 => Lost::Waits(Waits::decode(from)?),
             _ => return Err(Malformed("a lesson ends in a way that is not known")),
         };
         Ok(Self { subscription, offset, lost, features: decode_features(from)? })

@@ -37,6 +37,7 @@ pub(in crate::transport) mod standing;
 pub(in crate::transport) mod state;
 mod tail;
 mod topics;
+mod trial;
 mod url;
 mod waiting;
 

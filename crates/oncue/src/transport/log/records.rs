@@ -8,14 +8,14 @@ use oncue_log::{Lsn, TopicId};
 use serde::{Deserialize, Serialize};
 
 use super::{dedup::Window, missed::Gap};
-pub(crate) use super::{lesson::Lesson, service::Service};
+pub(crate) use super::{lesson::Lesson, service::Service, trial::Trial};
 use crate::codec::{Malformed, Reader, Writer};
 use crate::{
     clock::Timestamp,
     event::{Envelope, takes},
     filter::{Feedback, Filter, Lessons},
     metrics::{Ended, Sample},
-    policy::{ErrorClass, LearnedPriority},
+    policy::{ErrorClass, LearnedPriority, LearnedRoute},
     transport::{FailedAttempt, MemberSpec, StateChange},
 };
 
@@ -37,6 +37,7 @@ pub(crate) mod kind {
     pub(crate) const DROPPED: u8 = 30;
     pub(crate) const LESSON: u8 = 31;
     pub(crate) const SERVICE: u8 = 32;
+    pub(crate) const TRIAL: u8 = 33;
 }
 
 /// The number of a subscription in its log, from 0.
@@ -68,6 +69,7 @@ pub(crate) enum Change {
     Dropped(Dropped),
     Lesson(Lesson),
     Service(Service),
+    Trial(Trial),
 }
 
 /// A subscription is through with some events.
@@ -268,6 +270,12 @@ pub(crate) struct Subscription {
     /// How it learns which of its events come first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ranks: Option<Box<LearnedPriority>>,
+    /// How it learns which of its handlers is given an event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) routes: Option<Box<LearnedRoute>>,
+    /// As `learns_from`, of its route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) routes_from: Option<u64>,
     /// The first offset that it wants.
     pub(crate) from: u64,
 }
@@ -287,6 +295,8 @@ impl Subscription {
             learns: member.learns.clone().map(Box::new),
             learns_from: None,
             ranks: member.ranks.clone().map(Box::new),
+            routes: member.routes.clone().map(Box::new),
+            routes_from: None,
             from: 0,
         }
     }
@@ -301,16 +311,29 @@ impl Subscription {
         self.learns.as_ref()?.feedback()
     }
 
+    /// The feedback that its route learns by, if it does.
+    pub(crate) fn route_feedback(&self) -> Option<&Feedback> {
+        self.routes.as_ref()?.told_by()
+    }
+
+    /// The types of events that are feedback.
+    pub(crate) fn told_by(&self) -> impl Iterator<Item = &String> {
+        self.feedback().into_iter().chain(self.route_feedback()).flat_map(Feedback::types)
+    }
+
     /// Whether it is as a handler asks for it.
     pub(crate) fn is_as(&self, member: &MemberSpec) -> bool {
-        let Self { number, from, learns_from, .. } = *self;
-        *self == Self { number, from, learns_from, ..Self::of(member, TopicId(self.topic)) }
+        let Self { number, from, learns_from, routes_from, .. } = *self;
+        *self == Self { number, from, learns_from, routes_from, ..Self::of(member, TopicId(self.topic)) }
     }
 
     /// Learns by feedback from the topic's next event on, if it does; as before, if nothing of that is `known` to change.
     pub(crate) fn learning_from(mut self, next: u64, known: Option<&Self>) -> Self {
         let goes_on = known.filter(|known| known.learns == self.learns).map(|known| known.learns_from);
         self.learns_from = goes_on.unwrap_or_else(|| self.feedback().map(|_| next));
+        let goes_on =
+            known.filter(|known| known.route_feedback() == self.route_feedback()).map(|known| known.routes_from);
+        self.routes_from = goes_on.unwrap_or_else(|| self.route_feedback().map(|_| next));
         self
     }
 }
@@ -344,6 +367,7 @@ impl Change {
             Self::Dropped(_) => kind::DROPPED,
             Self::Lesson(_) => kind::LESSON,
             Self::Service(_) => kind::SERVICE,
+            Self::Trial(_) => kind::TRIAL,
         }
     }
 
@@ -376,6 +400,7 @@ impl Change {
             Self::Dropped(dropped) => json(out, dropped),
             Self::Lesson(lesson) => lesson.encode(out),
             Self::Service(service) => service.encode(out),
+            Self::Trial(trial) => trial.encode(out),
             Self::Remember(remember) => {
                 out.varint(u64::from(remember.subscription));
                 out.bytes(&remember.what);
@@ -418,6 +443,7 @@ impl Change {
             kind::DROPPED => Self::Dropped(from_json(&mut from)?),
             kind::LESSON => Self::Lesson(Lesson::decode(&mut from)?),
             kind::SERVICE => Self::Service(Service::decode(&mut from)?),
+            kind::TRIAL => Self::Trial(Trial::decode(&mut from)?),
             kind::REMEMBER => {
                 let subscription = from.small()?;
                 Self::Remember(Remember { subscription, what: Bytes::copy_from_slice(from.bytes()?) })

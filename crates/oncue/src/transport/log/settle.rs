@@ -12,7 +12,7 @@ use super::{
     reading::LogHand,
     records::{
         Ack, Change, Dead, DeadAbout, End, EventType, Keyed, Lesson, OTHER_TYPES, Retry, Service, Settle,
-        SubscriptionNumber, Times, TypeNumber, failed_attempt,
+        SubscriptionNumber, Times, Trial, TypeNumber, failed_attempt,
     },
     standing::{MembersOf, close},
     state::Types,
@@ -169,6 +169,9 @@ impl Core {
         if self.spec.members.iter().any(|member| member.ranks.is_some()) {
             changes.extend(self.services(hand, (consumer, batch)));
         }
+        if self.spec.members.iter().any(|member| member.routes.is_some()) {
+            changes.extend(self.trials(hand, shared, (consumer, batch)));
+        }
         let settled = acks.into_iter().zip(&self.numbers).filter(|(entries, _)| !entries.is_empty());
         // First: who counts failures is to know by then what worked meanwhile.
         let settled = settled.map(|(entries, number)| Change::Settle(Settle { subscription: *number, entries }));
@@ -201,6 +204,21 @@ impl Core {
             Service::of(self.numbers[member], rules, (event, priority), settlement).map(Change::Service)
         };
         taught(hand, settled, service)
+    }
+
+    /// What is learned of the handlers of a route. Nothing from dead letters that are handled again: they are those that failed.
+    fn trials(&self, hand: &LogHand, shared: &Shared, settled: (ConsumerId, &[Settlement])) -> Vec<Change> {
+        let trial = |settlement: &Settlement, event: &Envelope, member: usize| {
+            let rules = self.spec.members[member].routes.as_ref()?;
+            let (state, offset) =
+                (&shared.state.subscriptions[self.numbers[member] as usize], settlement.position.offset());
+            let too_early = state.about.routes_from.is_some_and(|from| offset < from);
+            if too_early || state.redriven.contains_key(&offset) {
+                return None;
+            }
+            Trial::of(self.numbers[member], rules, event, settlement).map(Change::Trial)
+        };
+        taught(hand, settled, trial)
     }
 
     /// Emitted events that were appended just now may be feedback.

@@ -22,7 +22,7 @@ use crate::{
     clock::Timestamp,
     codec::{Malformed, Reader, Writer},
     event::Envelope,
-    filter::{Feedback, Learner},
+    filter::Learner,
     metrics::Ended,
     policy::{Attempts, Ranker},
     transport::SourceState,
@@ -32,12 +32,15 @@ use crate::{
 pub(super) const MAX_NUMBERED_TYPES: usize = 65_536;
 
 /// Version of the checkpoint's layout.
-const CHECKPOINT: u8 = 7;
+const CHECKPOINT: u8 = 8;
 
-/// The version before: nothing waited for feedback, and no priority was learned.
+/// The version before: no route was learned.
+const CHECKPOINT_WITHOUT_ROUTES: u8 = 7;
+
+/// The version before that: nothing waited for feedback, and no priority was learned.
 const CHECKPOINT_WITHOUT_FEEDBACK: u8 = 6;
 
-/// The version before that: nothing was learned.
+/// And before that: nothing was learned.
 const CHECKPOINT_WITHOUT_LESSONS: u8 = 5;
 
 /// And before that: it did not count attempts.
@@ -147,7 +150,7 @@ impl State {
     fn note_feedback(&mut self) {
         self.feedback.clear();
         for state in self.subscriptions.iter().filter(|state| !state.removed) {
-            for event_type in state.about.feedback().map(Feedback::types).unwrap_or_default() {
+            for event_type in state.about.told_by() {
                 let waiting = self.feedback.entry(event_type.clone()).or_default();
                 if waiting.last() != Some(&state.about.number) {
                     waiting.push(state.about.number);
@@ -207,7 +210,7 @@ impl State {
             Change::Remove(remove) => {
                 let state = self.subscription(remove.subscription)?;
                 state.remove();
-                let (id, told) = (state.about.id.clone(), state.about.feedback().is_some());
+                let (id, told) = (state.about.id.clone(), state.about.told_by().next().is_some());
                 self.by_id.remove(&id);
                 if told {
                     self.note_feedback();
@@ -217,6 +220,7 @@ impl State {
             Change::Dropped(dropped) => self.drop_events(dropped)?,
             Change::Lesson(lesson) => self.subscription(lesson.subscription)?.learn(lesson),
             Change::Service(service) => self.subscription(service.subscription)?.learn_service(service),
+            Change::Trial(trial) => self.subscription(trial.subscription)?.learn_trial(trial),
             Change::Remember(remember) => {
                 self.subscription(remember.subscription)?.remembered = Some(remember.what.clone());
             }
@@ -263,7 +267,10 @@ impl State {
             if known.about.ranks != about.ranks {
                 known.ranker = None;
             }
-            let told = known.about.feedback().or(about.feedback()).is_some();
+            if known.about.routes != about.routes {
+                known.reroute(about.routes.as_deref());
+            }
+            let told = known.about.told_by().chain(about.told_by()).next().is_some();
             known.about = about.clone();
             if told {
                 self.note_feedback();
@@ -275,7 +282,7 @@ impl State {
         }
         self.by_id.insert(about.id.clone(), about.number);
         self.subscriptions.push(SubscriptionState::new(about.clone()));
-        if about.feedback().is_some() {
+        if about.told_by().next().is_some() {
             self.note_feedback();
         }
         Ok(())
@@ -301,6 +308,12 @@ impl State {
             let mut ranks = Writer::default();
             subscription.ranker.iter().for_each(|ranker| ranker.encode(&mut ranks));
             out.bytes(ranks.as_slice());
+            let mut routes = Writer::default();
+            subscription.router.iter().for_each(|router| router.encode(&mut routes));
+            out.bytes(routes.as_slice());
+            let mut trials = Writer::default();
+            subscription.trials.iter().for_each(|waiting| waiting.encode(&mut trials));
+            out.bytes(trials.as_slice());
         }
         self.dedup.encode(&mut out);
         out.varint(self.sources.len() as u64);
@@ -346,6 +359,9 @@ impl State {
                 if !ranks.is_empty() {
                     subscription.ranker = Some(Box::new(Ranker::decode(&mut Reader::new(ranks))?));
                 }
+            }
+            if version > CHECKPOINT_WITHOUT_ROUTES {
+                subscription.restore_route(from.bytes()?, from.bytes()?)?;
             }
             if subscription.about.number as usize != number {
                 return Err(Malformed("subscriptions are out of order"));

@@ -128,7 +128,7 @@ async fn what_is_being_written_is_progress_when_it_is_durable_whoever_is_left() 
     let mut given = Vec::new();
     consumer.next(ONE, &mut given).await.unwrap();
     let attempt = Attempt { number: 1, class: None, read: Timestamp::default(), ended: Timestamp::default() };
-    let written = Some(Box::new(Written { emits: vec![("events".to_owned(), event)], state: None }));
+    let written = Some(Box::new(Written { emits: vec![("events".to_owned(), event)], ..Written::default() }));
     let (position, action) = (given[0].position, Action::Ack);
     let slow = disk.lock();
     drop(consumer.settle(vec![Settlement { position, member: 0, action, attempt, error: None, written }]));

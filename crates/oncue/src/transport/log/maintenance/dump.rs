@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::lesson::{Lost, Waits},
-    super::records::{Ack, Change, Dead, End, Lesson, Redrive, Service, Settle},
+    super::records::{Ack, Change, Dead, End, Lesson, Redrive, Service, Settle, Trial},
     super::state::State,
+    super::trial::Worked,
     look_at,
     meaning::{Meaning, Understood, name_of},
     storage,
@@ -18,7 +19,8 @@ use super::{
 use crate::{
     clock::Timestamp,
     event::Envelope,
-    transport::{OpenError, StateChange},
+    policy::Routed,
+    transport::{OpenError, RouteChoice, StateChange},
 };
 
 /// The kinds of lines that a dump has.
@@ -287,9 +289,7 @@ fn change_of(change: &Change) -> (Option<u32>, Value) {
             let (lost, waits) = match lost {
                 Lost::Known(lost) => (Some(*lost), None),
                 Lost::Unknown => (None, None),
-                Lost::Waits(Waits { key, published, ended }) => {
-                    (None, Some(json!({"key": key, "published": value(published), "ended": value(ended)})))
-                }
+                Lost::Waits(waits) => (None, Some(self::waits(waits))),
             };
             let looked_at = features.all().len();
             let mut about =
@@ -306,7 +306,23 @@ fn change_of(change: &Change) -> (Option<u32>, Value) {
                 "micros": micros, "features": looked_at});
             (Some(*subscription), about)
         }
+        Change::Trial(Trial { subscription, offset, worked, routed }) => {
+            let Routed { choice, micros, features } = routed;
+            let looked_at = features.all().len();
+            let choice = RouteChoice::from(*choice);
+            let mut about = json!({"subscription": subscription, "offset": offset, "choice": choice, "micros": micros,
+                "features": looked_at});
+            match worked {
+                Worked::Known(worked) => about["worked"] = json!(worked),
+                Worked::Waits(waits) => about["waits"] = self::waits(waits),
+            }
+            (Some(*subscription), about)
+        }
     }
+}
+
+fn waits(Waits { key, published, ended }: &Waits) -> Value {
+    json!({"key": key, "published": value(published), "ended": value(ended)})
 }
 
 fn ack(ack: &Ack) -> Value {

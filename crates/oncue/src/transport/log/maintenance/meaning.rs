@@ -134,6 +134,7 @@ pub(super) fn name_of(number: u8) -> &'static str {
         kind::DROPPED => "dropped",
         kind::LESSON => "lesson",
         kind::SERVICE => "service",
+        kind::TRIAL => "trial",
         _ => "unknown",
     }
 }

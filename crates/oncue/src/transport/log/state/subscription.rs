@@ -14,16 +14,17 @@ use super::super::{
     lesson::Lost,
     missed::{Gap, MAX_RANGES, Missed},
     offsets::OffsetSet,
-    records::{Ack, End, Lesson, OTHER_TYPES, Service, Subscription, TypeNumber},
+    records::{Ack, End, Lesson, OTHER_TYPES, Service, Subscription, Trial, TypeNumber},
+    trial::Worked,
 };
 use crate::{
     clock::Timestamp,
     codec::{Malformed, Reader, Writer},
     event::Envelope,
-    filter::{Features, Learner, Loss},
+    filter::{Features, Feedback, Learner, Loss},
     metrics::{Ended, HandlerStats, Sample},
-    policy::{Attempts, Ranker, Tried, Trouble},
-    transport::FailedAttempt,
+    policy::{Attempts, LearnedRoute, Ranker, RouteAsked, Routed, Router, Tried, Trouble},
+    transport::{FailedAttempt, RouteChoice},
 };
 
 /// Events that were passed by unhandled (skipped or expired) that are told apart from handled ones: the newest.
@@ -59,6 +60,10 @@ pub(crate) struct SubscriptionState {
     pub(crate) awaiting: Option<Box<Awaiting>>,
     /// What was learned of how urgent its events are; nothing before one was handled.
     pub(crate) ranker: Option<Box<Ranker>>,
+    /// What was learned of the handlers of its route; nothing before one was tried.
+    pub(crate) router: Option<Box<Router>>,
+    /// First attempts that wait for feedback; nothing before one did.
+    pub(crate) trials: Option<Box<Awaiting<Routed>>>,
     /// What its topic dropped before it was through with it.
     pub(crate) missed: Missed,
     /// What is to be remembered about it.
@@ -100,6 +105,8 @@ impl SubscriptionState {
             learner: None,
             awaiting: None,
             ranker: None,
+            router: None,
+            trials: None,
             missed: Missed::default(),
             remembered: None,
             about,
@@ -172,11 +179,85 @@ impl SubscriptionState {
     /// An event was published that is feedback.
     pub(super) fn tell(&mut self, offset: u64, published: Timestamp, event: &Envelope) {
         let Some(key) = event.key_hash() else { return };
-        let labelled = self.awaiting.get_or_insert_default().tell(key, offset, published);
-        self.learn_labelled(labelled);
+        let is_told = |feedback: &Feedback| feedback.types().iter().any(|known| known == event.event_type());
+        if self.about.feedback().is_some_and(is_told) {
+            let labelled = self.awaiting.get_or_insert_default().tell(key, offset, published);
+            self.learn_labelled(labelled);
+        }
+        if self.about.route_feedback().is_some_and(is_told) {
+            let labelled = self.trials.get_or_insert_default().tell(key, offset, published);
+            self.learn_routed(labelled);
+        }
     }
 
-    fn learn_labelled(&mut self, labelled: Vec<Labelled>) {
+    /// A handler of its route was tried.
+    pub(super) fn learn_trial(&mut self, trial: &Trial) {
+        match trial.worked {
+            Worked::Known(worked) => self.learn_route(&trial.routed, worked),
+            Worked::Waits(waits) => {
+                let Self { about, trials, .. } = self;
+                let Some(rules) = about.route_feedback() else { return };
+                let labelled = trials.get_or_insert_default().wait(rules, trial.offset, waits, trial.routed.clone());
+                self.learn_routed(labelled);
+            }
+        }
+    }
+
+    fn learn_routed(&mut self, labelled: Vec<Labelled<Routed>>) {
+        for (routed, came) in labelled {
+            // Of which nobody knows what became of them, nothing is learned.
+            let lost = came.and_then(|came| Some(self.about.route_feedback()?.lost(came)));
+            if let Some(lost) = lost {
+                self.learn_route(&routed, !lost);
+            }
+        }
+    }
+
+    fn learn_route(&mut self, routed: &Routed, worked: bool) {
+        let Self { about, router, .. } = self;
+        let Some(rules) = about.routes.as_deref() else { return };
+        if router.is_none() {
+            *router = Router::new(rules).map(Box::new);
+        }
+        if let Some(router) = router {
+            router.learn(routed, rules.reward(worked, routed.micros as f64 / 1e6));
+        }
+    }
+
+    /// Its route learns by other rules from now on. What the same is learned of goes on; what waits for feedback was chosen
+    /// among the handlers of before.
+    pub(super) fn reroute(&mut self, rules: Option<&LearnedRoute>) {
+        let Self { about, router, trials, .. } = self;
+        let before = about.routes.as_deref();
+        let same = rules.filter(|rules| before.is_some_and(|before| before.learns_the_same(rules)));
+        if same.map(LearnedRoute::arms) != before.map(LearnedRoute::arms) {
+            *trials = None;
+        }
+        *router = same.and_then(|rules| router.as_ref()?.follow(rules)).map(Box::new);
+    }
+
+    /// Which of the handlers of its route is called.
+    pub(crate) fn route(&self, asked: &RouteAsked<'_>) -> Option<RouteChoice> {
+        let rules = self.about.routes.as_deref()?;
+        let choice = match &self.router {
+            Some(router) => router.choose(asked),
+            None => Router::new(rules)?.choose(asked),
+        };
+        choice.map(RouteChoice::from)
+    }
+
+    /// What a checkpoint says of its route: what was learned, and what waits for feedback; empty: nothing.
+    pub(super) fn restore_route(&mut self, router: &[u8], trials: &[u8]) -> Result<(), Malformed> {
+        if !router.is_empty() {
+            self.router = Router::decode(&mut Reader::new(router))?.map(Box::new);
+        }
+        if !trials.is_empty() {
+            self.trials = Some(Box::new(Awaiting::decode(&mut Reader::new(trials))?));
+        }
+        Ok(())
+    }
+
+    fn learn_labelled(&mut self, labelled: Vec<Labelled<Features>>) {
         for (features, came) in labelled {
             let lost = came.and_then(|came| Some(self.about.feedback()?.lost(came)));
             self.learn_one(&features, lost);

@@ -1,11 +1,16 @@
 use super::{
     super::{
-        lesson::Lost,
-        records::{Ack, End, Lesson, Times},
+        lesson::{Lost, Waits},
+        records::{Ack, End, Lesson, Times, Trial},
+        trial::Worked,
     },
     *,
 };
-use crate::{clock::Timestamp, transport::StateChange};
+use crate::{
+    clock::Timestamp,
+    policy::Routed,
+    transport::{RouteChoice, StateChange},
+};
 
 fn times() -> Times {
     let time = Timestamp::from_micros(1);
@@ -26,6 +31,8 @@ fn subscription(number: u32, id: &str) -> Change {
         learns: None,
         learns_from: None,
         ranks: None,
+        routes: None,
+        routes_from: None,
         from: 3,
     })
 }
@@ -89,13 +96,14 @@ fn what_was_learned_is_restored_and_a_checkpoint_from_before_there_were_lessons_
     assert_eq!(restored.find("one").unwrap().learner, state.find("one").unwrap().learner);
     assert_eq!(restored.find("one").unwrap().learner.as_ref().unwrap().progress().examples, 2.0);
 
-    // Version 6 has no lengths of what waits for feedback and of a ranker, here 0, before what stands behind the subscriptions;
-    // version 5 no length of a learner, either.
+    // Version 7 has no lengths of what was learned of a route and of its attempts that wait for feedback, here 0, before what
+    // stands behind the subscriptions; version 6 none of what waits for feedback and of a ranker, either, and version 5 none of a
+    // learner.
     let mut behind = Writer::default();
     state.dedup.encode(&mut behind);
     behind.varint(0);
     let mut older = before.to_vec();
-    for (version, lengths) in [(6, 2), (5, 1)] {
+    for (version, lengths) in [(7, 2), (6, 2), (5, 1)] {
         for _ in 0..lengths {
             assert_eq!(older.remove(older.len() - behind.as_slice().len() - 1), 0);
         }
@@ -104,8 +112,48 @@ fn what_was_learned_is_restored_and_a_checkpoint_from_before_there_were_lessons_
         restored.restore(&older).unwrap();
         assert_eq!(restored.checkpoint(), before);
     }
-    older[0] = 7;
+    older[0] = 8;
     assert!(State::default().restore(&older).is_err());
+}
+
+#[test]
+fn what_was_learned_of_a_route_is_restored_and_what_waits_for_feedback_goes_on() {
+    let told = crate::filter::feedback(["back"], std::time::Duration::from_micros(50));
+    let rules = crate::policy::LearnedRoute::default().with_arms(vec!["north".into(), "south".into()]).feedback(told);
+    let Change::Subscription(about) = subscription(0, "one") else { unreachable!() };
+    let about = Change::Subscription(Subscription { routes: Some(Box::new(rules)), ..about });
+    let mut features = crate::filter::Features::default();
+    features.category("bank", "north");
+    let trial = |offset: u64, worked| {
+        let choice = RouteChoice { arm: u8::from(offset > 4), best: 0, explores: false, among: 2 }.into();
+        let routed = Routed { choice, micros: 1_000_000, features: features.clone() };
+        Change::Trial(Trial { subscription: 0, offset, worked, routed })
+    };
+    let event = Envelope::builder("back").subject("o-1").build().unwrap();
+    let waits = |at: i64| {
+        let (published, ended) = (Timestamp::from_micros(at), Timestamp::from_micros(at + 1));
+        Worked::Waits(Waits { key: event.key_hash().unwrap(), published, ended })
+    };
+    let mut state = State::default();
+    for change in [about, trial(3, Worked::Known(false)), trial(4, waits(10)), trial(5, waits(100))] {
+        state.apply(&change, 0).unwrap();
+    }
+    let mut restored = State::default();
+    restored.restore(&state.checkpoint()).unwrap();
+    for state in [&mut state, &mut restored] {
+        // Offset 4 was a success, as nothing came in time; of 5 it is told that it was none.
+        state.published(1, 9, Timestamp::from_micros(120), &event);
+        let router = state.find("one").unwrap().router.as_ref().unwrap();
+        let rewards: Vec<_> = router.arms().map(|(_, arm)| (arm.rewards.count(), arm.rewards.mean())).collect();
+        assert_eq!(rewards, [(2.0, 0.4), (1.0, -0.1)]);
+    }
+    assert_eq!(restored.checkpoint(), state.checkpoint());
+    // A handler of which the registration knows nothing is none to learn of, and no reason not to open.
+    let Change::Trial(mut beyond) = trial(3, Worked::Known(true)) else { unreachable!() };
+    beyond.routed.choice.arm = 2;
+    let before = state.checkpoint();
+    state.apply(&Change::Trial(beyond), 0).unwrap();
+    assert_eq!(state.checkpoint(), before);
 }
 
 #[test]
