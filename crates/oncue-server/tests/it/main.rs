@@ -17,6 +17,7 @@ mod looking;
 mod mirroring;
 mod numbers;
 mod program;
+mod routed;
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod serving;
 mod solving;

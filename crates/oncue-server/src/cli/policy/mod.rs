@@ -5,6 +5,7 @@ mod learned;
 mod plot;
 mod queue;
 mod report;
+mod routes;
 mod simulate;
 mod solve;
 

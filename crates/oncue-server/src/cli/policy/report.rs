@@ -15,7 +15,7 @@ use oncue::{
 };
 use serde_json::{Value, json};
 
-use super::queue::Queues;
+use super::{queue::Queues, routes::Routes};
 use crate::{
     cli::{
         CommandError,
@@ -38,12 +38,16 @@ use crate::{
 /// With --priorities: the events that were handled are served again, each at the time at which it came and for as long as it
 /// took, first in first out, by the priority that events say, and by what is learned of it on the way. What their waiting
 /// costs is compared.
+///
+/// With --routes: what was learned of the handlers of a route is told, and compared with the best of them alone and with giving
+/// events to any. What was not tried is estimated from what was, by how likely each choice was.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                         oncue policy report charge --data ./data\n  \
                         oncue policy report charge --data ./data --features bank,total_cents\n  \
                         oncue policy report on-paid --data ./data --feedback order.canceled,order.unavailable --json\n  \
-                        oncue policy report render --data ./data --priorities --cost customer.weight\n\n\
+                        oncue policy report render --data ./data --priorities --cost customer.weight\n  \
+                        oncue policy report charge --data ./data --routes\n\n\
                         Exit codes: 0 all is done, whatever is found; 1 the log cannot be read; 2 there is no such \
                         subscription or log, or an option is wrong.")]
 pub(super) struct Report {
@@ -74,6 +78,10 @@ pub(super) struct Report {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "priorities")]
     places: usize,
 
+    /// Compare the handlers of a learned route, instead of what is learned of losses
+    #[arg(long, conflicts_with_all = ["priorities", "feedback", "features"])]
+    routes: bool,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -95,6 +103,13 @@ impl Report {
             let rules = self.cost.iter().fold(rules, LearnedPriority::cost);
             let queues = view.look(|log| Queues::of(&view, log, &self.about(log)?, (&rules, self.places)))?;
             return view.tell(&queues.json(&self.subscription), || queues.text(&self.subscription));
+        }
+        if self.routes {
+            let routes = view.look(|log| {
+                let about = self.about(log)?;
+                Ok(Routes::new(log.router(&about.id)))
+            })?;
+            return view.tell(&routes.json(&self.subscription), || routes.text(&self.subscription));
         }
         let found = view.look(|log| {
             let replayed = self.replay(&view, log, &self.about(log)?)?;
