@@ -51,6 +51,12 @@ async fn a_route_that_is_worth_it_is_told_with_what_its_handlers_alone_would_bri
     {
         assert!(human.stdout.contains(word), "{word:?} is not in {}", human.stdout);
     }
+    let dump = oncue(&["log", "dump", "--kind", "trial", "--data", &data]).stdout;
+    let trials: Vec<Value> = dump.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(trials.len(), 400, "each can be read in the log");
+    let (first, choice) = (&trials[0], &trials[0]["choice"]);
+    assert!(first["worked"].is_boolean() && choice["arm"].is_u64() && choice["among"] == 2, "{first}");
+    assert_eq!(oncue(&["log", "verify", "--data", &data]).code, Some(0));
     report(&data, &["--priorities"]).refused(&["cannot be used with"]);
 }
 

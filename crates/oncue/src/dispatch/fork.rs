@@ -46,10 +46,10 @@ impl Fork {
         Some(Self { rules, arms, transport: Arc::clone(transport), warned: Once::new() })
     }
 
-    /// The handler for this attempt, and how it was chosen, where that is learned from.
-    fn choose(&self, invocation: &Invocation) -> (usize, Option<RouteChoice>) {
+    /// The handler for this attempt, and how it was chosen; of none, where that is not learned from.
+    fn choose(&self, invocation: &Invocation) -> RouteChoice {
         if let Some(fixed) = self.rules.is_fixed() {
-            return (self.rules.arms().iter().position(|arm| arm == fixed).unwrap_or(0), None);
+            return unlearned(self.rules.arms().iter().position(|arm| arm == fixed).unwrap_or(0));
         }
         let (event, now) = (invocation.envelope(), invocation.binding().clock.now());
         let mut there: Vec<bool> = self.arms.iter().map(|arm| !arm.is_open(now)).collect();
@@ -62,7 +62,7 @@ impl Fork {
         let draw = oncue_learn::hash(&[b"route", event.source().as_bytes(), event.id().as_bytes()]);
         let asked = RouteAsked { attempt: invocation.attempt(), features: &features, draw, there: &there };
         if let Some(choice) = self.transport.inspect().route(invocation.subscription(), &asked) {
-            return (usize::from(choice.arm), Some(choice));
+            return choice;
         }
         self.warned.call_once(|| {
             let subscription = invocation.subscription();
@@ -71,8 +71,15 @@ impl Fork {
                 "its transport does not learn: its route gives events to any handler, each as likely"
             );
         });
-        (any(draw, invocation.attempt(), &there), None)
+        unlearned(any(draw, invocation.attempt(), &there))
     }
+}
+
+/// A choice that nothing is learned from.
+fn unlearned(arm: usize) -> RouteChoice {
+    // There are sixteen at most.
+    let arm = u8::try_from(arm).unwrap_or(u8::MAX);
+    RouteChoice { arm, best: arm, explores: false, among: 0 }
 }
 
 /// Any of those that are there, and for a later attempt the next one.
@@ -85,12 +92,10 @@ fn any(draw: u64, attempt: u32, there: &[bool]) -> usize {
 
 impl Layer for Fork {
     fn call(&self, invocation: Invocation, next: Next) -> BoxFuture<'static, Outcome> {
-        let (arm, routed) = self.choose(&invocation);
-        {
-            let mut effects = invocation.effects();
-            (effects.arm, effects.routed) = (arm, routed);
-        }
-        let layers = self.arms.get(arm).map(|arm| Arc::clone(&arm.layers)).unwrap_or_default();
+        let choice = self.choose(&invocation);
+        invocation.route_to(choice);
+        let arm = self.arms.get(usize::from(choice.arm));
+        let layers = arm.map(|arm| Arc::clone(&arm.layers)).unwrap_or_default();
         next.through(layers).run(invocation)
     }
 }

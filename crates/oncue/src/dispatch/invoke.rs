@@ -325,10 +325,7 @@ fn effects_of(outcome: &Outcome, invocation: &Invocation) -> Option<Box<Effects>
         return None;
     }
     let effects = invocation.take_effects();
-    let kept = match outcome {
-        Outcome::Ack => effects,
-        _ => Effects { told: effects.told, routed: effects.routed, ..Effects::default() },
-    };
+    let kept = if *outcome == Outcome::Ack { effects } else { Effects { told: effects.told, ..Effects::default() } };
     Some(Box::new(kept))
 }
 

@@ -395,9 +395,13 @@ impl Dispatcher {
     /// An event is handled: what became of it.
     fn finished(&mut self, member: usize, finished: Finished, now: Timestamp) -> Option<Action> {
         let Finished { run: id, read, outcome, effects, over } = finished;
+        let routed = over.as_ref().and_then(Invocation::routed);
         self.keep(member, over);
         let run = self.runs.get_mut(id)?;
-        let settlement = run.settle(&self.members[member], member, (outcome, effects), (read, now));
+        let mut settlement = run.settle(&self.members[member], member, (outcome, effects), (read, now));
+        if routed.is_some() {
+            settlement.written.get_or_insert_default().routed = routed;
+        }
         let action = settlement.action;
         self.send(id, settlement);
         self.work.push_back(Work::Advance(id));

@@ -183,7 +183,6 @@ impl Run {
         (read, now): (Timestamp, Timestamp),
     ) -> Settlement {
         self.running.remove(index);
-        let routed = effects.as_ref().and_then(|effects| effects.routed);
         let number = self.delivered.attempts_of(index) + 1;
         let mut settlement = self.unhandled(index, Action::Ack);
         settlement.attempt = Attempt { number, class: None, read, ended: now };
@@ -191,9 +190,6 @@ impl Run {
             Outcome::Ack => match self.accept((member, index), effects, &mut settlement) {
                 Ok(()) => {
                     self.done.insert(index);
-                    if routed.is_some() {
-                        settlement.written.get_or_insert_default().routed = routed;
-                    }
                     return settlement;
                 }
                 Err(error) => (ErrorClass::Permanent, error, true),
@@ -217,7 +213,6 @@ impl Run {
         self.log_failure(member, number, class, &error, settlement.action);
         settlement.attempt.class = Some(class);
         settlement.error = Some(error.into());
-        settlement.written = routed.map(|_| Box::new(Written { routed, ..Written::default() }));
         match settlement.action {
             Action::DeadLetter => {
                 self.dead.insert(index);

@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -61,10 +61,6 @@ pub struct Effects {
     pub error: Option<String>,
     /// Told what follows from the outcome, whatever that is, once it is durable.
     pub(crate) told: Option<oneshot::Sender<Action>>,
-    /// Which of the handlers of a route is called.
-    pub(crate) arm: usize,
-    /// How it was chosen, where that is learned from.
-    pub(crate) routed: Option<RouteChoice>,
 }
 
 /// A handler bound to an app: what all its calls share.
@@ -172,6 +168,9 @@ struct Call {
     deadline: AtomicU64,
     /// Its handler is a plain function, and was handed to the blocking pool.
     blocking: AtomicBool,
+    /// Which of the handlers of a route is called, and how it was chosen, a byte each: see `route_to`. No part of the effects,
+    /// which handlers replace.
+    route: AtomicU32,
 }
 
 impl Invocation {
@@ -194,6 +193,7 @@ impl Invocation {
             effects: Mutex::default(),
             deadline: AtomicU64::new(u64::MAX),
             blocking: AtomicBool::new(false),
+            route: AtomicU32::new(0),
         }))
     }
 
@@ -216,6 +216,7 @@ impl Invocation {
                 *call.effects.get_mut() = Effects::default();
             }
             (*call.deadline.get_mut(), *call.blocking.get_mut()) = (u64::MAX, false);
+            *call.route.get_mut() = 0;
             return over;
         }
         Self::new(Arc::clone(binding), envelope, position, attempt, keyed)
@@ -284,6 +285,23 @@ impl Invocation {
     pub(crate) fn apart(&self) -> Self {
         let Call { binding, envelope, position, attempt, keyed, .. } = &*self.0;
         Self::new(Arc::clone(binding), envelope.clone(), *position, *attempt, keyed.clone())
+    }
+
+    /// The call goes to this one of the handlers of a route; how it was chosen is learned from, unless it was chosen of none.
+    pub(crate) fn route_to(&self, choice: RouteChoice) {
+        let RouteChoice { arm, best, explores, among } = choice;
+        self.0.route.store(u32::from_le_bytes([arm, best, u8::from(explores), among]), Ordering::Release);
+    }
+
+    /// Which of the handlers of a route it goes to.
+    pub(crate) fn arm(&self) -> usize {
+        usize::from(self.0.route.load(Ordering::Acquire).to_le_bytes()[0])
+    }
+
+    /// How that was chosen, where it is learned from.
+    pub(crate) fn routed(&self) -> Option<RouteChoice> {
+        let [arm, best, explores, among] = self.0.route.load(Ordering::Acquire).to_le_bytes();
+        (among > 0).then_some(RouteChoice { arm, best, explores: explores == 1, among })
     }
 
     /// The attempt begins: if the handler has a timeout, it may take so long from now.

@@ -120,7 +120,7 @@ struct Arms {
 
 impl ErasedHandler for Arms {
     fn call(&self, invocation: &Invocation) -> Call {
-        let arm = invocation.effects().arm;
+        let arm = invocation.arm();
         match self.handlers.get(arm) {
             Some(handler) => handler.call(invocation),
             None => {

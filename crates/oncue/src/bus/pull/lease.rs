@@ -14,7 +14,7 @@ use super::{DEFAULT_LEASE, Pulled};
 use crate::{
     error::LeaseError,
     handler::{
-        Call, Effects, ErasedHandler, Invocation, Outcome,
+        Call, ErasedHandler, Invocation, Outcome,
         extract::{Context, EmitError},
     },
     policy::ErrorClass,
@@ -112,11 +112,8 @@ impl Leases {
         let offer = offers.by_token.remove(token).ok_or(LeaseError::Over)?;
         drop(offers);
         let (told, follows) = oneshot::channel();
-        let mut left = offer.invocation.effects();
-        // How it came to this handler stays.
-        let (arm, routed) = (left.arm, left.routed);
-        *left = Effects { told: Some(told), arm, routed, ..apart.take_effects() };
-        drop(left);
+        *offer.invocation.effects() = apart.take_effects();
+        offer.invocation.effects().told = Some(told);
         offer.settle.send(outcome).map_err(|_| LeaseError::Lost)?;
         Ok(follows)
     }

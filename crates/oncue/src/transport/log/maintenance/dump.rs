@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The kinds of lines that a dump has.
-pub const KINDS: [&str; 21] = [
+pub const KINDS: [&str; 24] = [
     "topic",
     "drop",
     "event",
@@ -42,6 +42,9 @@ pub const KINDS: [&str; 21] = [
     "remember",
     "window",
     "dropped",
+    "lesson",
+    "service",
+    "trial",
     "checkpoint_part",
     "checkpoint",
     "unknown",
