@@ -35,9 +35,11 @@ impl Stopwatch {
 }
 
 /// Processor time of this process and all its threads since it was started.
+#[cfg(feature = "brokers")]
 #[derive(Clone, Copy)]
 pub(crate) struct CpuWatch(Duration);
 
+#[cfg(feature = "brokers")]
 impl CpuWatch {
     pub(crate) fn start() -> Self {
         Self(cpu_time())
@@ -48,6 +50,7 @@ impl CpuWatch {
     }
 }
 
+#[cfg(feature = "brokers")]
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
@@ -132,7 +135,7 @@ pub(crate) struct Rounds {
 
 impl Rounds {
     /// One is enough: what is counted comes out the same each time.
-    #[cfg_attr(not(feature = "rivals"), allow(dead_code, reason = "who has something to compare with, counts"))]
+    #[cfg_attr(not(feature = "rivals"), expect(dead_code, reason = "who has something to compare with, counts"))]
     pub(crate) fn counted(sample: Sample) -> Self {
         Self { samples: vec![sample], ..Self::default() }
     }

@@ -54,7 +54,7 @@ impl Target {
     }
 
     /// So much more than the other side at most.
-    #[cfg_attr(not(feature = "brokers"), expect(dead_code, reason = "what it limits is measured on brokers"))]
+    #[cfg(any(feature = "brokers", test))]
     pub(crate) fn at_most_more(more: f64) -> Self {
         Self { more: Some(more), less: true, ..Self::default() }
     }
