@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(3_600);
 /// # Errors
 /// It is not told, or waits.
 pub async fn health(bench: &Bench) -> Result<(), Failure> {
-    Failure::of_parts([("well", well(bench).await), ("closed", closed(bench).await)])
+    Failure::of_parts([("well", Box::pin(well(bench)).await), ("closed", Box::pin(closed(bench)).await)])
 }
 
 fn info(bus: &Bus, subscription: &str) -> Result<SubscriptionInfo, Failure> {
