@@ -89,6 +89,7 @@ impl Route {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl IntoRegistration<()> for Route {
     fn into_registration(self) -> Registration {
         let Self { id, arms, rules, location } = self;

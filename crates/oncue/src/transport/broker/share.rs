@@ -28,9 +28,10 @@ use crate::{
     },
 };
 
-/// Events that were read and are kept, to be handed out when what they wait for is over: the first ones, and up to as many
+/// Events that were read and are kept, to be handed out when what they wait for is over: the first ones, and up to as much
 /// more until it is looked which of them are through.
 const KEPT_EVENTS: usize = 4096;
+const KEPT_BYTES: usize = 16 << 20;
 /// More are read once no more than so many are left that were not looked at.
 const READ_AHEAD: usize = 512;
 /// Events that waited and are read again at once.
@@ -78,7 +79,7 @@ pub(super) struct Serving {
     pub(super) fetched_to: u64,
     /// Something is being read.
     pub(super) fetching: bool,
-    kept: BTreeMap<u64, Envelope>,
+    kept: Kept,
     again: BTreeMap<u64, Envelope>,
 }
 
@@ -133,7 +134,7 @@ impl Serving {
             inbox: VecDeque::new(),
             fetched_to: 0,
             fetching: false,
-            kept: BTreeMap::new(),
+            kept: Kept::default(),
             again: BTreeMap::new(),
         }
     }
@@ -266,12 +267,12 @@ impl Serving {
     /// Keeps an event that may have to wait. Where there are too many, the last ones are read again when their turn comes.
     fn keep(&mut self, offset: u64, envelope: Envelope, states: &States<'_>) {
         self.kept.insert(offset, envelope);
-        if self.kept.len() <= 2 * KEPT_EVENTS {
+        if self.kept.is_within(2) {
             return;
         }
         let is_through = |offset| states.0.iter().all(|known| known.state.subscriptions[0].settled.contains(offset));
-        self.kept.retain(|offset, _| !is_through(*offset));
-        while self.kept.len() > KEPT_EVENTS {
+        self.kept.forget(is_through);
+        while !self.kept.is_within(1) {
             self.kept.pop_last();
         }
     }
@@ -301,7 +302,7 @@ impl Serving {
             let ranks: Vec<_> = missing.iter().map(|(rank, _)| *rank).collect();
             self.hand.put_back(&ranks);
             let mut offsets: Vec<u64> = missing.into_iter().map(|(_, offset)| offset).collect();
-            offsets.retain(|offset| !self.kept.contains_key(offset) && !self.again.contains_key(offset));
+            offsets.retain(|offset| !self.kept.events.contains_key(offset) && !self.again.contains_key(offset));
             return Some(Wanted::Again(offsets));
         }
         None
@@ -325,7 +326,7 @@ impl Serving {
             let envelope = copies.remove(0).1;
             return Some(FedEvent { offset, partition, envelope, copies });
         }
-        let envelope = self.kept.get(&offset).or_else(|| self.again.get(&offset))?.clone();
+        let envelope = self.kept.events.get(&offset).or_else(|| self.again.get(&offset))?.clone();
         Some(FedEvent { offset, partition, envelope, copies })
     }
 
@@ -370,6 +371,36 @@ impl Share {
     }
 }
 
+/// Events by their offsets, and what they take.
+#[derive(Default)]
+struct Kept {
+    events: BTreeMap<u64, Envelope>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn insert(&mut self, offset: u64, envelope: Envelope) {
+        self.bytes += envelope.encoded_bytes();
+        if let Some(before) = self.events.insert(offset, envelope) {
+            self.bytes -= before.encoded_bytes();
+        }
+    }
+
+    fn pop_last(&mut self) {
+        self.bytes -= self.events.pop_last().map_or(0, |(_, last)| last.encoded_bytes());
+    }
+
+    fn forget(&mut self, is_through: impl Fn(u64) -> bool) {
+        self.events.retain(|offset, _| !is_through(*offset));
+        self.bytes = self.events.values().map(Envelope::encoded_bytes).sum();
+    }
+
+    /// Whether it is no more than so many times what is kept.
+    fn is_within(&self, times: usize) -> bool {
+        self.events.len() <= times * KEPT_EVENTS && self.bytes <= times * KEPT_BYTES
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,11 +431,24 @@ mod tests {
         let share = share().await;
         let (mut serving, mut states) = (share.serving.lock(), share.states());
         (0..3 * kept).for_each(|offset| serving.keep(offset, Envelope::blank(), &states));
-        assert!(serving.kept.len() <= 2 * KEPT_EVENTS);
-        assert!((0..kept).all(|offset| serving.kept.contains_key(&offset)), "the first ones wait");
+        assert!(serving.kept.is_within(2));
+        assert!((0..kept).all(|offset| serving.kept.events.contains_key(&offset)), "the first ones wait");
         states.state_mut(0).settled.insert_range(0, kept);
         (3 * kept..4 * kept + 1).for_each(|offset| serving.keep(offset, Envelope::blank(), &states));
-        assert!(serving.kept.len() <= 2 * KEPT_EVENTS);
-        assert!((0..kept).all(|offset| !serving.kept.contains_key(&offset)), "they are through");
+        assert!(serving.kept.is_within(2));
+        assert!((0..kept).all(|offset| !serving.kept.events.contains_key(&offset)), "they are through");
+    }
+
+    #[tokio::test]
+    async fn large_events_that_wait_take_no_more_memory_than_small_ones() {
+        let share = share().await;
+        let (mut serving, states) = (share.serving.lock(), share.states());
+        let large = Envelope::builder("large").data(vec![7; 1 << 20]).build().unwrap();
+        for offset in 0..100 {
+            serving.keep(offset, large.clone(), &states);
+            assert!(serving.kept.is_within(2));
+        }
+        let kept = &serving.kept.events;
+        assert!(kept.contains_key(&0) && !kept.contains_key(&50), "{} are kept", kept.len());
     }
 }
