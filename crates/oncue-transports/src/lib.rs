@@ -93,7 +93,7 @@ pub fn bridge(url: impl Into<String>, clock: Clock) -> Bridge {
     bridge::opening(move || open(&url, clock.clone()))
 }
 
-/// As [`bridge`], if a transport can be of this URL: for [`App::bridges`](oncue::App::bridges), so that bridges of the
+/// As [`bridge()`], if a transport can be of this URL: for [`App::bridges`](oncue::App::bridges), so that bridges of the
 /// configuration file lead to any of them.
 ///
 /// ```no_run
