@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::frame::Place;
 use crate::limits::CHECKPOINT_PART_BYTES;
-use crate::record::Lsn;
+use crate::record::{KIND_CHECKPOINT, Lsn};
 use crate::wire::Decoder;
 
 pub(crate) const PART_HEADER_BYTES: usize = 16;
@@ -60,6 +60,26 @@ impl Tracker {
         self.begun = next;
         let (part, place) = next?;
         (part.part + 1 == part.parts).then_some(WholeCheckpoint { place, of_lsn: part.of_lsn })
+    }
+}
+
+/// The parts of a checkpoint, joined as its records come by in lsn order.
+pub(crate) struct Joined {
+    of_lsn: Lsn,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Joined {
+    pub(crate) fn of(of_lsn: Lsn) -> Self {
+        Self { of_lsn, bytes: Vec::new() }
+    }
+
+    /// Takes what a record says, if it is one of the parts; whether it was the last one.
+    pub(crate) fn take(&mut self, kind: u8, data: &[u8]) -> bool {
+        let part = (kind == KIND_CHECKPOINT).then(|| Part::decode(data)).flatten();
+        let Some((part, slice)) = part.filter(|(part, _)| part.of_lsn == self.of_lsn) else { return false };
+        self.bytes.extend_from_slice(slice);
+        part.part + 1 == part.parts
     }
 }
 

@@ -7,7 +7,7 @@ use std::task::{Poll, Wake, Waker};
 use bytes::Bytes;
 
 use crate::batch::Batch;
-use crate::checkpoint::{self, Part, cuts, encode_topics, topic_definition};
+use crate::checkpoint::{self, Joined, Part, cuts, encode_topics, topic_definition};
 use crate::core::Core;
 use crate::error::{AppendError, Fenced, OpenError, ReadError};
 use crate::leaving::{trim, trim_while};
@@ -246,17 +246,14 @@ impl Log {
     /// See [`ReadError`].
     pub fn newest_checkpoint(&self) -> Result<Option<(Lsn, Vec<u8>)>, ReadError> {
         let Some(of_lsn) = self.checkpointed() else { return Ok(None) };
-        let mut joined = Vec::new();
+        let mut joined = Joined::of(of_lsn);
         for record in self.scan(of_lsn) {
             let record = record?;
-            let part = (record.kind == KIND_CHECKPOINT).then(|| Part::decode(&record.data)).flatten();
-            let Some((part, slice)) = part.filter(|(part, _)| part.of_lsn == of_lsn) else { continue };
-            joined.extend_from_slice(slice);
-            if part.part + 1 == part.parts {
+            if joined.take(record.kind, &record.data) {
                 break;
             }
         }
-        Ok(checkpoint::decode(&joined).map(|(_, opaque)| (of_lsn, opaque.to_vec())))
+        Ok(checkpoint::decode(&joined.bytes).map(|(_, opaque)| (of_lsn, opaque.to_vec())))
     }
 
     /// A cursor on a topic, that [`read`](Self::read) reads from `offset` on.

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 
 use super::{Found, ReplayFn, Verified};
-use crate::checkpoint::{self, Part, TopicState, WholeCheckpoint, decode_topic};
+use crate::checkpoint::{self, Joined, TopicState, WholeCheckpoint, decode_topic};
 use crate::error::OpenError;
 use crate::frame::{FRAME_RECORDS, Frame, Place};
 use crate::options::Recovery;
-use crate::record::{KIND_CHECKPOINT, KIND_DROP, KIND_EVENT, KIND_STATE, KIND_TOPIC, Record, Step};
+use crate::record::{KIND_DROP, KIND_EVENT, KIND_STATE, KIND_TOPIC, Record, Step};
 use crate::segment::{Chunk, FIRST_FRAME};
 
 /// What opening hands over.
@@ -95,20 +95,17 @@ fn follow(topics: &mut Vec<TopicState>, step: &Step, frame: &Frame) -> Result<()
 
 /// The parts of a checkpoint, joined.
 fn join(found: &[Found], whole: WholeCheckpoint, end: Place) -> Result<Vec<u8>, OpenError> {
-    let mut bytes = Vec::new();
+    let mut joined = Joined::of(whole.of_lsn);
     each_frame(found, whole.place, end, &mut |_, frame| {
         let mut walk = frame.walk();
         while let Some(Ok(step)) = walk.next(&frame.bytes) {
-            let part = (step.header.kind == KIND_CHECKPOINT).then(|| Part::decode(step.data(&frame.bytes))).flatten();
-            let Some((part, slice)) = part.filter(|(part, _)| part.of_lsn == whole.of_lsn) else { continue };
-            bytes.extend_from_slice(slice);
-            if part.part + 1 == part.parts {
+            if joined.take(step.header.kind, step.data(&frame.bytes)) {
                 return Ok(false);
             }
         }
         Ok(true)
     })?;
-    Ok(bytes)
+    Ok(joined.bytes)
 }
 
 /// Reads the frames of records from `from` up to `end`, as long as `look` wants more.

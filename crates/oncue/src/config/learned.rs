@@ -15,7 +15,7 @@ use crate::{
     policy::{self, LearnedPriority},
 };
 
-/// How long feedback may take if a label does not say it.
+/// How long feedback may take if a table does not say it.
 const DEFAULT_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// Reads a table, and looks at its values.
@@ -63,8 +63,22 @@ fn feedback(value: &Value, path: &KeyPath, findings: &mut Findings) -> Option<Fe
     let within = table.read("within", reader::duration);
     let expected = table.read("expected", reader::boolean);
     table.finish();
-    let feedback = filter::feedback(types?, within.unwrap_or(DEFAULT_WITHIN));
-    Some(if expected == Some(true) { feedback.expected() } else { feedback })
+    Some(told_by(types?, within, expected))
+}
+
+/// Feedback of these types, as a table says of it.
+pub(super) fn told_by(types: Vec<String>, within: Option<Duration>, expected: Option<bool>) -> Feedback {
+    let feedback = filter::feedback(types, within.unwrap_or(DEFAULT_WITHIN));
+    if expected == Some(true) { feedback.expected() } else { feedback }
+}
+
+/// Says the same of feedback in a table.
+pub(super) fn tell(feedback: &Feedback, table: &mut Value) {
+    table["feedback"] = json!(feedback.types());
+    table["within"] = json!(duration::text(feedback.within()));
+    if feedback.is_expected() {
+        table["expected"] = json!(true);
+    }
 }
 
 /// As it is read.
@@ -81,12 +95,7 @@ fn value(filter: &LearnedFilter) -> Value {
     match &lessons.label {
         Label::Dead => {}
         Label::Failed => value["label"] = json!("failed"),
-        Label::Feedback(feedback) => {
-            value["label"] = json!({"feedback": feedback.types(), "within": duration::text(feedback.within())});
-            if feedback.is_expected() {
-                value["label"]["expected"] = json!(true);
-            }
-        }
+        Label::Feedback(feedback) => tell(feedback, &mut value["label"]),
     }
     if let Some(threshold) = filter.holds_back_from() {
         value["threshold"] = json!(threshold);

@@ -1,22 +1,14 @@
 //! Learned routes as data: the handlers themselves are in code.
 
-use std::time::Duration;
-
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::{
-    duration,
+    learned::{tell, told_by},
     problem::{Findings, KeyPath},
     reader::{self, Table},
 };
-use crate::{
-    filter,
-    policy::{DEFAULT_ROUTE_DELAY_PER_S, DEFAULT_ROUTE_EXPLORE, LearnedRoute},
-};
-
-/// How long feedback may take if a route does not say it.
-const DEFAULT_WITHIN: Duration = Duration::from_secs(3_600);
+use crate::policy::{DEFAULT_ROUTE_DELAY_PER_S, DEFAULT_ROUTE_EXPLORE, LearnedRoute};
 
 /// Which of the handlers of a route is given an event.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,10 +59,7 @@ fn rules(value: &Value, path: &KeyPath, findings: &mut Findings) -> Option<Learn
     let (within, expected) = (table.read("within", reader::duration), table.read("expected", reader::boolean));
     table.finish();
     match types {
-        Some(types) => {
-            let feedback = filter::feedback(types, within.unwrap_or(DEFAULT_WITHIN));
-            rules = rules.feedback(if expected == Some(true) { feedback.expected() } else { feedback });
-        }
+        Some(types) => rules = rules.feedback(told_by(types, within, expected)),
         None if within.is_some() || expected.is_some() => {
             findings.value(path, "`within` and `expected` speak of feedback: add feedback = [\"order.canceled\"]");
         }
@@ -101,11 +90,7 @@ fn value(route: &RouteConfig) -> Value {
         value["delay_per_s"] = json!(rules.cost_per_s());
     }
     if let Some(feedback) = rules.told_by() {
-        value["feedback"] = json!(feedback.types());
-        value["within"] = json!(duration::text(feedback.within()));
-        if feedback.is_expected() {
-            value["expected"] = json!(true);
-        }
+        tell(feedback, &mut value);
     }
     value
 }

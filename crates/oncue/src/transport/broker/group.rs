@@ -204,10 +204,8 @@ impl Group {
 
     /// Those that waited behind one another are near each other, and what stands between them mostly waits, too: it comes along.
     async fn read_again(&self, partition: u16, offsets: &[u64]) -> Result<Vec<(u64, Envelope)>, BrokerError> {
-        let mut sorted = offsets.to_vec();
-        sorted.sort_unstable();
         let mut found: Vec<(u64, Envelope)> = Vec::new();
-        for offset in &sorted {
+        for offset in offsets {
             if found.last().is_some_and(|(last, _)| last >= offset) {
                 continue;
             }

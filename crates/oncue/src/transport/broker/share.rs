@@ -101,7 +101,7 @@ impl Reading for ReadTo {
 pub(super) enum Wanted {
     /// New events.
     New { from: u64 },
-    /// Events that waited.
+    /// Events that waited, ascending.
     Again(Vec<u64>),
 }
 
@@ -303,6 +303,7 @@ impl Serving {
             self.hand.put_back(&ranks);
             let mut offsets: Vec<u64> = missing.into_iter().map(|(_, offset)| offset).collect();
             offsets.retain(|offset| !self.kept.events.contains_key(offset) && !self.again.contains_key(offset));
+            offsets.sort_unstable();
             return Some(Wanted::Again(offsets));
         }
         None
@@ -354,7 +355,7 @@ impl Serving {
             Wanted::Again(offsets) => {
                 // What stands between them is mostly wanted next.
                 for (offset, envelope) in events {
-                    if offsets.contains(&offset) {
+                    if offsets.binary_search(&offset).is_ok() {
                         self.again.insert(offset, envelope);
                     } else if offset < self.hand.reading.0 {
                         self.keep(offset, envelope, states);
