@@ -1,4 +1,4 @@
-//! Rows 5 and 12: Oncue on brokers, against the client libraries that it uses, used by hand, and against RustStream.
+//! Rows 5 and 12: Oncue on brokers, against the client libraries that it uses, used by hand, and against `RustStream`.
 
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -57,6 +57,19 @@ impl Place {
         let name = format!("bench-{}-{number}", std::process::id());
         Self { url: url.to_owned(), directory: directory.join(&name), name, keyed }
     }
+}
+
+/// The names of a broker's rows.
+macro_rules! cases {
+    ($of:literal) => {
+        [
+            concat!($of, " publish"),
+            concat!($of, " publish CPU"),
+            concat!($of, " handle"),
+            concat!($of, " handle CPU"),
+            concat!($of, " one"),
+        ]
+    };
 }
 
 /// What a broker's rows say.
@@ -155,7 +168,7 @@ pub(crate) fn against_clients(plan: &Plan, runtime: &Runtime, directory: &Path) 
     let nats = Compared {
         id: "5",
         name: "nats",
-        cases: ["NATS publish", "NATS publish CPU", "NATS handle", "NATS handle CPU", "NATS one"],
+        cases: cases!("NATS"),
         against: "async-nats 0.51",
         theirs: nats::HOW,
         keyed: false,
@@ -164,7 +177,7 @@ pub(crate) fn against_clients(plan: &Plan, runtime: &Runtime, directory: &Path) 
     let rabbitmq = Compared {
         id: "5",
         name: "rabbitmq",
-        cases: ["RabbitMQ publish", "RabbitMQ publish CPU", "RabbitMQ handle", "RabbitMQ handle CPU", "RabbitMQ one"],
+        cases: cases!("RabbitMQ"),
         against: "lapin 4.12",
         theirs: rabbitmq::HOW,
         ..nats
@@ -172,7 +185,7 @@ pub(crate) fn against_clients(plan: &Plan, runtime: &Runtime, directory: &Path) 
     let zeromq = Compared {
         id: "5",
         name: "zeromq",
-        cases: ["ZeroMQ publish", "ZeroMQ publish CPU", "ZeroMQ handle", "ZeroMQ handle CPU", "ZeroMQ one"],
+        cases: cases!("ZeroMQ"),
         against: "zeromq 0.7",
         theirs: zeromq::HOW,
         ..nats
@@ -184,7 +197,7 @@ pub(crate) fn against_clients(plan: &Plan, runtime: &Runtime, directory: &Path) 
         let kafka = Compared {
             id: "5",
             name: "kafka",
-            cases: ["Kafka publish", "Kafka publish CPU", "Kafka handle", "Kafka handle CPU", "Kafka one"],
+            cases: cases!("Kafka"),
             against: "rdkafka 0.39",
             theirs: kafka::HOW,
             ..nats
@@ -195,7 +208,7 @@ pub(crate) fn against_clients(plan: &Plan, runtime: &Runtime, directory: &Path) 
     Ok(rows)
 }
 
-/// 12: with keys against the clients, and against RustStream with and without.
+/// 12: with keys against the clients, and against `RustStream` with and without.
 #[cfg(feature = "broker-rivals")]
 pub(crate) fn against_rivals(plan: &Plan, runtime: &Runtime, directory: &Path) -> Result<Vec<Row>> {
     let with = (plan, runtime, directory);
@@ -211,61 +224,17 @@ pub(crate) fn against_rivals(plan: &Plan, runtime: &Runtime, directory: &Path) -
     };
     let none = (Target::default(), Target::default());
     let mut rows = Vec::new();
-    for (cases, keyed) in [(NATS_CASES[1], false), (NATS_CASES[2], true)] {
+    for (cases, keyed) in [(cases!("NATS RustStream"), false), (cases!("NATS RustStream keyed"), true)] {
         let nats = row("nats", cases, ruststream::ON_NATS, ruststream::HOW_NATS, keyed, none);
         rows.extend(nats.compare::<Ours, ruststream::OnNats>(with, running::url("nats"))?);
     }
-    let nats = row("nats", NATS_CASES[0], "async-nats 0.51", nats::HOW, true, raw);
+    let nats = row("nats", cases!("NATS keyed"), "async-nats 0.51", nats::HOW, true, raw);
     rows.extend(nats.compare::<Ours, nats::Raw>(with, running::url("nats"))?);
-    for (cases, keyed) in [(KAFKA_CASES[1], false), (KAFKA_CASES[2], true)] {
+    for (cases, keyed) in [(cases!("Kafka RustStream"), false), (cases!("Kafka RustStream keyed"), true)] {
         let kafka = row("kafka", cases, ruststream::ON_KAFKA, ruststream::HOW_KAFKA, keyed, none);
         rows.extend(kafka.compare::<Ours, ruststream::OnKafka>(with, running::url("kafka"))?);
     }
-    let kafka = row("kafka", KAFKA_CASES[0], "rdkafka 0.39", kafka::HOW, true, raw);
+    let kafka = row("kafka", cases!("Kafka keyed"), "rdkafka 0.39", kafka::HOW, true, raw);
     rows.extend(kafka.compare::<Ours, kafka::Raw>(with, running::url("kafka"))?);
     Ok(rows)
 }
-
-/// Against the client, with keys; against RustStream, without and with.
-#[cfg(feature = "broker-rivals")]
-const NATS_CASES: [[&str; 5]; 3] = [
-    ["NATS keyed publish", "NATS keyed publish CPU", "NATS keyed handle", "NATS keyed handle CPU", "NATS keyed one"],
-    [
-        "NATS RustStream publish",
-        "NATS RustStream publish CPU",
-        "NATS RustStream handle",
-        "NATS RustStream handle CPU",
-        "NATS RustStream one",
-    ],
-    [
-        "NATS RustStream keyed publish",
-        "NATS RustStream keyed publish CPU",
-        "NATS RustStream keyed handle",
-        "NATS RustStream keyed handle CPU",
-        "NATS RustStream keyed one",
-    ],
-];
-#[cfg(feature = "broker-rivals")]
-const KAFKA_CASES: [[&str; 5]; 3] = [
-    [
-        "Kafka keyed publish",
-        "Kafka keyed publish CPU",
-        "Kafka keyed handle",
-        "Kafka keyed handle CPU",
-        "Kafka keyed one",
-    ],
-    [
-        "Kafka RustStream publish",
-        "Kafka RustStream publish CPU",
-        "Kafka RustStream handle",
-        "Kafka RustStream handle CPU",
-        "Kafka RustStream one",
-    ],
-    [
-        "Kafka RustStream keyed publish",
-        "Kafka RustStream keyed publish CPU",
-        "Kafka RustStream keyed handle",
-        "Kafka RustStream keyed handle CPU",
-        "Kafka RustStream keyed one",
-    ],
-];

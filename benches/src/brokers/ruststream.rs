@@ -1,4 +1,4 @@
-//! RustStream on NATS and on Kafka, with its own clients and defaults: the other side of row 12.
+//! `RustStream` on NATS and on Kafka, with its own clients and defaults: the other side of row 12.
 
 use std::{
     convert::Infallible,
@@ -99,7 +99,7 @@ fn headers(template: &Template, prefix: &str) -> HeaderMap {
     headers
 }
 
-/// On JetStream.
+/// On `JetStream`.
 #[derive(Clone)]
 pub(super) struct OnNats {
     publisher: JetStreamPublisher,

@@ -167,7 +167,10 @@ async fn filled(place: &Place) -> Result<String> {
     for first in (0..BACKLOG).step_by(4 * BATCH) {
         let publishing = (0..4).map(|nth| {
             let events = message::events(first + nth * BATCH as u64, BATCH, true);
-            async { Result::Ok(drop(bus.publish_all(events::TOPIC, events?, None).await?)) }
+            async {
+                bus.publish_all(events::TOPIC, events?, None).await?;
+                Result::Ok(())
+            }
         });
         futures_util::future::try_join_all(publishing).await?;
     }
