@@ -10,8 +10,9 @@ use crate::{
     walk,
 };
 
-/// So many times the instructions that are written down are too many, where that is more than these few.
-const INSTRUCTIONS: f64 = 1.02;
+/// So many times the instructions that are written down are too many, where that is more than these few. Code that is inlined
+/// otherwise, because a function elsewhere in its crate changed, takes up to 3 %.
+const INSTRUCTIONS: f64 = 1.04;
 const FEW_INSTRUCTIONS: f64 = 2.0;
 /// So many allocations more an event are too many: fewer than one, since some come once in several events.
 const ALLOCATIONS: f64 = 0.05;
@@ -112,9 +113,9 @@ mod tests {
     }
 
     #[test]
-    fn two_percent_more_or_one_allocation_more_is_too_much() {
-        assert_eq!(breaches(&baseline("1", 1020.0, 1.0)), 0);
-        assert_eq!(breaches(&baseline("1", 1021.0, 1.0)), 1);
+    fn four_percent_more_or_one_allocation_more_is_too_much() {
+        assert_eq!(breaches(&baseline("1", 1040.0, 1.0)), 0);
+        assert_eq!(breaches(&baseline("1", 1041.0, 1.0)), 1);
         assert_eq!(breaches(&baseline("1", 900.0, 2.0)), 1);
         assert_eq!(breaches(&baseline("1", 2000.0, 2.0)), 2);
     }
