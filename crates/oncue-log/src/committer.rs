@@ -12,7 +12,7 @@ use crate::checkpoint::{Tracker, WholeCheckpoint};
 use crate::core::Core;
 use crate::error::StorageError;
 use crate::frame::{FLAG_SKIPPABLE, FRAME_INDEX, FRAME_RECORDS, Frame, FrameHeader, HEADER_BYTES, Place};
-use crate::limits::FILL_BYTES;
+use crate::limits::{FILL_BYTES, PREPARE_BYTES};
 use crate::options::Durability;
 use crate::queue::Pending;
 use crate::record::Lsn;
@@ -220,14 +220,16 @@ impl Committer {
     }
 
     /// How far the next segment's file is to be prepared by now: it is begun when an eighth of this one is written, and whole
-    /// a little before this one is full. Not at all while frames are large: zeros would take from them what the disk can
-    /// write, and a file that grows by large frames costs less than that.
+    /// a little before this one is full. In whole steps: with a little more for each small frame, the disk would sync twice as
+    /// often. Not at all while frames are large: zeros would take from them what the disk can write, and a file that grows by
+    /// large frames costs less than that.
     pub(crate) fn next_wanted(&self, core: &Core) -> u64 {
         if self.grows {
             return 0;
         }
         let whole = core.options.segment_bytes;
-        (self.position.saturating_sub(whole / 8) * 5 / 4).min(whole)
+        let wanted = self.position.saturating_sub(whole / 8) * 5 / 4;
+        if wanted < whole { wanted - wanted % PREPARE_BYTES } else { whole }
     }
 
     /// Writes the last frame, which tells that nothing is missing behind what it says was synced.

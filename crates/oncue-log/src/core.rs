@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Poll, Waker};
+use std::task::{Poll, Wake, Waker};
 
 use crate::committer::Committer;
 use crate::error::{AppendError, Fenced, StorageError};
@@ -16,6 +16,7 @@ use crate::queue::Queue;
 use crate::record::Lsn;
 use crate::spares::Spares;
 use crate::storage::Storage;
+use crate::sync::thread::{self, Thread};
 use crate::sync::{self, Condvar, Mutex, MutexGuard, RwLock};
 use crate::view::{SegmentReader, View};
 
@@ -89,7 +90,17 @@ impl Core {
 
     /// Writes all that waits. When it returns, everything appended before is durable, or the log is fenced.
     pub(crate) fn commit(&self) {
-        let mut committer = self.committer.lock();
+        self.commit_with(self.committer.lock());
+    }
+
+    /// The same, unless another writes at this moment.
+    pub(crate) fn commit_if_free(&self) {
+        if let Some(committer) = self.committer.try_lock() {
+            self.commit_with(committer);
+        }
+    }
+
+    fn commit_with(&self, mut committer: MutexGuard<'_, Committer>) {
         let mut wake = Vec::new();
         self.commit_locked(&mut committer, &mut wake);
         drop(committer);
@@ -206,18 +217,9 @@ impl Core {
         &self,
         change: impl FnOnce(&mut Queue) -> Result<T, AppendError>,
     ) -> Result<T, AppendError> {
-        self.fenced()?;
-        let mut queue = self.queue.lock();
-        let changed = change(&mut queue)?;
-        self.checkpoint_due.store(queue.is_checkpoint_due(self.options.checkpoint_bytes), Ordering::Relaxed);
+        let (changed, queue) = self.change(change)?;
         match self.options.writer {
-            Writer::Thread => {
-                let idle = queue.idle;
-                drop(queue);
-                if idle {
-                    self.work.notify_one();
-                }
-            }
+            Writer::Thread => self.wake_writer(queue),
             Writer::Inline => {
                 drop(queue);
                 self.commit();
@@ -225,6 +227,51 @@ impl Core {
             Writer::OnDemand => self.count_as_durable(queue),
         }
         Ok(changed)
+    }
+
+    /// The same for who waits for it next, with [`wait`](Self::wait), and writes it then if nobody else does.
+    pub(crate) fn enqueue_to_wait<T>(
+        &self,
+        change: impl FnOnce(&mut Queue) -> Result<T, AppendError>,
+    ) -> Result<T, AppendError> {
+        if self.options.writer == Writer::Thread { Ok(self.change(change)?.0) } else { self.enqueue(change) }
+    }
+
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Queue) -> Result<T, AppendError>,
+    ) -> Result<(T, MutexGuard<'_, Queue>), AppendError> {
+        self.fenced()?;
+        let mut queue = self.queue.lock();
+        let changed = change(&mut queue)?;
+        self.checkpoint_due.store(queue.is_checkpoint_due(self.options.checkpoint_bytes), Ordering::Relaxed);
+        Ok((changed, queue))
+    }
+
+    fn wake_writer(&self, queue: MutexGuard<'_, Queue>) {
+        let idle = queue.idle;
+        drop(queue);
+        if idle {
+            self.work.notify_one();
+        }
+    }
+
+    /// Blocks until every record below `lsn` is durable. If nothing is being written, this thread writes what waits.
+    pub(crate) fn wait(&self, lsn: Lsn) -> Result<(), Fenced> {
+        if !self.is_durable(lsn) {
+            self.commit_if_free();
+        }
+        if self.is_durable(lsn) {
+            return Ok(());
+        }
+        self.wake_writer(self.queue.lock());
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            match self.poll_durable(lsn, &waker) {
+                Poll::Ready(result) => return result,
+                Poll::Pending => thread::park(),
+            }
+        }
     }
 
     /// As far as anybody can tell, what was appended is written.
@@ -279,6 +326,19 @@ impl Core {
         }
         queue.space.add(waker);
         Poll::Pending
+    }
+}
+
+/// Wakes a thread that waits in [`Core::wait`].
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
     }
 }
 

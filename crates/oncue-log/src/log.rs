@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, Wake, Waker};
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
@@ -21,7 +21,7 @@ use crate::rewrite::Rewritten;
 use crate::segments::SegmentInfo;
 use crate::storage::Storage;
 use crate::sync::Mutex;
-use crate::sync::thread::{self, JoinHandle, Thread};
+use crate::sync::thread::{self, JoinHandle};
 use crate::wanted::Wanted;
 
 /// An open log. Clones are the same log; the last one to go closes it.
@@ -104,6 +104,18 @@ impl Log {
         core.enqueue(|queue| queue.append_event((topic, partition), parts, now_micros, core.options.pending_bytes))
     }
 
+    /// Appends a batch and blocks until it is durable. For who waits for each: if nothing else is being written, this thread
+    /// writes it, which costs no switch to the writer thread and back. Who need not wait appends more by [`append`](Self::append).
+    ///
+    /// # Errors
+    /// See [`AppendError`]: nothing of the batch was appended, except after `Fenced`, when it may have been.
+    pub fn append_durable(&self, batch: &Batch, now_micros: i64) -> Result<Ticket, AppendError> {
+        let core = self.core();
+        let ticket = core.enqueue_to_wait(|queue| queue.append(batch, now_micros, core.options.pending_bytes))?;
+        core.wait(ticket.end)?;
+        Ok(ticket)
+    }
+
     /// Ready once the writer has taken what waited when an append was refused with `Full`; wakes `waker` then.
     /// Another append may be first: try again, and wait again.
     pub fn poll_space(&self, waker: &Waker) -> Poll<Result<(), Fenced>> {
@@ -120,21 +132,13 @@ impl Log {
         self.core().poll_durable(lsn, waker)
     }
 
-    /// Blocks until [`durable`](Self::durable) is at least `lsn`.
+    /// Blocks until [`durable`](Self::durable) is at least `lsn`. If nothing is being written, this thread writes what waits:
+    /// so a single event costs no switch to the writer thread and back.
     ///
     /// # Errors
     /// [`Fenced`] if it never will be.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Fenced> {
-        if self.core().is_durable(lsn) {
-            return Ok(());
-        }
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        loop {
-            match self.core().poll_durable(lsn, &waker) {
-                Poll::Ready(result) => return result,
-                Poll::Pending => thread::park(),
-            }
-        }
+        self.core().wait(lsn)
     }
 
     /// Makes a topic, or finds the one of this name: then the ticket's lsn is 0, and the metadata stays what it was.
@@ -468,19 +472,6 @@ fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
     let what = "start a thread of the log";
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
     spawned.map_err(|source| OpenError::System { what, source })
-}
-
-/// Wakes a thread that waits in [`Log::wait_durable`].
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
-    }
 }
 
 fn within(bytes: usize, limit: usize) -> Result<(), AppendError> {

@@ -71,6 +71,18 @@ fn every_call_fails_once() {
 }
 
 #[test]
+fn the_next_segments_file_costs_few_syncs_however_small_the_frames() {
+    let (disk, segment_bytes) = (FaultyStorage::new(0), 2 << 20);
+    let log = log(disk.clone(), Options { segment_bytes, ..small() });
+    let orders = topic(&log, "orders");
+    while log.stats().bytes < segment_bytes - (4 << 10) {
+        publish(&log, orders, &[1; 1024]);
+    }
+    let prepared = disk.calls(Call::Sync) - log.stats().syncs;
+    assert!((4..=16).contains(&prepared), "{prepared} syncs for a file of {segment_bytes} bytes");
+}
+
+#[test]
 fn a_sync_that_fails_once_and_then_succeeds_is_not_trusted() {
     let disk = FaultyStorage::new(1);
     let log = log(disk.clone(), small());

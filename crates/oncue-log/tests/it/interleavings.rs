@@ -117,11 +117,12 @@ fn wait<T>(mut poll: impl FnMut(&Waker) -> Poll<T>) -> T {
     }
 }
 
-/// Appends, waiting for space, and waits until it is durable.
+/// Appends, waiting for space, and waits until it is durable: by polling, or, odd numbers, as a thread that writes itself.
 fn publish(log: &Log, orders: TopicId, number: u64) -> Result<u64, AppendError> {
-    let data = [&EVENT[..], &number.to_le_bytes()].concat();
+    let batch = event(orders, &[&EVENT[..], &number.to_le_bytes()].concat());
     loop {
-        match log.append(&event(orders, &data), 1) {
+        let appended = if number % 2 == 1 { log.append_durable(&batch, 1) } else { log.append(&batch, 1) };
+        match appended {
             Ok(ticket) => return Ok(wait(|waker| log.poll_durable(ticket.end, waker)).map(|()| ticket.end)?),
             Err(AppendError::Full) => wait(|waker| log.poll_space(waker))?,
             Err(error) => return Err(error),
@@ -170,6 +171,19 @@ fn who_is_the_last_to_wait_is_woken() {
         let log = log(Watched::default(), options());
         let ticket = log.append(&event(topic(&log, "orders"), b"one"), 1).unwrap();
         wait(|waker| log.poll_durable(ticket.end, waker)).unwrap();
+    });
+}
+
+#[test]
+fn who_writes_itself_leaves_nobody_behind() {
+    in_many_orders(|| {
+        let log = log(Watched::default(), options());
+        let orders = topic(&log, "orders");
+        let other = log.clone();
+        let other = thread::spawn(move || other.append_durable(&event(orders, b"one"), 1).unwrap());
+        let ticket = log.append(&event(orders, b"two"), 1).unwrap();
+        wait(|waker| log.poll_durable(ticket.end, waker)).unwrap();
+        assert!(log.durable() >= other.join().unwrap().end);
     });
 }
 
