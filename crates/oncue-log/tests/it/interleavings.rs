@@ -183,7 +183,8 @@ fn who_writes_itself_leaves_nobody_behind() {
         let other = thread::spawn(move || other.append_durable(&event(orders, b"one"), 1).unwrap());
         let ticket = log.append(&event(orders, b"two"), 1).unwrap();
         wait(|waker| log.poll_durable(ticket.end, waker)).unwrap();
-        assert!(log.durable() >= other.join().unwrap().end);
+        let end = other.join().unwrap().end;
+        assert!(log.durable() >= end);
     });
 }
 
