@@ -155,6 +155,9 @@ impl FrameHeader {
         if header.payload_bytes as usize > MAX_FRAME_BYTES {
             return Err(Fault::Invalid("its length is out of range"));
         }
+        if header.first_lsn.checked_add(u64::from(header.records)).is_none() {
+            return Err(Fault::Invalid("its lsns are out of range"));
+        }
         Ok(header)
     }
 

@@ -232,6 +232,8 @@ mod tests {
         directory(&[0x21, 0x00, 0xe3, 0x4f, 0x4e, 0x51]);
         // An event with the last offset that there is: none was left for the next.
         directory(&[0xff, 0xb5, 0x0c, 0x01, 0xff, 0xb5, 0x0c, 0x25, 0x73]);
+        // A frame whose first record has the last lsn that there is.
+        directory(&[127, 255, 255, 255, 255, 255, 255, 59, 7, 255, 93, 10]);
     }
 
     proptest! {
