@@ -98,6 +98,7 @@ fn class(class: &ClassExplained) -> String {
         let followed: Vec<_> = class.followed.iter().map(|(next, p)| format!("{next} {:.0} %", p * 100.0)).collect();
         out += &format!("\nif the next attempt fails too, it is: {}\n", followed.join(", "));
     }
+    out += &format!("\n{:.1} % of its failures are taken for mere luck\n", class.luck * 100.0);
     let heading = [
         Column::Number("FAILED"),
         Column::Number("AFTER"),

@@ -1,12 +1,15 @@
 //! What the computed policy knows, what it would do, and why: for people.
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 
 use super::{
     Attempts, Optimal,
     attempts::{CLASSES, table_of},
-    model::{MOST_STEPS, Solved},
-    survival::{AGES, Outlook, Survival, age_s, place, split},
+    model::{MOST_STEPS, Solved, Unsolved},
+    outlook::Outlook,
+    survival::{AGES, Survival, age_s, place, split},
 };
 use crate::{
     clock::Timestamp,
@@ -42,6 +45,8 @@ pub struct Explanation {
 pub struct ClassExplained {
     /// Which.
     pub class: ErrorClass,
+    /// P(a failure is mere luck, so that the next attempt meets another), before the next attempt.
+    pub luck: f64,
     /// What was seen, by the age of trouble.
     pub ages: Vec<AgeSeen>,
     /// P(the next failure is of a class), for the classes after which another attempt can help.
@@ -102,20 +107,20 @@ impl Optimal {
     /// What it knows of these attempts, and what it does.
     #[must_use]
     pub fn explain(&self, attempts: &Attempts) -> Explanation {
-        let all = attempts.of_all_classes();
-        let (solved, fallback) = match self.solve_events(attempts) {
-            Ok(solved) => (Some(solved), None),
+        let (valued, fallback) = match self.solve_events(attempts).and_then(Valued::of) {
+            Ok(valued) => (Some(valued), None),
             Err(error) => (None, Some(error.to_string())),
         };
+        let outlooks = Outlook::by_class(attempts);
         let class = |(table, class): (usize, &ErrorClass)| {
-            let own = &attempts.troubles[table];
-            let outlook = Outlook::of(own, Some(&all));
+            let outlook = &outlooks[table];
             ClassExplained {
                 class: *class,
-                ages: ages(own, &outlook),
+                luck: outlook.luck,
+                ages: ages(&attempts.troubles[table], outlook),
                 followed: CLASSES.into_iter().zip(attempts.next_class(table)).collect(),
-                plan: self.steps(solved.as_ref(), *class, &outlook),
-                states: solved.as_ref().map_or_else(Vec::new, |solved| states(solved, table)),
+                plan: self.steps(valued.as_ref(), *class, outlook),
+                states: valued.as_ref().map_or_else(Vec::new, |valued| states(&valued.solved, table)),
             }
         };
         let mut classes: Vec<ClassExplained> = CLASSES.iter().enumerate().map(class).collect();
@@ -128,16 +133,14 @@ impl Optimal {
             failing_share: attempts.odds.failing_share(),
             down_since: attempts.down_since(),
             classes,
-            outages: ages(&attempts.outages, &Outlook::of(&attempts.outages, None)),
+            outages: ages(&attempts.outages, &Outlook::of_passing(&attempts.outages)),
         }
     }
 
     /// What follows each failure of an event that keeps failing, without jitter.
-    fn steps(&self, solved: Option<&Solved>, class: ErrorClass, outlook: &Outlook) -> Vec<Step> {
+    fn steps(&self, valued: Option<&Valued>, class: ErrorClass, outlook: &Outlook) -> Vec<Step> {
         let exact = self.clone().jitter(0.0);
         let exponential = exact.fallback();
-        let q: Vec<Vec<f64>> =
-            solved.map_or_else(Vec::new, |solved| solved.values.iter().map(|values| solved.model.q(values)).collect());
         let (mut steps, mut age) = (Vec::new(), 0.0);
         for attempt in 1..=self.max_attempts.min(MOST_STEPS) {
             let failing_for = std::time::Duration::from_secs_f64(age);
@@ -146,14 +149,14 @@ impl Optimal {
                 Decision::Retry(delay) => Some(std::time::Duration::as_secs_f64(&delay)),
                 Decision::DeadLetter => None,
             };
-            let delay = delay_of(exact.follow(solved.map(|solved| &solved.moves), &failure));
+            let delay = delay_of(exact.follow(valued.map(|valued| &valued.solved.moves), &failure));
             let left = (self.max_attempts - attempt) as usize;
-            let ranked = solved.and_then(|solved| ranked(solved, &q, left, class, age));
+            let ranked = valued.and_then(|valued| valued.ranked(left, class, age));
             steps.push(Step {
                 attempt,
                 age_s: age,
                 delay_s: delay,
-                works: delay.map_or(0.0, |delay| outlook.over_by(place(age), place(age + delay))),
+                works: delay.map_or(0.0, |delay| outlook.works(attempt, place(age), place(age + delay))),
                 value: ranked.as_ref().and_then(|ranked| ranked.first()).map_or(-self.costs.loss, |best| best.1),
                 runner_up: ranked.and_then(|ranked| ranked.get(1).copied()),
                 exponential_s: delay_of(exponential.decide(&failure)),
@@ -165,24 +168,38 @@ impl Optimal {
     }
 }
 
-/// The actions of a state with what each is worth, the best first. None without an attempt left.
-fn ranked(
-    solved: &Solved,
-    q: &[Vec<f64>],
-    left: usize,
-    class: ErrorClass,
-    age: f64,
-) -> Option<Vec<(Option<f64>, f64)>> {
-    let before = q.get(left.checked_sub(1)?.min(q.len().saturating_sub(2)))?;
-    let (below, part) = split(place(age));
-    let state = table_of(class)? * AGES + (below + usize::from(part >= 0.5)).min(AGES - 1);
-    let worth = |choice: usize| (solved.moves.delay(solved.model.choice(choice).action), before[choice]);
-    let mut ranked: Vec<_> = solved.model.choices_of(state).map(worth).collect();
-    // Of those that are worth the same, the one that is chosen: the first.
-    ranked.sort_by(
-        |one, other| if (one.1 - other.1).abs() < SAME { std::cmp::Ordering::Equal } else { other.1.total_cmp(&one.1) },
-    );
-    Some(ranked)
+/// An action (its delay; none: a dead letter), and what it is worth: Q.
+type Worth = (Option<f64>, f64);
+
+/// The solution, and what each action is worth, by state and by attempts left from 1 on.
+struct Valued {
+    solved: Solved,
+    worths: Vec<Vec<Vec<Worth>>>,
+}
+
+impl Valued {
+    fn of(solved: Solved) -> Result<Self, Unsolved> {
+        let worths = (1..).zip(&solved.values[..solved.values.len() - 1]).map(|(left, values)| {
+            let model = solved.model(left)?;
+            let q = model.q(values);
+            let worth = |choice: usize| (solved.moves.delay(model.choice(choice).action), q[choice]);
+            Ok((0..model.states()).map(|state| model.choices_of(state).map(worth).collect()).collect())
+        });
+        let worths = worths.collect::<Result<_, Unsolved>>()?;
+        Ok(Self { solved, worths })
+    }
+
+    /// The actions of a state with what each is worth, the best first. None without an attempt left.
+    fn ranked(&self, left: usize, class: ErrorClass, age: f64) -> Option<Vec<Worth>> {
+        let states = self.worths.get(left.checked_sub(1)?).or(self.worths.last())?;
+        let (below, part) = split(place(age));
+        let state = table_of(class)? * AGES + (below + usize::from(part >= 0.5)).min(AGES - 1);
+        let mut ranked = states.get(state)?.clone();
+        // Of those that are worth the same, the one that is chosen: the first.
+        let same = |one: f64, other: f64| (one - other).abs() < SAME;
+        ranked.sort_by(|one, other| if same(one.1, other.1) { Ordering::Equal } else { other.1.total_cmp(&one.1) });
+        Some(ranked)
+    }
 }
 
 fn states(solved: &Solved, table: usize) -> Vec<Vec<StateValue>> {
@@ -199,15 +216,12 @@ fn states(solved: &Solved, table: usize) -> Vec<Vec<StateValue>> {
 
 fn ages(seen: &Survival, outlook: &Outlook) -> Vec<AgeSeen> {
     let cells = seen.cells().iter().enumerate().filter(|(_, cell)| cell.reached > 0.0);
-    let age = |(number, cell): (usize, &super::Cell)| {
-        let (from, to) = (number as f64, (number + 1) as f64);
-        AgeSeen {
-            from_s: age_s(from),
-            to_s: age_s(to),
-            reached: cell.reached,
-            over: cell.over,
-            p: outlook.over_by(from, to),
-        }
+    let age = |(number, cell): (usize, &super::Cell)| AgeSeen {
+        from_s: age_s(number as f64),
+        to_s: age_s((number + 1) as f64),
+        reached: cell.reached,
+        over: cell.over,
+        p: outlook.over_at(number),
     };
     cells.map(age).collect()
 }

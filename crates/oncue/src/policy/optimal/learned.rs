@@ -16,7 +16,8 @@ use super::{
     attempts::{Attempts, CLASSES, table_of},
     dependency::Dependency,
     model::{self, MOST_STEPS, Move, Moves, SHORTEST_S, Solved, Terms, Unsolved, World},
-    survival::{Outlook, Survival},
+    outlook::Outlook,
+    survival::Survival,
 };
 use crate::policy::{Decision, Exponential, Failure, Policy, exponential};
 
@@ -58,9 +59,8 @@ pub(crate) struct Computed {
 impl Optimal {
     /// The model of an event's attempts, solved.
     pub(crate) fn solve_events(&self, attempts: &Attempts) -> Result<Solved, Unsolved> {
-        let all = attempts.of_all_classes();
         let world = World {
-            outlooks: attempts.troubles.iter().map(|of_class| Outlook::of(of_class, Some(&all))).collect(),
+            outlooks: Outlook::by_class(attempts),
             follows: (0..CLASSES.len()).map(|class| attempts.next_class(class).to_vec()).collect(),
         };
         let costs = self.costs;
@@ -69,18 +69,19 @@ impl Optimal {
             attempt: costs.attempt,
             delay_per_s: costs.delay_per_s,
             loss: costs.loss,
+            attempts: self.max_attempts,
             steps: self.max_attempts.saturating_sub(1).min(MOST_STEPS),
             max_delay_s: self.max_delay.as_secs_f64(),
             deadline_s: self.deadline.map_or(f64::INFINITY, |age| age.as_secs_f64()),
             gives_up: true,
         };
-        model::solve(&world, &terms)
+        model::solve(world, terms)
     }
 
     /// When to try what is down: the same model, of outages. All who wait share the attempts that there are, and each pays
     /// for the delay.
     fn solve_probes(&self, outages: &Survival) -> Result<Probes, Unsolved> {
-        let world = World { outlooks: vec![Outlook::of(outages, None)], follows: vec![vec![1.0]] };
+        let world = World { outlooks: vec![Outlook::of_passing(outages)], follows: vec![vec![1.0]] };
         let mut crowds = Vec::with_capacity(CROWDS.len());
         for crowd in CROWDS {
             let tries = self.max_attempts.saturating_sub(1).saturating_mul(crowd).clamp(1, MOST_TRIES);
@@ -89,12 +90,13 @@ impl Optimal {
                 attempt: self.costs.attempt,
                 delay_per_s: self.costs.delay_per_s * f64::from(crowd),
                 loss: self.costs.loss * f64::from(crowd),
+                attempts: tries + 1,
                 steps: tries,
                 max_delay_s: self.max_delay.as_secs_f64(),
                 deadline_s: f64::INFINITY,
                 gives_up: false,
             };
-            crowds.push((crowd, tries, model::solve(&world, &terms)?.moves));
+            crowds.push((crowd, tries, model::solve(world.clone(), terms)?.moves));
         }
         Ok(Probes { crowds, max_delay: self.max_delay })
     }

@@ -8,6 +8,7 @@ mod health;
 mod learned;
 mod model;
 mod odds;
+mod outlook;
 mod survival;
 
 use std::{

@@ -6,7 +6,10 @@
 use oncue_mdp::{Discount, Model, ModelBuilder, ModelError, Options, SolveError, backward_induction};
 use thiserror::Error;
 
-use super::survival::{AGES, Outlook, age_s, place, split};
+use super::{
+    outlook::Outlook,
+    survival::{AGES, age_s, place, split},
+};
 
 /// The shortest delay, in seconds; each is √2 times the one before.
 pub(crate) const SHORTEST_S: f64 = 0.01;
@@ -27,7 +30,9 @@ pub(crate) struct Terms {
     pub(crate) attempt: f64,
     pub(crate) delay_per_s: f64,
     pub(crate) loss: f64,
-    /// Attempts that are left, at most.
+    /// Most attempts, the first one included.
+    pub(crate) attempts: u32,
+    /// Attempts that are looked ahead.
     pub(crate) steps: u32,
     pub(crate) max_delay_s: f64,
     pub(crate) deadline_s: f64,
@@ -88,7 +93,8 @@ impl Moves {
 /// The four steps: the model, its values, the policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Solved {
-    pub(crate) model: Model,
+    world: World,
+    terms: Terms,
     /// V of each state, by attempts left: first for none.
     pub(crate) values: Vec<Vec<f64>>,
     pub(crate) moves: Moves,
@@ -102,7 +108,9 @@ fn delays(max_delay_s: f64) -> Vec<f64> {
     delays
 }
 
-fn model(world: &World, terms: &Terms, delays: &[f64]) -> Result<Model, ModelError> {
+/// The model of one step: how likely an attempt works hangs on how many failed, which those that are left tell.
+fn step(world: &World, terms: &Terms, left: u32) -> Result<Model, ModelError> {
+    let (delays, failed) = (delays(terms.max_delay_s), terms.attempts.saturating_sub(left));
     let tables = world.outlooks.len();
     let over = tables * AGES;
     let gives_up = delays.len();
@@ -117,7 +125,7 @@ fn model(world: &World, terms: &Terms, delays: &[f64]) -> Result<Model, ModelErr
                     break;
                 }
                 let to = place(age + delay);
-                let works = outlook.over_by(at as f64, to);
+                let works = outlook.works(failed, at as f64, to);
                 let (below, part) = split(to);
                 next.clear();
                 next.push((over, works));
@@ -140,13 +148,16 @@ fn model(world: &World, terms: &Terms, delays: &[f64]) -> Result<Model, ModelErr
 }
 
 /// Solves it: V with each number of attempts left, and what to do.
-pub(crate) fn solve(world: &World, terms: &Terms) -> Result<Solved, Unsolved> {
-    let delays = delays(terms.max_delay_s);
-    let model = model(world, terms, &delays)?;
+pub(crate) fn solve(world: World, terms: Terms) -> Result<Solved, Unsolved> {
+    let counts_failures = world.outlooks.iter().any(Outlook::counts_failures);
+    let mut model = step(&world, &terms, 1)?;
     let mut last = vec![-terms.loss; model.states()];
     last[model.states() - 1] = 0.0;
     let (mut values, mut actions) = (vec![last], Vec::new());
-    for _ in 0..terms.steps {
+    for left in 1..=terms.steps {
+        if left > 1 && counts_failures {
+            model = step(&world, &terms, left)?;
+        }
         let guess = values.last().cloned();
         let plan = backward_induction(&model, 1, &Options { guess, threads: 1, ..Options::default() })?;
         let chosen = (0..model.states()).map(|state| plan.choice(1, state).map(|choice| model.choice(choice).action));
@@ -156,7 +167,15 @@ pub(crate) fn solve(world: &World, terms: &Terms) -> Result<Solved, Unsolved> {
     if values.iter().flatten().any(|value| !value.is_finite()) {
         return Err(Unsolved::NotFinite);
     }
-    Ok(Solved { model, values, moves: Moves { delays, actions } })
+    let moves = Moves { delays: delays(terms.max_delay_s), actions };
+    Ok(Solved { world, terms, values, moves })
+}
+
+impl Solved {
+    /// The model with so many attempts left, from 1 on.
+    pub(crate) fn model(&self, left: u32) -> Result<Model, Unsolved> {
+        Ok(step(&self.world, &self.terms, left)?)
+    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,17 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::{Attempts, Costs, Optimal, Tried, Trouble, optimal, survival::FIRST_S};
+use super::{
+    super::{
+        Attempts, Costs, Optimal, Tried, Trouble, optimal,
+        outlook::Outlook,
+        survival::{FIRST_S, Survival},
+    },
+    Move, Terms, World, solve,
+};
 use crate::{
     clock::Timestamp,
-    policy::{Decision, ErrorClass, Failure, Policy, plan},
+    policy::{Decision, ErrorClass, Failure, Policy},
 };
 
 fn failure(attempt: u32, class: ErrorClass, failing_for: f64) -> Failure<'static> {
@@ -45,6 +52,11 @@ impl Recorded {
             trouble = self.attempts.failed(tried, class, trouble.as_ref());
         }
         // Others work meanwhile: nothing is down.
+        self.works();
+    }
+
+    /// A first attempt that works.
+    pub(super) fn works(&mut self) {
         self.attempts.worked(self.tried(1), None);
     }
 }
@@ -59,22 +71,76 @@ fn first_delay(rules: &Optimal, attempts: &Attempts, class: ErrorClass) -> Optio
 }
 
 #[test]
-fn before_anything_is_known_delays_grow_as_exponential_ones() {
+fn of_what_passes_by_paretos_law_delays_grow_as_exponential_ones() {
     // With α = 1 the cost of N retries is δt₀Σ(rₙ − 1) + L/(t₀Πrₙ) where attempts are cheap: least where all rₙ are
     // (L/(δt₀))^(1/(N + 1)). Attempts are not quite free, and the grid is one of √2: within a factor of 1.5 each.
     let costs = Costs::default();
-    let rules = optimal().jitter(0.0).max_delay(Duration::from_secs(86_400));
-    for attempts in [5, 8, 10] {
-        let plan = plan(&rules.clone().max_attempts(attempts), ErrorClass::Transient, 100);
-        assert_eq!(plan.attempts.len(), attempts as usize);
-        let retries = f64::from(attempts - 1);
-        let growth = (costs.loss / (costs.delay_per_s * FIRST_S)).powf(1.0 / (retries + 1.0));
-        let ages: Vec<f64> = plan.attempts.iter().map(|attempt| attempt.at.0.as_secs_f64() + FIRST_S).collect();
-        let grown: Vec<f64> = ages.windows(2).map(|pair| pair[1] / pair[0]).collect();
-        for ratio in &grown {
-            assert!((growth / 1.5..growth * 1.5).contains(ratio), "{attempts} attempts: {grown:?}, not {growth}");
+    for retries in [4, 7, 9] {
+        let world = World { outlooks: vec![Outlook::of_passing(&Survival::default())], follows: vec![vec![1.0]] };
+        let terms = Terms {
+            success: 0.0,
+            attempt: costs.attempt,
+            delay_per_s: costs.delay_per_s,
+            loss: costs.loss,
+            attempts: retries + 1,
+            steps: retries,
+            max_delay_s: 86_400.0,
+            deadline_s: f64::INFINITY,
+            gives_up: true,
+        };
+        let moves = solve(world, terms).unwrap().moves;
+        let growth = (costs.loss / (costs.delay_per_s * FIRST_S)).powf(1.0 / f64::from(retries + 1));
+        let mut age = 0.0;
+        for left in (1..=retries).rev() {
+            let Some(Move::Retry(delay)) = moves.at(left, 0, age) else { panic!("given up with {left} left") };
+            let ratio = (age + delay + FIRST_S) / (age + FIRST_S);
+            assert!((growth / 1.5..growth * 1.5).contains(&ratio), "{retries} retries: {ratio}, not {growth}");
+            age += delay;
         }
     }
+}
+
+/// How long an event is retried that keeps failing, in seconds, and the delays.
+fn plan_of(rules: &Optimal, attempts: &Attempts, class: ErrorClass) -> (f64, Vec<f64>) {
+    let moves = rules.solve_events(attempts).unwrap().moves;
+    let (mut age, mut delays) = (0.0, Vec::new());
+    while let Decision::Retry(delay) = rules.follow(Some(&moves), &failure(delays.len() as u32 + 1, class, age)) {
+        delays.push(delay.as_secs_f64());
+        age += delay.as_secs_f64();
+    }
+    (age, delays)
+}
+
+#[test]
+fn where_failures_are_luck_or_never_end_nobody_waits_long() {
+    let rules = optimal().jitter(0.0);
+    let (before, delays) = plan_of(&rules, &Attempts::default(), ErrorClass::Transient);
+    assert!(delays.len() == 9 && (60.0..300.0).contains(&before), "trouble may pass, or never end: {delays:?}");
+    let mut recorded = Recorded::new();
+    for _ in 0..60 {
+        recorded.event(ErrorClass::Transient, 0.01, [0.03]);
+        (0..8).for_each(|_| recorded.works());
+    }
+    let (_, delays) = plan_of(&rules, &recorded.attempts, ErrorClass::Transient);
+    assert!(delays[0] < 0.03 && delays[1] < 0.06, "a tenth of all calls fails, by luck: {delays:?}");
+    for _ in 0..40 {
+        recorded.event(ErrorClass::Transient, f64::INFINITY, [0.03, 0.1, 0.5, 2.0, 8.0]);
+        recorded.event(ErrorClass::Transient, 0.01, [0.03]);
+        (0..8).for_each(|_| recorded.works());
+    }
+    let (lasts, delays) = plan_of(&rules, &recorded.attempts, ErrorClass::Transient);
+    assert!(delays[0] < 0.1 && delays.iter().all(|delay| *delay < 60.0) && lasts < 300.0, "{delays:?}");
+}
+
+#[test]
+fn who_is_throttled_waits_until_that_passes() {
+    let mut recorded = Recorded::new();
+    (0..40).for_each(|_| recorded.event(ErrorClass::Throttled, f64::INFINITY, [0.1, 0.5, 2.0, 8.0, 32.0]));
+    let (lasts, delays) = plan_of(&optimal().jitter(0.0), &recorded.attempts, ErrorClass::Throttled);
+    assert!(
+        delays.len() == 9 && delays[0] > 1.0 && lasts > 120.0,
+        "what many see at once is not their fault: {delays:?}"
+    );
 }
 
 #[test]

@@ -12,12 +12,14 @@ pub(crate) const FIRST_S: f64 = 0.1;
 pub(crate) const STEP: f64 = LN_2 / 2.0;
 /// α of the prior P(over by t + d | not by t) = 1 − (t/(t + d))^α (Lindy, Pareto).
 const ALPHA: f64 = 1.0;
-/// How many observations the prior weighs as many as, and, for one class of errors, what all classes say together.
+/// How many observations the prior of a cell weighs as many as.
 const PRIOR_WEIGHT: f64 = 2.0;
 /// A cell remembers no more than so many: older ones fade.
 const MEMORY: f64 = 50.0;
-/// However sure the counts are, nothing is certain.
-const MOST_CERTAIN: f64 = 0.999;
+/// P(trouble reaches the age that is so many places later on the grid | it reached this one), by the prior.
+pub(crate) fn left_by_lindy(ages: f64) -> f64 {
+    (-ALPHA * STEP * ages).exp()
+}
 
 /// Where an age stands on the grid.
 pub(crate) fn place(age_s: f64) -> f64 {
@@ -60,7 +62,7 @@ impl Survival {
             return;
         }
         self.cells.resize(AGES, Cell::default());
-        let left = |place: f64| (-ALPHA * STEP * (place - from)).exp();
+        let left = |place: f64| left_by_lindy(place - from);
         let ended = 1.0 - left(to);
         for (number, cell) in self.cells.iter_mut().enumerate() {
             let (begins, ends) = ((number as f64).max(from), (number as f64 + 1.0).min(to));
@@ -102,12 +104,22 @@ impl Survival {
     }
 
     /// P(over before the next age) of each age: a Beta posterior, whose prior is `before`.
-    fn hazards(&self, before: [f64; AGES]) -> [f64; AGES] {
-        let mut hazards = before;
+    pub(crate) fn hazards(&self, before: &[f64; AGES]) -> [f64; AGES] {
+        let mut hazards = *before;
         for (hazard, cell) in hazards.iter_mut().zip(&self.cells) {
             *hazard = (PRIOR_WEIGHT * *hazard + cell.over) / (PRIOR_WEIGHT + cell.reached);
         }
         hazards
+    }
+
+    /// The same, without a share of what was over before the second age.
+    pub(crate) fn without(&self, share: f64) -> Self {
+        let mut rest = self.clone();
+        if let Some(first) = rest.cells.first_mut() {
+            first.reached -= first.over * share;
+            first.over -= first.over * share;
+        }
+        rest
     }
 
     pub(crate) fn encode(&self, out: &mut Writer) {
@@ -135,39 +147,6 @@ impl Survival {
     }
 }
 
-/// How long trouble lasts, as far as prior and counts say.
-#[derive(Clone, Debug)]
-pub(crate) struct Outlook {
-    /// ln S at each age of the grid: the log of the probability that trouble lasts so long.
-    log_survival: [f64; AGES],
-}
-
-impl Outlook {
-    /// Of one class of errors, whose prior is what all say together; that of all is the Pareto distribution.
-    pub(crate) fn of(own: &Survival, all: Option<&Survival>) -> Self {
-        let pareto = [1.0 - (-ALPHA * STEP).exp(); AGES];
-        let before = all.map_or(pareto, |all| all.hazards(pareto));
-        let mut log_survival = [0.0; AGES];
-        let mut sum = 0.0;
-        for (at, hazard) in log_survival.iter_mut().zip(own.hazards(before)) {
-            *at = sum;
-            sum += (1.0 - hazard.min(MOST_CERTAIN)).ln();
-        }
-        Self { log_survival }
-    }
-
-    /// P(over by the age at `to` | not by the age at `from`), for places of the grid.
-    pub(crate) fn over_by(&self, from: f64, to: f64) -> f64 {
-        1.0 - (self.at(to) - self.at(from)).min(0.0).exp()
-    }
-
-    fn at(&self, place: f64) -> f64 {
-        let (below, part) = split(place);
-        let above = (below + 1).min(AGES - 1);
-        self.log_survival[below] * (1.0 - part) + self.log_survival[above] * part
-    }
-}
-
 /// The cell of a place, and how far it is to the next.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to the number of ages")]
 pub(crate) fn split(place: f64) -> (usize, f64) {
@@ -181,48 +160,25 @@ mod tests {
 
     use super::*;
 
-    fn prior() -> Outlook {
-        Outlook::of(&Survival::default(), None)
-    }
-
-    #[test]
-    fn without_counts_the_law_is_paretos() {
-        for (from, delay) in [(0.0, 0.1), (1.0, 2.5), (60.0, 60.0), (0.3, 900.0)] {
-            let (began, ended) = (from + FIRST_S, from + FIRST_S + delay);
-            let found = prior().over_by(place(from), place(from + delay));
-            assert!((found - (1.0 - began / ended)).abs() < 1e-9, "{from} {delay}: {found}");
-        }
+    fn over_by(survival: &Survival, age_s: f64) -> f64 {
+        let hazards = survival.hazards(&[0.3; AGES]);
+        1.0 - hazards.iter().take(split(place(age_s)).0 + 1).map(|hazard| 1.0 - hazard).product::<f64>()
     }
 
     #[test]
     fn what_is_seen_often_is_believed_and_fades() {
         let mut seen = Survival::default();
-        for _ in 0..200 {
-            seen.observe(0.0, 0.25, true);
-        }
-        assert!(Outlook::of(&seen, None).over_by(0.0, place(0.25)) > 0.95);
-        for _ in 0..400 {
-            seen.observe(0.0, 0.25, false);
-        }
-        assert!(Outlook::of(&seen, None).over_by(0.0, place(0.25)) < 0.1, "the world changed");
+        (0..200).for_each(|_| seen.observe(0.0, 0.25, true));
+        assert!(over_by(&seen, 0.25) > 0.9);
+        (0..400).for_each(|_| seen.observe(0.0, 0.25, false));
+        assert!(over_by(&seen, 0.25) < 0.1, "the world changed");
         seen.fade(0.0);
-        assert_eq!(Outlook::of(&seen, None).over_by(0.0, 3.0), prior().over_by(0.0, 3.0));
-    }
-
-    #[test]
-    fn one_class_begins_with_what_all_say() {
-        let mut all = Survival::default();
-        for _ in 0..100 {
-            all.observe(0.0, 1.0, false);
-        }
-        let of_all = Outlook::of(&all, None).over_by(0.0, place(1.0));
-        let of_none = Outlook::of(&Survival::default(), Some(&all)).over_by(0.0, place(1.0));
-        assert!((of_all - of_none).abs() < 1e-12 && of_none < 0.3);
+        assert_eq!(over_by(&seen, 0.25), over_by(&Survival::default(), 0.25));
     }
 
     proptest! {
         #[test]
-        fn whatever_was_seen_probabilities_are_some_and_longer_waits_never_help_less(
+        fn whatever_was_seen_counts_are_some_and_go_there_and_back(
             seen in proptest::collection::vec((0.0..1e4_f64, 0.0..1e4_f64, any::<bool>()), 0..60),
         ) {
             let mut survival = Survival::default();
@@ -231,11 +187,6 @@ mod tests {
             }
             for cell in survival.cells() {
                 prop_assert!(cell.over >= 0.0 && cell.over <= cell.reached + 1e-9 && cell.reached <= MEMORY + 1e-9);
-            }
-            let outlook = Outlook::of(&survival, None);
-            for from in 0..AGES - 1 {
-                let over: Vec<f64> = (from..AGES).map(|to| outlook.over_by(from as f64, to as f64)).collect();
-                prop_assert!(over.is_sorted() && over.iter().all(|p| (0.0..=1.0).contains(p)));
             }
             let mut out = Writer::default();
             survival.encode(&mut out);
