@@ -1,5 +1,7 @@
 //! What messages say of events, however a broker writes their headers.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use oncue::Envelope;
 
@@ -13,9 +15,18 @@ pub(crate) fn is_structured(content_type: Option<&str>) -> bool {
     content_type.is_some_and(|kind| kind.starts_with("application/cloudevents"))
 }
 
+/// The name of an attribute, as a header says it behind a prefix; headers are written in any case.
+pub(crate) fn attribute<'a>(header: &'a str, prefix: &str) -> Option<Cow<'a, str>> {
+    let (begin, name) = header.split_at_checked(prefix.len())?;
+    let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+    begin
+        .eq_ignore_ascii_case(prefix)
+        .then(|| if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) })
+}
+
 /// An event in binary mode; nothing if there are no attributes, or wrong ones.
 pub(crate) fn binary(
-    mut attributes: Vec<(String, String)>,
+    attributes: Vec<(Cow<'_, str>, Cow<'_, str>)>,
     content_type: Option<&str>,
     is_foreign: bool,
     data: &Bytes,
@@ -23,8 +34,8 @@ pub(crate) fn binary(
     if attributes.is_empty() {
         return None;
     }
-    attributes.extend(content_type.map(|kind| ("datacontenttype".to_owned(), kind.to_owned())));
-    let attributes = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let attributes = attributes.iter().map(|(name, value)| (&**name, &**value));
+    let attributes = attributes.chain(content_type.map(|kind| ("datacontenttype", kind)));
     let event = Envelope::from_binary(attributes, data.clone()).ok()?;
     if is_foreign { event.into_builder().foreign().build().ok() } else { Some(event) }
 }

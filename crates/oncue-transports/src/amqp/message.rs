@@ -1,5 +1,7 @@
 //! Events as AMQP messages: the `CloudEvents` binding, binary mode written, both modes read.
 
+use std::borrow::Cow;
+
 #[cfg(test)]
 use bytes::Bytes;
 use lapin::{
@@ -61,11 +63,11 @@ fn cloud_event(stored: &Stored) -> Option<Envelope> {
         return Envelope::from_json(&stored.data).ok();
     }
     let headers = stored.properties.headers().as_ref()?;
-    let attribute = |(name, value): (&ShortString, &AMQPValue)| {
+    let attributes = headers.into_iter().filter_map(|(name, value)| {
         let name = PREFIXES.iter().find_map(|prefix| name.as_str().strip_prefix(prefix))?;
-        Some((name.to_owned(), written(value)?))
-    };
-    let attributes = headers.into_iter().filter_map(attribute).collect();
+        Some((Cow::Borrowed(name), written(value)?))
+    });
+    let attributes = attributes.collect();
     event::binary(attributes, content_type, headers.contains_key(FOREIGN), &stored.data)
 }
 
@@ -77,19 +79,20 @@ fn foreign(topic: &str, stored: &Stored) -> Option<Envelope> {
 }
 
 /// A value as `CloudEvents` write it.
-fn written(value: &AMQPValue) -> Option<String> {
-    match value {
-        AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
-        AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
-        AMQPValue::Boolean(value) => Some(value.to_string()),
+fn written(value: &AMQPValue) -> Option<Cow<'_, str>> {
+    let number = match value {
+        AMQPValue::LongString(text) => return std::str::from_utf8(text.as_bytes()).ok().map(Cow::Borrowed),
+        AMQPValue::ShortString(text) => return Some(Cow::Borrowed(text.as_str())),
+        AMQPValue::Boolean(value) => value.to_string(),
         AMQPValue::Timestamp(seconds) => {
             let micros = i64::try_from(*seconds).ok()?.checked_mul(1_000_000)?;
-            Some(Timestamp::from_micros(micros).to_rfc3339())
+            Timestamp::from_micros(micros).to_rfc3339()
         }
-        AMQPValue::LongInt(number) => Some(number.to_string()),
-        AMQPValue::LongLongInt(number) => Some(number.to_string()),
-        _ => None,
-    }
+        AMQPValue::LongInt(number) => number.to_string(),
+        AMQPValue::LongLongInt(number) => number.to_string(),
+        _ => return None,
+    };
+    Some(Cow::Owned(number))
 }
 
 fn text(value: &str) -> AMQPValue {

@@ -1,5 +1,7 @@
 //! Events as Kafka records: the `CloudEvents` binding, binary mode written, both modes read.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use oncue::{Envelope, clock::Timestamp};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
@@ -27,23 +29,47 @@ pub(crate) struct Message {
 pub(crate) struct Stored {
     offset: u64,
     key: Option<Bytes>,
-    headers: Vec<(String, Bytes)>,
+    headers: Headers,
     data: Bytes,
     /// Milliseconds.
     timestamp: Option<i64>,
 }
 
+/// Names and values in one buffer: a record has a dozen of them, and each is short.
+#[derive(Default)]
+struct Headers {
+    bytes: Vec<u8>,
+    /// Of each, where its name begins, its value, and where that ends.
+    places: Vec<[usize; 3]>,
+}
+
+impl Headers {
+    fn push(&mut self, name: &str, value: &[u8]) {
+        let begin = self.bytes.len();
+        self.bytes.extend_from_slice(name.as_bytes());
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.places.push([begin, middle, self.bytes.len()]);
+    }
+
+    /// Those that are text.
+    fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+        let text = |from: usize, to: usize| std::str::from_utf8(&self.bytes[from..to]).ok();
+        self.places.iter().filter_map(move |[begin, middle, end]| Some((text(*begin, *middle)?, text(*middle, *end)?)))
+    }
+}
+
 impl From<&BorrowedMessage<'_>> for Stored {
     fn from(message: &BorrowedMessage<'_>) -> Self {
-        let bytes = |bytes: Option<&[u8]>| Bytes::copy_from_slice(bytes.unwrap_or_default());
-        let headers = message.headers().map(|headers| {
-            headers.iter().map(|header| (header.key.to_owned(), bytes(header.value))).collect::<Vec<_>>()
-        });
+        let mut headers = Headers::default();
+        for header in message.headers().iter().flat_map(|headers| headers.iter()) {
+            headers.push(header.key, header.value.unwrap_or_default());
+        }
         Self {
             offset: u64::try_from(message.offset()).unwrap_or_default(),
             key: message.key().map(Bytes::copy_from_slice),
-            headers: headers.unwrap_or_default(),
-            data: bytes(message.payload()),
+            headers,
+            data: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
             timestamp: message.timestamp().to_millis(),
         }
     }
@@ -51,8 +77,7 @@ impl From<&BorrowedMessage<'_>> for Stored {
 
 impl Stored {
     fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(value).ok()
+        self.headers.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 }
 
@@ -115,10 +140,7 @@ fn cloud_event(stored: &Stored) -> Option<Envelope> {
     if event::is_structured(content_type) {
         return Envelope::from_json(&stored.data).ok();
     }
-    let attribute = |(name, value): &(String, Bytes)| {
-        let name = name.to_ascii_lowercase().strip_prefix(PREFIX)?.to_owned();
-        Some((name, String::from_utf8(value.to_vec()).ok()?))
-    };
+    let attribute = |(name, value)| Some((event::attribute(name, PREFIX)?, Cow::Borrowed(value)));
     let attributes = stored.headers.iter().filter_map(attribute).collect();
     event::binary(attributes, content_type, stored.header(FOREIGN).is_some(), &stored.data)
 }
@@ -126,9 +148,8 @@ fn cloud_event(stored: &Stored) -> Option<Envelope> {
 /// Its key is kept where it is text.
 fn foreign(topic: &str, stored: &Stored) -> Option<Envelope> {
     let key = stored.key.as_ref().and_then(|key| std::str::from_utf8(key).ok());
-    let headers =
-        stored.headers.iter().filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value).ok()?)));
-    event::foreign((topic, "kafka", stored.offset), (key, stored.header(CONTENT_TYPE.1)), headers, &stored.data)
+    let content_type = stored.header(CONTENT_TYPE.1);
+    event::foreign((topic, "kafka", stored.offset), (key, content_type), stored.headers.iter(), &stored.data)
 }
 
 #[cfg(test)]
@@ -136,12 +157,12 @@ mod tests {
     use super::*;
 
     fn stored(message: Message) -> Stored {
-        let headers = message.headers.iter();
-        let headers = headers.map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec().into()));
+        let mut headers = Headers::default();
+        message.headers.iter().for_each(|header| headers.push(header.key, header.value.unwrap_or_default()));
         Stored {
             offset: 7,
             key: message.key.clone().map(Bytes::from),
-            headers: headers.collect(),
+            headers,
             data: message.data,
             timestamp: message.timestamp,
         }

@@ -91,21 +91,21 @@ impl Stream {
     }
 
     /// Sends records, one after the other, and waits until all are confirmed.
-    async fn send(&self, messages: &[Message]) -> Result<Vec<u64>, BrokerError> {
+    async fn send(&self, messages: Vec<Message>) -> Result<Vec<u64>, BrokerError> {
         let writer = self.clients.writer();
         let mut confirming = Vec::with_capacity(messages.len());
         for Message { key, headers, data, timestamp } in messages {
-            let mut record = FutureRecord::<str, [u8]>::to(&self.topic).partition(0).payload(data);
-            record = record.headers(headers.clone());
-            if let Some(key) = key {
+            let mut record = FutureRecord::<str, [u8]>::to(&self.topic).partition(0).payload(&data);
+            record = record.headers(headers);
+            if let Some(key) = &key {
                 record = record.key(key);
             }
             if let Some(timestamp) = timestamp {
-                record = record.timestamp(*timestamp);
+                record = record.timestamp(timestamp);
             }
             loop {
                 match writer.send_result(record) {
-                    Ok(sent) => break confirming.push(sent),
+                    Ok(sent) => break confirming.push((sent, data.len())),
                     Err((KafkaError::MessageProduction(Code::QueueFull), again)) => {
                         record = again;
                         sleep(FULL).await;
@@ -114,11 +114,11 @@ impl Stream {
                 }
             }
         }
-        let mut offsets = Vec::with_capacity(messages.len());
-        for (confirming, message) in confirming.into_iter().zip(messages) {
+        let mut offsets = Vec::with_capacity(confirming.len());
+        for (confirming, bytes) in confirming {
             match confirming.await {
                 Ok(Ok(confirmed)) => offsets.push(u64::try_from(confirmed.offset).map_err(failed)?),
-                Ok(Err((error, _))) => return Err(self.refusal(&error, message.data.len())),
+                Ok(Err((error, _))) => return Err(self.refusal(&error, bytes)),
                 Err(_) => return Err(BrokerError::Closed),
             }
         }
@@ -224,7 +224,7 @@ impl streams::Stream for Stream {
         if let Some(large) = messages.iter().find(|message| message.data.len() > self.limit) {
             return Err(BrokerError::TooLarge { bytes: large.data.len(), limit: self.limit });
         }
-        let sent = self.send(&messages).await;
+        let sent = self.send(messages).await;
         if sent.is_err() {
             self.clients.renew_writer();
         }

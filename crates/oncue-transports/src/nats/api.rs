@@ -66,18 +66,18 @@ pub(super) fn failed(error: impl std::fmt::Display) -> BrokerError {
     BrokerError::Failed(error.to_string())
 }
 
-/// Asks until somebody answers. Only what changes nothing when it is asked twice.
+/// Asks until somebody answers. Only what changes nothing when it is asked twice. `headers` makes them, mostly once.
 async fn ask(
     Connection { client, refusals }: &Connection,
     subject: &str,
-    headers: Option<HeaderMap>,
+    headers: impl Fn() -> Option<HeaderMap>,
     data: Bytes,
 ) -> Result<Message, BrokerError> {
     let (mut tries, mut hearing) = (0, refusals.hear());
     loop {
         let mut request = Request::new().payload(data.clone()).timeout(Some(ANSWER_WITHIN));
-        if let Some(headers) = &headers {
-            request = request.headers(headers.clone());
+        if let Some(headers) = headers() {
+            request = request.headers(headers);
         }
         let answer = tokio::select! {
             biased;
@@ -96,12 +96,28 @@ async fn ask(
     }
 }
 
+/// What an answer says if it is a refusal.
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    description: Option<String>,
+}
+
+fn refusal(message: &Message) -> Result<Option<Refusal>, BrokerError> {
+    serde_json::from_slice(&message.payload).map(|answer: Answer| answer.error).map_err(failed)
+}
+
 fn answer<T: DeserializeOwned>(message: &Message) -> Result<T, BrokerError> {
-    let value: Value = serde_json::from_slice(&message.payload).map_err(failed)?;
-    match value.get("error") {
-        None => serde_json::from_value(value).map_err(failed),
-        Some(error) if error["err_code"].as_u64() == Some(WRONG_SEQUENCE) => Err(BrokerError::Moved),
-        Some(error) => Err(failed(error["description"].as_str().unwrap_or("refused without a reason"))),
+    match refusal(message)? {
+        None => serde_json::from_slice(&message.payload).map_err(failed),
+        Some(Refusal { err_code: WRONG_SEQUENCE, .. }) => Err(BrokerError::Moved),
+        Some(Refusal { description, .. }) => Err(failed(description.as_deref().unwrap_or("refused without a reason"))),
     }
 }
 
@@ -111,17 +127,17 @@ pub(super) async fn request<T: DeserializeOwned>(
     body: &Value,
 ) -> Result<T, BrokerError> {
     let data = serde_json::to_vec(body).map_err(failed)?;
-    answer(&ask(connection, &format!("$JS.API.{what}"), None, data.into()).await?)
+    answer(&ask(connection, &format!("$JS.API.{what}"), || None, data.into()).await?)
 }
 
 /// Appends a message, and waits until the server has it. The headers hold what it recognises a repetition by.
 pub(super) async fn append(
     connection: &Connection,
     subject: &str,
-    headers: HeaderMap,
+    headers: impl Fn() -> HeaderMap,
     data: Bytes,
 ) -> Result<Confirmed, BrokerError> {
-    answer(&ask(connection, subject, Some(headers), data).await?)
+    answer(&ask(connection, subject, || Some(headers()), data).await?)
 }
 
 /// A stream, if it is there, with how many messages the subjects have that fit a pattern.
@@ -131,12 +147,11 @@ pub(super) async fn stream(
     subjects: &str,
 ) -> Result<Option<StreamInfo>, BrokerError> {
     let body = serde_json::to_vec(&json!({ "subjects_filter": subjects })).map_err(failed)?;
-    let message = ask(connection, &format!("$JS.API.STREAM.INFO.{name}"), None, body.into()).await?;
-    let value: Value = serde_json::from_slice(&message.payload).map_err(failed)?;
-    if value["error"]["err_code"].as_u64() == Some(NO_STREAM) {
-        return Ok(None);
+    let message = ask(connection, &format!("$JS.API.STREAM.INFO.{name}"), || None, body.into()).await?;
+    match refusal(&message)? {
+        Some(Refusal { err_code: NO_STREAM, .. }) => Ok(None),
+        _ => answer(&message).map(Some),
     }
-    answer(&message).map(Some)
 }
 
 /// Reads messages of a stream, as `query` asks for them (ADR-31).

@@ -1,5 +1,7 @@
 //! Events as NATS messages: the `CloudEvents` binding, binary mode written, both modes read.
 
+use std::borrow::Cow;
+
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use oncue::{Envelope, clock::Timestamp};
@@ -16,8 +18,8 @@ const NOT_IN_TOKENS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').rem
 /// The header that says what a message's data are.
 const CONTENT_TYPE: &str = "content-type";
 
-/// An event as a message: its headers, and its data.
-pub(super) fn encode(event: &Envelope) -> (HeaderMap, Bytes) {
+/// The headers of an event as a message; its data are the event's.
+pub(super) fn headers(event: &Envelope) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("ce-specversion", "1.0");
     for (name, value) in event.attributes() {
@@ -28,7 +30,7 @@ pub(super) fn encode(event: &Envelope) -> (HeaderMap, Bytes) {
     }
     // The broker recognises what is published twice by this.
     headers.insert("Nats-Msg-Id", escaped(&format!("{} {}", event.source(), event.id())));
-    (headers, event.data().clone())
+    headers
 }
 
 /// A message as an event; what carries no `CloudEvents` attributes, or wrong ones, is one of another tool's, its type the
@@ -59,11 +61,9 @@ fn cloud_event(headers: &[(&str, &str)], data: &Bytes) -> Option<Envelope> {
     if event::is_structured(header(headers, CONTENT_TYPE)) {
         return Envelope::from_json(data).ok();
     }
-    let attribute = |(name, value): &(&str, &str)| {
-        let (prefix, name) = name.split_at_checked(PREFIX.len())?;
-        prefix.eq_ignore_ascii_case(PREFIX).then(|| (name.to_ascii_lowercase(), unescaped(value)))
-    };
-    let attributes = headers.iter().filter_map(attribute).collect();
+    let attributes = headers.iter();
+    let attributes = attributes.filter_map(|(name, value)| Some((event::attribute(name, PREFIX)?, unescaped(value))));
+    let attributes = attributes.collect();
     event::binary(attributes, None, header(headers, FOREIGN).is_some(), data)
 }
 
@@ -72,8 +72,8 @@ fn escaped(text: &str) -> String {
     utf8_percent_encode(text, NOT_IN_HEADERS).to_string()
 }
 
-pub(super) fn unescaped(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
+pub(super) fn unescaped(text: &str) -> Cow<'_, str> {
+    percent_decode_str(text).decode_utf8_lossy()
 }
 
 /// A name as one token of a subject.
@@ -83,7 +83,7 @@ pub(super) fn token(name: &str) -> String {
 
 /// The name that a token was made of.
 pub(super) fn name(token: &str) -> String {
-    unescaped(token)
+    unescaped(token).into_owned()
 }
 
 #[cfg(test)]
@@ -91,8 +91,7 @@ mod tests {
     use super::*;
 
     fn there_and_back(event: &Envelope) -> Envelope {
-        let (headers, data) = encode(event);
-        decode("events", 7, &headers, &data, Timestamp::from_micros(5)).unwrap()
+        decode("events", 7, &headers(event), event.data(), Timestamp::from_micros(5)).unwrap()
     }
 
     #[test]

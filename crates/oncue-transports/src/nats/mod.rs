@@ -275,9 +275,9 @@ impl Nats {
 
     async fn publish_one(&self, topic: &str, partition: u16, event: &Envelope) -> Result<Published, BrokerError> {
         let subject = format!("{}.{partition}.{}", self.root(topic), token(event.event_type()));
-        let (headers, data) = message::encode(event);
         // Asked again after a lost answer, it is recognised by its id.
-        let confirmed = api::append(&self.server, &subject, headers, data).await?;
+        let headers = || message::headers(event);
+        let confirmed = api::append(&self.server, &subject, headers, event.data().clone()).await?;
         Ok(Published { position: Position::new(partition, confirmed.seq, 0), duplicate: confirmed.duplicate })
     }
 }
@@ -396,7 +396,7 @@ impl Broker for Nats {
             headers.insert("Nats-Expected-Last-Subject-Sequence", after.to_string());
             // Asked again after a lost answer, it is recognised.
             headers.insert("Nats-Msg-Id", self.server.client.new_inbox());
-            let confirmed = api::append(&self.server, &self.ledger(ledger), headers, record).await?;
+            let confirmed = api::append(&self.server, &self.ledger(ledger), || headers.clone(), record).await?;
             self.heard.stir();
             Ok(confirmed.seq)
         }

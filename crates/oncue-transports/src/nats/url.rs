@@ -51,8 +51,10 @@ impl NatsUrl {
             return Err(wrong("no host: write `nats://HOST:PORT`".to_owned()));
         }
         let login = server.trim_start_matches("nats://").rsplit_once('@').map(|(user, _)| match user.split_once(':') {
-            Some((user, password)) => Login::User(message::unescaped(user), message::unescaped(password)),
-            None => Login::Token(message::unescaped(user)),
+            Some((user, password)) => {
+                Login::User(message::unescaped(user).into_owned(), message::unescaped(password).into_owned())
+            }
+            None => Login::Token(message::unescaped(user).into_owned()),
         });
         let (shown, server) = (shown.clone(), without_secrets(server));
         let mut parsed = Self {
