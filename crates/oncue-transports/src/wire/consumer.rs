@@ -29,6 +29,8 @@ use super::{
 const LOOKS: u32 = 10;
 /// What is asked for on the side, to find such outcomes' events.
 const ASIDE: Limit = Limit { events: 64, bytes: 4 << 20 };
+/// Most events of one answer: what comes next is on its way while these are decoded, handled and settled.
+const AT_ONCE: usize = 512;
 /// Most events that are kept for whoever takes them next.
 const MOST_READY: usize = 256;
 
@@ -118,6 +120,7 @@ impl Shared {
         if turn.session != session {
             *turn = Answered { session, last: 0 };
         }
+        let limit = Limit { events: limit.events.min(AT_ONCE), ..limit };
         let request = Request::Next { session, limit, last: turn.last, wait };
         match self.ends.caller.call(&request, None).await {
             Ok(Reply::Delivered { number, events }) if number != turn.last => {

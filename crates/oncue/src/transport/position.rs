@@ -64,16 +64,39 @@ impl FromStr for Position {
     }
 }
 
+/// As text for people, as three numbers for wires. Both are read from what tells them apart.
 impl serde::Serialize for Position {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        if serializer.is_human_readable() {
+            return serializer.collect_str(self);
+        }
+        (self.partition, self.offset, self.epoch).serialize(serializer)
     }
 }
 
 impl<'de> serde::Deserialize<'de> for Position {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_any(Reading)
+    }
+}
+
+struct Reading;
+
+impl<'de> serde::de::Visitor<'de> for Reading {
+    type Value = Position;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a position, such as `3-120@0` or [3, 120, 0]")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Position, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, numbers: A) -> Result<Position, A::Error> {
+        let numbers = serde::de::value::SeqAccessDeserializer::new(numbers);
+        let (partition, offset, epoch) = serde::Deserialize::deserialize(numbers)?;
+        Ok(Position { partition, epoch, offset })
     }
 }
 
@@ -87,5 +110,19 @@ mod tests {
         assert_eq!(position.to_string().parse(), Ok(position));
         assert_eq!("3-120".parse(), Ok(Position::new(3, 120, 0)));
         assert!("somewhere".parse::<Position>().is_err());
+    }
+
+    #[test]
+    fn people_read_text_and_wires_numbers() {
+        let position = Position::new(3, 120, 7);
+        let json = serde_json::to_string(&position).unwrap();
+        assert_eq!(json, r#""3-120@7""#);
+        assert_eq!(serde_json::from_str::<Position>(&json).unwrap(), position);
+        let packed = rmp_serde::to_vec_named(&position).unwrap();
+        assert_eq!(packed, [0x93, 3, 120, 7]);
+        assert_eq!(rmp_serde::from_slice::<Position>(&packed).unwrap(), position);
+        let text = rmp_serde::to_vec_named("3-120@7").unwrap();
+        assert_eq!(rmp_serde::from_slice::<Position>(&text).unwrap(), position);
+        assert!(rmp_serde::from_slice::<Position>(&[0x92, 3, 120]).is_err());
     }
 }

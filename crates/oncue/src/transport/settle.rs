@@ -17,19 +17,28 @@ pub struct Delivered {
     /// Members that are to handle it now. **Each gets exactly one [`Settlement`]**, be it [`Action::Release`].
     pub due: Members,
     /// Members that are through with it: acked, or not interested.
+    #[serde(default, skip_serializing_if = "nobody")]
     pub done: Members,
     /// Members that gave up on it: it is a dead letter of theirs, or they skip it because one before them gave up. So do
     /// those after them.
+    #[serde(default, skip_serializing_if = "nobody")]
     pub dead: Members,
     /// Those of `dead` whose dead letter holds the event's key: those after them wait.
+    #[serde(default, skip_serializing_if = "nobody")]
     pub held: Members,
     /// Attempts already made, for members that made any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<(u8, u32)>,
     /// What single members are given instead of the event: a dead letter of theirs that is handled again, edited perhaps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<(u8, Envelope)>,
     /// When the first attempt failed, for members whose next attempt is to be compared with that.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<(u8, Timestamp)>,
+}
+
+fn nobody(members: &Members) -> bool {
+    members.is_empty()
 }
 
 impl Delivered {
@@ -81,6 +90,7 @@ pub struct Attempt {
     /// Which attempt this was: 1 is the first; 0 if the handler did not run.
     pub number: u32,
     /// How it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ErrorClass>,
     /// When the handler was given the event (rᵢ of the model).
     pub read: Timestamp,
@@ -111,8 +121,10 @@ pub struct Settlement {
     /// The attempt that led here.
     pub attempt: Attempt,
     /// The error's text, of a failed attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Box<str>>,
     /// What is written with it, if anything: effects only with [`Action::Ack`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Box<Written>>,
 }
 
