@@ -21,8 +21,8 @@ use super::{
 use crate::measure::Result;
 
 pub(super) const HOW: &str = "Both: a topic with one partition, `acks=all`, an idempotent producer, `linger.ms=0`, \
-    `fetch.wait.max.ms=25`; the same headers; the broker syncs as it likes. Theirs: `send_result` for each, then their \
-    confirmations; a group of one consumer, `store_offset` for each event, committed every 100 ms, and at the end by a \
+    `fetch.wait.max.ms=25`, `fetch.queue.backoff.ms=10`; the same headers; the broker syncs as it likes. Theirs: \
+    `send_result` for each, then their confirmations; a group of one consumer, `store_offset` for each event, committed every 100 ms, and at the end by a \
     commit that is waited for: one position of a partition, not each event. Ours: acknowledgements are appended to a \
     ledger, a topic as well, each record with `acks=all`, seen in its order.";
 
@@ -44,12 +44,13 @@ pub(super) fn servers(url: &str) -> &str {
 }
 
 /// What consumers are told, as ours are.
-pub(super) const FETCHING: [(&str, &str); 5] = [
+pub(super) const FETCHING: [(&str, &str); 6] = [
     ("auto.offset.reset", "earliest"),
     ("fetch.wait.max.ms", "25"),
     ("fetch.error.backoff.ms", "50"),
     ("queued.min.messages", "10000"),
     ("queued.max.messages.kbytes", "32768"),
+    ("fetch.queue.backoff.ms", "10"),
 ];
 /// What producers are told, as ours are.
 pub(super) const PRODUCING: [(&str, &str); 4] =

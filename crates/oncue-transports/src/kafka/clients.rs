@@ -15,7 +15,7 @@ use rdkafka::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::url::KafkaUrl;
+use super::{reading::ReadTo, url::KafkaUrl};
 use crate::streams::MAX_RECORD_BYTES;
 
 /// How long a broker may take until it is known, at the start.
@@ -40,8 +40,8 @@ pub(crate) struct Clients {
     pub(super) following: Arc<Consumer>,
     /// It is asked, too: one that follows answers only once what it waits for has come, or has not for a while.
     pub(super) reading: Arc<Consumer>,
-    /// Who reads by it.
-    pub(super) reader: tokio::sync::Mutex<()>,
+    /// Who reads by it, and where the last one stopped.
+    pub(super) reader: tokio::sync::Mutex<Option<ReadTo>>,
     pub(super) admin: AdminClient<Context>,
 }
 
@@ -102,6 +102,8 @@ impl Clients {
                 .set("fetch.wait.max.ms", "25")
                 .set("fetch.error.backoff.ms", "50");
             config.set("queued.min.messages", "10000").set("queued.max.messages.kbytes", "32768");
+            // Who has read so much goes on at once, and not a second later.
+            config.set("fetch.queue.backoff.ms", "10");
             config.create_with_context::<_, Consumer>(context.clone()).map_err(made).map(Arc::new)
         };
         let clients = Self {

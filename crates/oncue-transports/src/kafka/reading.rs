@@ -15,6 +15,13 @@ use crate::streams::Stored as _;
 /// How often errors of a connection may come instead of records.
 const INTERRUPTIONS: u32 = 20;
 
+/// Where a topic was read to: what comes next is here or on its way.
+#[derive(PartialEq, Eq)]
+pub(super) struct ReadTo {
+    topic: String,
+    next: u64,
+}
+
 impl Clients {
     /// Reads records from an offset on, until it is enough or `end` is reached.
     pub(super) async fn read(
@@ -27,16 +34,19 @@ impl Clients {
         if from >= end {
             return Ok(());
         }
-        let (reading, _reader) = (&self.reading, self.reader.lock().await);
-        // Without that, it would begin up to a second later.
-        Self::partitions(reading, topic).await?;
-        reading.assign(&place(topic, from)?).map_err(failed)?;
+        let (reading, mut reader) = (&self.reading, self.reader.lock().await);
+        // If this is given up, it is known of no place.
+        if reader.take() != Some(ReadTo { topic: topic.to_owned(), next: from }) {
+            // Without that, it would begin up to a second later.
+            Self::partitions(reading, topic).await?;
+            reading.assign(&place(topic, from)?).map_err(failed)?;
+        }
         let read = async {
             let mut interruptions = 0;
             loop {
                 let stored = match timeout(ANSWER_WITHIN, reading.recv()).await {
                     Ok(Ok(message)) => Stored::from(&message),
-                    Ok(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                    Ok(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
                     Ok(Err(error)) if interruptions == INTERRUPTIONS => return Err(failed(error)),
                     Ok(Err(error)) => {
                         tracing::debug!(%error, topic, "reading was interrupted");
@@ -47,15 +57,23 @@ impl Clients {
                 };
                 let offset = stored.offset();
                 // Others may have come since.
-                if offset >= end || is_enough(stored) || offset + 1 >= end {
-                    return Ok(());
+                if offset >= end {
+                    return Ok(None);
+                }
+                let is_last = offset + 1 >= end;
+                if is_enough(stored) || is_last {
+                    return Ok((!is_last).then_some(offset + 1));
                 }
             }
         }
         .await;
-        // What was fetched beyond that is of no use.
-        reading.unassign().map_err(failed)?;
-        read
+        match read {
+            // Who reads on finds what was fetched meanwhile.
+            Ok(Some(next)) => *reader = Some(ReadTo { topic: topic.to_owned(), next }),
+            // What was fetched beyond that is of no use.
+            Ok(None) | Err(_) => reading.unassign().map_err(failed)?,
+        }
+        read.map(drop)
     }
 
     /// The offset of the first record of a time or later; nothing if there is none.

@@ -4,9 +4,11 @@
 //! An offset is a message's offset in its topic's stream, so a topic is in one order over all its partitions. A stream
 //! has no conditions: what a ledger needs of them is in [`ledger`]. What a broker has to give is [`Streams`] and [`Stream`].
 
+mod extents;
 mod ledger;
 mod registry;
 mod topic;
+mod window;
 
 use std::{
     collections::HashMap,
@@ -301,6 +303,11 @@ impl<S: Streams> Broker for Asked<S> {
     fn extent<'a>(&'a self, topic: &'a str, partition: u16) -> BoxFuture<'a, Result<Extent, BrokerError>> {
         let topic = topic.to_owned();
         self.ask(move |streamed| async move { streamed.open_topic(&topic).await?.extent(partition).await })
+    }
+
+    fn end<'a>(&'a self, topic: &'a str, partition: u16) -> BoxFuture<'a, Result<u64, BrokerError>> {
+        let topic = topic.to_owned();
+        self.ask(move |streamed| async move { streamed.open_topic(&topic).await?.end(partition).await })
     }
 
     fn publish<'a>(

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    hash::{BuildHasher as _, RandomState},
     sync::Arc,
     time::Duration,
 };
@@ -17,8 +18,13 @@ use oncue::{
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use xxhash_rust::xxh3::Xxh3;
 
-use super::{From, Stored as _, Stream};
+use super::{
+    From, Stored as _, Stream,
+    extents::Extents,
+    window::{AtOnce, EVENT_BYTES, Window},
+};
 
 /// Events that are kept as they come, for whoever keeps up; and their bytes.
 const RECENT_EVENTS: usize = 4096;
@@ -36,11 +42,11 @@ pub(super) struct Topic<S> {
     pub(super) partitions: u16,
     stream: Arc<S>,
     seen: Arc<Mutex<Seen>>,
+    /// Whoever reads what is older has it: others want the same.
+    window: tokio::sync::Mutex<Window>,
+    extents: tokio::sync::Mutex<Extents>,
     clock: Clock,
 }
-
-/// Bytes of an event, beside its data.
-const EVENT_BYTES: usize = 256;
 
 /// What was seen of it.
 struct Seen {
@@ -51,28 +57,36 @@ struct Seen {
     /// Everything from here on is in `recent`.
     recent_from: u64,
     /// Where the event of a source and an id stands.
-    known: HashMap<Arc<str>, Position>,
-    oldest: VecDeque<(Timestamp, Arc<str>)>,
+    known: HashMap<Identity, Position>,
+    oldest: VecDeque<(Timestamp, Identity)>,
+    /// Another one each time, so that nobody makes ids that meet.
+    seed: u64,
     /// What is another one again, and where that stands.
     again: BTreeMap<u64, Position>,
 }
 
-/// What two events are the same by: source and id, and where one ends.
-fn identity(event: &Envelope) -> String {
-    let source = event.source();
-    format!("{}:{source}{}", source.len(), event.id())
-}
+/// What two events are the same by: a hash of source and id. 128 bits: among a million, two that differ meet with a chance
+/// of 10⁻²⁷.
+type Identity = u128;
 
 impl Seen {
     fn partition(&self, event: &Envelope) -> u16 {
         partition_of(event.key(), u16::try_from(self.next.len()).unwrap_or(u16::MAX))
     }
 
+    fn identity(&self, event: &Envelope) -> Identity {
+        let mut hasher = Xxh3::with_seed(self.seed);
+        hasher.update(&(event.source().len() as u64).to_le_bytes());
+        hasher.update(event.source().as_bytes());
+        hasher.update(event.id().as_bytes());
+        hasher.digest128()
+    }
+
     fn take(&mut self, offset: u64, event: Envelope) {
         let partition = self.partition(&event);
         let position = Position::new(partition, offset, 0);
-        let identity: Arc<str> = identity(&event).into();
-        let first = *self.known.entry(Arc::clone(&identity)).or_insert(position);
+        let identity = self.identity(&event);
+        let first = *self.known.entry(identity).or_insert(position);
         if first != position {
             self.again.insert(offset, first);
             if self.again.len() > WINDOW_EVENTS {
@@ -145,6 +159,7 @@ impl<S: Stream> Topic<S> {
             recent_from: from,
             known: HashMap::new(),
             oldest: VecDeque::new(),
+            seed: RandomState::new().hash_one(0),
             again: BTreeMap::new(),
         };
         let seen = Arc::new(Mutex::new(seen));
@@ -162,7 +177,15 @@ impl<S: Stream> Topic<S> {
         if let Some(last) = last {
             stream.reach(last).await?;
         }
-        Ok(Self { name: name.to_owned(), partitions, stream, seen, clock })
+        Ok(Self {
+            name: name.to_owned(),
+            partitions,
+            stream,
+            seen,
+            window: tokio::sync::Mutex::default(),
+            extents: tokio::sync::Mutex::default(),
+            clock,
+        })
     }
 
     pub(super) fn heard(&self, partition: u16) -> u64 {
@@ -172,7 +195,7 @@ impl<S: Stream> Topic<S> {
     pub(super) async fn publish(&self, events: &[(u16, Envelope)]) -> Result<Vec<Published>, BrokerError> {
         let known: Vec<Option<Position>> = {
             let seen = self.seen.lock();
-            events.iter().map(|(_, event)| seen.known.get(&*identity(event)).copied()).collect()
+            events.iter().map(|(_, event)| seen.known.get(&seen.identity(event)).copied()).collect()
         };
         let now = self.clock.now();
         let new = events.iter().zip(&known).filter(|(_, known)| known.is_none());
@@ -217,18 +240,47 @@ impl<S: Stream> Topic<S> {
     async fn read(
         &self,
         partition: Option<u16>,
-        from: u64,
+        mut from: u64,
         limit: usize,
     ) -> Result<Vec<(Position, Envelope)>, BrokerError> {
-        let mut found = Vec::new();
-        self.each(From::Offset(from), |position, event| {
-            if partition.is_none_or(|partition| partition == position.partition()) {
-                found.push((position, event));
+        let (mut window, mut found) = (self.window.lock().await, Vec::new());
+        window.move_to(from);
+        loop {
+            window.find(partition, from, limit, &mut found);
+            from = window.next();
+            if found.len() >= limit || from >= self.stream.next() {
+                return Ok(found);
             }
-            found.len() >= limit
-        })
-        .await?;
-        Ok(found)
+            self.read_on(&mut window).await?;
+        }
+    }
+
+    /// Reads what is next into the window.
+    async fn read_on(&self, window: &mut Window) -> Result<(), BrokerError> {
+        let (end, mut at_once, mut is_full) = (self.stream.next(), AtOnce::default(), false);
+        self.stream
+            .read(From::Offset(window.next()), |stored| {
+                if let Some((position, event)) = self.decode(&stored) {
+                    is_full = at_once.is_full_with(&event);
+                    window.push(position, event);
+                }
+                window.reach(stored.offset() + 1);
+                is_full
+            })
+            .await?;
+        if !is_full {
+            // Some offsets may have no message.
+            window.reach(end);
+        }
+        Ok(())
+    }
+
+    /// An event, unless it was published again, or is none.
+    fn decode(&self, stored: &S::Stored) -> Option<(Position, Envelope)> {
+        let event = S::decode(&self.name, stored).ok()?;
+        let seen = self.seen.lock();
+        let is_new = !seen.again.contains_key(&stored.offset());
+        is_new.then(|| (Position::new(seen.partition(&event), stored.offset(), 0), event))
     }
 
     /// Reads events, without those that were published again, until it is enough.
@@ -243,31 +295,34 @@ impl<S: Stream> Topic<S> {
             let _ = recent.into_iter().any(|(position, event)| is_enough(position, event));
             return Ok(());
         }
-        let reading = self.stream.read(from, |stored| {
-            let Ok(event) = S::decode(&self.name, &stored) else { return false };
-            let position = {
-                let seen = self.seen.lock();
-                let is_new = !seen.again.contains_key(&stored.offset());
-                is_new.then(|| Position::new(seen.partition(&event), stored.offset(), 0))
-            };
-            position.is_some_and(|position| is_enough(position, event))
-        });
+        let reading = self
+            .stream
+            .read(from, |stored| self.decode(&stored).is_some_and(|(position, event)| is_enough(position, event)));
         reading.await
     }
 
+    /// What was counted is known for the next time, unless the broker has dropped of it.
     pub(super) async fn extent(&self, partition: u16) -> Result<Extent, BrokerError> {
         self.stream.catch_up().await?;
-        let (mut first, mut next, mut events) = (None, 0, 0);
+        let mut extents = self.extents.lock().await;
+        let mut first = None;
         self.each(From::Offset(0), |position, _| {
-            if position.partition() == partition {
-                first = first.or(Some(position.offset()));
-                next = position.offset() + 1;
-                events += 1;
-            }
+            first = Some(position.offset());
+            true
+        })
+        .await?;
+        extents.begin(first.unwrap_or_default(), self.partitions);
+        self.each(From::Offset(extents.next), |position, _| {
+            extents.count(position);
             false
         })
         .await?;
-        Ok(Extent { first: first.unwrap_or(next), next, events })
+        Ok(extents.of(partition))
+    }
+
+    pub(super) async fn end(&self, partition: u16) -> Result<u64, BrokerError> {
+        self.stream.catch_up().await?;
+        Ok(self.heard(partition))
     }
 
     pub(super) async fn since(&self, partition: u16, time: Timestamp) -> Result<Option<u64>, BrokerError> {

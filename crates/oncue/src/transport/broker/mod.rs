@@ -76,6 +76,11 @@ pub trait Broker: Send + Sync + 'static {
     /// How far a partition of a topic reaches.
     fn extent<'a>(&'a self, topic: &'a str, partition: u16) -> BoxFuture<'a, Result<Extent, BrokerError>>;
 
+    /// An offset that no event of a partition which is there now has reached, and all later ones will have.
+    fn end<'a>(&'a self, topic: &'a str, partition: u16) -> BoxFuture<'a, Result<u64, BrokerError>> {
+        async move { Ok(self.extent(topic, partition).await?.next) }.boxed()
+    }
+
     /// Appends events, each to its partition, and gives their positions once the broker has confirmed all of them.
     fn publish<'a>(
         &'a self,

@@ -13,6 +13,9 @@ use crate::transport::{
     log::records::{Change, Source, Subscription},
 };
 
+/// Events that are read at once to be counted.
+const COUNTED_EVENTS: usize = 4096;
+
 impl Inner {
     pub(super) async fn subscribe(self: Arc<Self>, spec: SubscriptionSpec) -> Result<Subscribed, SubscribeError> {
         if self.is_closed() {
@@ -116,15 +119,31 @@ impl Inner {
 
     /// The offset where a new subscription begins in a partition, and how many events there are from there on.
     pub(super) async fn start(&self, topic: &str, partition: u16, start: Start) -> Result<(u64, u64), PublishError> {
-        let extent = self.broker.extent(topic, partition).await?;
+        let (broker, mut events) = (&*self.broker, 0);
         let from = match start {
-            Start::Earliest => return Ok((extent.first, extent.events)),
-            Start::Latest => return Ok((extent.next, 0)),
-            Start::At(position) => position.offset().clamp(extent.first, extent.next),
-            Start::Since(time) => self.broker.since(topic, partition, time).await?.unwrap_or(extent.next),
+            Start::Latest => return Ok((broker.end(topic, partition).await?, 0)),
+            Start::Earliest => {
+                let extent = broker.extent(topic, partition).await?;
+                return Ok((extent.first, extent.events));
+            }
+            Start::At(position) => {
+                let extent = broker.extent(topic, partition).await?;
+                position.offset().clamp(extent.first, extent.next)
+            }
+            Start::Since(time) => match broker.since(topic, partition, time).await? {
+                Some(from) => from,
+                None => return Ok((broker.end(topic, partition).await?, 0)),
+            },
         };
-        let events = self.broker.events(topic, Some(partition), from, usize::MAX).await?;
-        Ok((from, events.len() as u64))
+        let mut next = from;
+        loop {
+            let counted = broker.events(topic, Some(partition), next, COUNTED_EVENTS).await?;
+            events += counted.len() as u64;
+            match counted.last() {
+                Some((last, _)) if counted.len() == COUNTED_EVENTS => next = last.offset() + 1,
+                _ => return Ok((from, events)),
+            }
+        }
     }
 
     /// Writes how far a source has come.

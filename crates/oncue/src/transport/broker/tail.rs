@@ -22,7 +22,7 @@ pub(super) async fn tail(inner: Arc<Inner>, topic: String) -> Result<Box<dyn Tai
     inner.broker.follow(&topic).await.map_err(PublishError::from)?;
     let mut next = Vec::with_capacity(usize::from(partitions));
     for partition in 0..partitions {
-        next.push(inner.broker.extent(&topic, partition).await.map_err(PublishError::from)?.next);
+        next.push(inner.broker.end(&topic, partition).await.map_err(PublishError::from)?);
     }
     Ok(Box::new(BrokerTail { inner, topic, next }))
 }
