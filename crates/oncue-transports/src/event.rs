@@ -26,7 +26,7 @@ pub(crate) fn attribute<'a>(header: &'a str, prefix: &str) -> Option<Cow<'a, str
 
 /// An event in binary mode; nothing if there are no attributes, or wrong ones.
 pub(crate) fn binary(
-    attributes: Vec<(Cow<'_, str>, Cow<'_, str>)>,
+    attributes: &[(Cow<'_, str>, Cow<'_, str>)],
     content_type: Option<&str>,
     is_foreign: bool,
     data: &Bytes,

@@ -67,8 +67,8 @@ fn cloud_event(stored: &Stored) -> Option<Envelope> {
         let name = PREFIXES.iter().find_map(|prefix| name.as_str().strip_prefix(prefix))?;
         Some((Cow::Borrowed(name), written(value)?))
     });
-    let attributes = attributes.collect();
-    event::binary(attributes, content_type, headers.contains_key(FOREIGN), &stored.data)
+    let attributes: Vec<_> = attributes.collect();
+    event::binary(&attributes, content_type, headers.contains_key(FOREIGN), &stored.data)
 }
 
 fn foreign(topic: &str, stored: &Stored) -> Option<Envelope> {

@@ -141,8 +141,8 @@ fn cloud_event(stored: &Stored) -> Option<Envelope> {
         return Envelope::from_json(&stored.data).ok();
     }
     let attribute = |(name, value)| Some((event::attribute(name, PREFIX)?, Cow::Borrowed(value)));
-    let attributes = stored.headers.iter().filter_map(attribute).collect();
-    event::binary(attributes, content_type, stored.header(FOREIGN).is_some(), &stored.data)
+    let attributes: Vec<_> = stored.headers.iter().filter_map(attribute).collect();
+    event::binary(&attributes, content_type, stored.header(FOREIGN).is_some(), &stored.data)
 }
 
 /// Its key is kept where it is text.

@@ -63,8 +63,8 @@ fn cloud_event(headers: &[(&str, &str)], data: &Bytes) -> Option<Envelope> {
     }
     let attributes = headers.iter();
     let attributes = attributes.filter_map(|(name, value)| Some((event::attribute(name, PREFIX)?, unescaped(value))));
-    let attributes = attributes.collect();
-    event::binary(attributes, None, header(headers, FOREIGN).is_some(), data)
+    let attributes: Vec<_> = attributes.collect();
+    event::binary(&attributes, None, header(headers, FOREIGN).is_some(), data)
 }
 
 /// Percent-encoded, as the binding has it.
