@@ -68,7 +68,8 @@ impl Outlook {
         let unlucky = attempts.odds.failing_share() * luck_of_all;
         let of_class = |(own, class): (&Survival, ErrorClass)| {
             if class == ErrorClass::Throttled {
-                return Self::of_passing(own);
+                let prior = all.hazards(&hazards(0.0, 0.0));
+                return Self { luck: 0.0, unlucky: 0.0, log_survival: log_survival(own.hazards(&prior)) };
             }
             let luck = luck_of(own, luck_of_all);
             let hazards = own.without(luck_at_once(luck)).hazards(&prior);
@@ -170,7 +171,10 @@ mod tests {
     #[test]
     fn one_class_begins_with_what_all_say() {
         let mut attempts = Attempts::default();
+        let throttled = |attempts: &Attempts| Outlook::by_class(attempts)[1].works(1, 0.0, place(1.0));
+        let before = throttled(&attempts);
         (0..100).for_each(|_| attempts.troubles[2].observe(0.0, 1.0, false));
+        assert!(throttled(&attempts) < before, "{before}");
         let outlooks = Outlook::by_class(&attempts);
         let works = |class: usize| outlooks[class].works(1, 0.0, place(1.0));
         assert!((works(0) - works(3)).abs() < 1e-12 && works(0) < 0.3, "{} {}", works(0), works(3));
