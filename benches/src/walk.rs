@@ -13,8 +13,9 @@ use std::{
 };
 
 use oncue::{
-    App, Bus, Envelope, Event,
-    handler::{HandlerExt as _, Registration, Start},
+    App, Bus, Envelope, Event, filter,
+    handler::{HandlerExt as _, Order as Handed, Registration, Start},
+    middleware, policy,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{runtime::Runtime, sync::Notify};
@@ -90,6 +91,31 @@ fn raw(latch: &Latch) -> Registration {
         }
     };
     handler.named(HANDLER).types([events::TYPE])
+}
+
+/// Whose retries are computed.
+fn retry_optimal(latch: &Latch) -> Registration {
+    raw(latch).retry(policy::optimal())
+}
+
+/// Around which an adaptive limit stands.
+fn limited(latch: &Latch) -> Registration {
+    raw(latch).layer(middleware::adaptive_limit("bench"))
+}
+
+/// Whose events are learned from, and never held back.
+fn filtered(latch: &Latch) -> Registration {
+    raw(latch).filter(filter::learned())
+}
+
+/// Which is handed events by their priorities.
+fn by_priority(latch: &Latch) -> Registration {
+    raw(latch).order(Handed::Priority)
+}
+
+/// The same, by priorities that are learned.
+fn by_learned_priority(latch: &Latch) -> Registration {
+    by_priority(latch).priority(policy::learned_priority())
 }
 
 /// What takes the event decoded.
@@ -168,6 +194,21 @@ pub(crate) const WAYS: &[Way] = &[
     Way::after("publish in batches", "dispatch", |runtime, events| runtime.block_on(drained(events, false, raw))),
     Way::after("publish in batches", "dispatch and decode", |runtime, events| {
         runtime.block_on(drained(events, false, json))
+    }),
+    Way::after("publish in batches", "retry optimal", |runtime, events| {
+        runtime.block_on(drained(events, false, retry_optimal))
+    }),
+    Way::after("publish in batches", "adaptive limit", |runtime, events| {
+        runtime.block_on(drained(events, false, limited))
+    }),
+    Way::after("publish in batches", "learned filter", |runtime, events| {
+        runtime.block_on(drained(events, false, filtered))
+    }),
+    Way::after("publish in batches", "by priority", |runtime, events| {
+        runtime.block_on(drained(events, false, by_priority))
+    }),
+    Way::after("publish in batches", "by learned priority", |runtime, events| {
+        runtime.block_on(drained(events, false, by_learned_priority))
     }),
     Way::after("publish in batches", "catch up", |runtime, events| runtime.block_on(drained(events, true, raw))),
 ];
