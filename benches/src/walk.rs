@@ -185,31 +185,26 @@ pub(crate) struct Way {
     walk: fn(&Runtime, u64) -> Result<Walked>,
 }
 
+/// From memory to a handler, by what registers it; publishing, which comes first, is taken off.
+macro_rules! dispatched {
+    ($name:literal, $handler:expr) => {
+        Way::after("publish in batches", $name, |runtime, events| runtime.block_on(drained(events, false, $handler)))
+    };
+}
+
 /// Ours.
 pub(crate) const WAYS: &[Way] = &[
     Way::alone("call inline", |_, events| dispatch::walk_inline(events)),
     Way::alone("call async", |_, events| dispatch::walk_async(events)),
     Way::alone("publish in batches", |runtime, events| runtime.block_on(published_in_batches(events))),
     Way::alone("publish", |runtime, events| runtime.block_on(published(events))),
-    Way::after("publish in batches", "dispatch", |runtime, events| runtime.block_on(drained(events, false, raw))),
-    Way::after("publish in batches", "dispatch and decode", |runtime, events| {
-        runtime.block_on(drained(events, false, json))
-    }),
-    Way::after("publish in batches", "retry optimal", |runtime, events| {
-        runtime.block_on(drained(events, false, retry_optimal))
-    }),
-    Way::after("publish in batches", "adaptive limit", |runtime, events| {
-        runtime.block_on(drained(events, false, limited))
-    }),
-    Way::after("publish in batches", "learned filter", |runtime, events| {
-        runtime.block_on(drained(events, false, filtered))
-    }),
-    Way::after("publish in batches", "by priority", |runtime, events| {
-        runtime.block_on(drained(events, false, by_priority))
-    }),
-    Way::after("publish in batches", "by learned priority", |runtime, events| {
-        runtime.block_on(drained(events, false, by_learned_priority))
-    }),
+    dispatched!("dispatch", raw),
+    dispatched!("dispatch and decode", json),
+    dispatched!("retry optimal", retry_optimal),
+    dispatched!("adaptive limit", limited),
+    dispatched!("learned filter", filtered),
+    dispatched!("by priority", by_priority),
+    dispatched!("by learned priority", by_learned_priority),
     Way::after("publish in batches", "catch up", |runtime, events| runtime.block_on(drained(events, true, raw))),
 ];
 

@@ -18,17 +18,26 @@ const STEPS: std::ops::RangeInclusive<i32> = -24..=20;
 /// However sure the counts are, nothing is certain.
 const MOST_CERTAIN: f64 = 0.999;
 
-/// P(over before the next age) of each age, if so much is mere luck, which is over before the second, and so much never.
+/// P(trouble reaches an age), if so much is mere luck, which is over before the second, and so much never.
+fn left(age: usize, luck: f64, never: f64) -> f64 {
+    if age == 0 { 1.0 } else { (1.0 - luck) * ((1.0 - never) * left_by_lindy(age as f64) + never) }
+}
+
+/// P(over before the next age) of each age.
 fn hazards(luck: f64, never: f64) -> [f64; AGES] {
-    let left = |age: usize| (1.0 - luck) * ((1.0 - never) * left_by_lindy(age as f64) + never);
-    std::array::from_fn(|age| 1.0 - left(age + 1) / if age == 0 { 1.0 } else { left(age) })
+    std::array::from_fn(|age| 1.0 - left(age + 1, luck, never) / left(age, luck, never))
+}
+
+/// P(over before the second age).
+fn over_at_once(luck: f64) -> f64 {
+    1.0 - left(1, luck, NEVER)
 }
 
 /// The share of luck that explains best how much was over before the second age, if before that `prior` was believed.
 fn luck_of(seen: &Survival, prior: f64) -> f64 {
     let Some(first) = seen.cells().first() else { return prior };
     let explains = |luck: f64| {
-        let over = hazards(luck, NEVER)[0];
+        let over = over_at_once(luck);
         let believed = prior * luck.ln() + (1.0 - prior) * (1.0 - luck).ln();
         PRIOR_WEIGHT * believed + first.over * over.ln() + (first.reached - first.over) * (1.0 - over).ln()
     };
@@ -39,7 +48,7 @@ fn luck_of(seen: &Survival, prior: f64) -> f64 {
 
 /// Of what is over before the second age, the share that is luck.
 fn luck_at_once(luck: f64) -> f64 {
-    luck / hazards(luck, NEVER)[0]
+    luck / over_at_once(luck)
 }
 
 /// When the next attempt works, as far as prior and counts say.
@@ -56,7 +65,11 @@ pub(super) struct Outlook {
 impl Outlook {
     /// Of trouble that passes, and is no luck.
     pub(super) fn of_passing(seen: &Survival) -> Self {
-        Self { luck: 0.0, unlucky: 0.0, log_survival: log_survival(seen.hazards(&hazards(0.0, 0.0))) }
+        Self::passing(seen, &hazards(0.0, 0.0))
+    }
+
+    fn passing(seen: &Survival, prior: &[f64; AGES]) -> Self {
+        Self { luck: 0.0, unlucky: 0.0, log_survival: log_survival(seen.hazards(prior)) }
     }
 
     /// Of each class of errors, in the order of the tables. Its prior is what all say together. Who throttles says that it has
@@ -68,8 +81,7 @@ impl Outlook {
         let unlucky = attempts.odds.failing_share() * luck_of_all;
         let of_class = |(own, class): (&Survival, ErrorClass)| {
             if class == ErrorClass::Throttled {
-                let prior = all.hazards(&hazards(0.0, 0.0));
-                return Self { luck: 0.0, unlucky: 0.0, log_survival: log_survival(own.hazards(&prior)) };
+                return Self::passing(own, &all.hazards(&hazards(0.0, 0.0)));
             }
             let luck = luck_of(own, luck_of_all);
             let hazards = own.without(luck_at_once(luck)).hazards(&prior);
