@@ -3,13 +3,14 @@
 
 use super::{
     Dispatcher,
-    invoke::{Ending, Progress, guarded},
+    invoke::{Ending, Progress, Started, guarded},
+    layered,
     run::{Run, RunId},
 };
 use crate::{
     clock::Timestamp,
     handler::{Invocation, Outcome},
-    transport::{Action, Attempt, Delivered, Members, Settlement},
+    transport::{Action, Attempt, Delivered, Members, Settlement, Written},
 };
 
 /// Whose settlement it is.
@@ -26,7 +27,7 @@ impl Dispatcher {
     /// Whether all that is to be done for an event is one call of one handler, which has a place.
     pub(super) fn is_one_call(&self, delivered: &Delivered, now: Timestamp) -> bool {
         let [member] = &self.members[..] else { return false };
-        let alone = member.batch.is_none() && !member.keyed && member.callee.layers.is_empty();
+        let alone = member.batch.is_none() && !member.keyed;
         let Delivered { envelope, due, done, dead, copies, .. } = delivered;
         let first = *due == Members::first(1) && done.is_empty() && dead.is_empty() && copies.is_empty();
         alone
@@ -45,32 +46,53 @@ impl Dispatcher {
         // It is given away, and taken back in the rarer case.
         let envelope = delivered.envelope;
         let invocation = Invocation::again(over, &callee.binding, envelope, delivered.position, number, None);
-        let progress = guarded(callee, &mut memory, &invocation, None);
-        self.members[0].memory = memory;
-        if matches!(progress, Progress::Done(Outcome::Ack)) && invocation.is_untouched() {
-            self.now = self.clock.now();
-            self.outbox.push(Settlement {
-                position: delivered.position,
-                member: 0,
-                action: Action::Ack,
-                attempt: Attempt { number, class: None, read, ended: self.now },
-                error: None,
-                written: None,
-            });
-            let (key, bytes) = (invocation.envelope().key_hash(), invocation.envelope().encoded_bytes());
-            self.outbox_of.push(Settles::AtOnce { key, bytes });
-            self.at_once += 1;
-            self.bytes += bytes;
-            self.keep(0, Some(invocation));
+        let ending = Ending { run: id, member: 0, read };
+        let started = if callee.layers.is_empty() {
+            let progress = guarded(callee, &mut memory, &invocation, None);
+            self.members[0].memory = memory;
+            ending.unless_acked(progress, &invocation)
+        } else {
+            let progress = layered::begin(callee, &invocation);
+            ending.unless_acked(progress, &invocation)
+        };
+        if let Some(started) = started {
+            delivered.envelope = invocation.envelope().clone();
+            let mut run = Run::new(delivered, &self.members, arrived);
+            run.begin(0);
+            self.bytes += run.bytes();
+            let kept = self.runs.insert(run);
+            debug_assert_eq!(kept, id, "nothing was inserted meanwhile");
+            self.members[0].running += 1;
+            self.started(started);
             return;
         }
-        delivered.envelope = invocation.envelope().clone();
-        let mut run = Run::new(delivered, &self.members, arrived);
-        run.begin(0);
-        self.bytes += run.bytes();
-        let kept = self.runs.insert(run);
-        debug_assert_eq!(kept, id, "nothing was inserted meanwhile");
-        self.members[0].running += 1;
-        self.started(Ending { run: id, member: 0, read }.after(progress, invocation));
+        self.now = self.clock.now();
+        let read = invocation.through_at().unwrap_or(read);
+        let routed = invocation.routed().map(|choice| Box::new(Written { routed: Some(choice), ..Written::default() }));
+        self.outbox.push(Settlement {
+            position: delivered.position,
+            member: 0,
+            action: Action::Ack,
+            attempt: Attempt { number, class: None, read, ended: self.now },
+            error: None,
+            written: routed,
+        });
+        let (key, bytes) = (invocation.envelope().key_hash(), invocation.envelope().encoded_bytes());
+        self.outbox_of.push(Settles::AtOnce { key, bytes });
+        self.at_once += 1;
+        self.bytes += bytes;
+        self.keep(0, Some(invocation));
+    }
+}
+
+impl Ending {
+    /// Nothing, if the call is over with an ack and nothing else; what it becomes otherwise.
+    fn unless_acked<T: Into<Option<Outcome>> + 'static>(
+        self,
+        progress: Progress<T>,
+        invocation: &Invocation,
+    ) -> Option<Started> {
+        let acked = matches!(progress, Progress::Done(Outcome::Ack)) && invocation.is_untouched();
+        (!acked).then(|| self.after(progress, invocation.clone()))
     }
 }

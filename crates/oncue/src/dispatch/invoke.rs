@@ -13,10 +13,11 @@ use futures_util::{
     future::{BoxFuture, Either, FutureExt as _, select},
     task::noop_waker,
 };
+use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::{
-    layered::{self, Began, Running, unless_stopped},
+    layered::{self, unless_stopped},
     member::{Callee, Member},
     run::RunId,
 };
@@ -62,9 +63,9 @@ pub(crate) enum Started {
 }
 
 /// A call of one event, as far as it has come.
-pub(super) enum Progress {
+pub(super) enum Progress<T = Outcome> {
     Done(Outcome),
-    Pending(BoxFuture<'static, Outcome>),
+    Pending(BoxFuture<'static, T>),
 }
 
 /// The keyed state being read.
@@ -144,12 +145,11 @@ pub(crate) fn start_batch<'run>(
             (run, Invocation::new(binding, envelope, delivered.position, attempt, None))
         })
         .unzip();
-    let (callee, began) = (&member.callee, Began::default());
+    let callee = &member.callee;
     let first = batch.first().filter(|_| !callee.layers.is_empty()).cloned();
-    let mut call = begin_batch(callee, &batch, Arc::clone(&began));
-    let when = Arc::clone(&began);
+    let mut call = begin_batch(callee, &batch);
     let end = move |outcomes: Vec<Outcome>, batch: Vec<Invocation>| {
-        let read = when.get().copied().unwrap_or(read);
+        let read = batch.first().and_then(Invocation::through_at).unwrap_or(read);
         let ended = runs.into_iter().zip(batch).zip(outcomes).map(|((run, invocation), outcome)| {
             let effects = effects_of(&outcome, &invocation);
             Finished { run, read, outcome, effects, over: None }
@@ -160,33 +160,23 @@ pub(crate) fn start_batch<'run>(
         (Poll::Ready(outcomes), _) => Started::Ended(end(outcomes, batch)),
         (Poll::Pending, None) => Started::Pending(async move { end(call.await, batch) }.boxed()),
         (Poll::Pending, Some(first)) => {
-            let call = unless_stopped(call, first, began);
+            let call = unless_stopped(call, first);
             let given_up = Ended { member: index, finished: Events::GivenUp };
             Started::Pending(call.map(|outcomes| outcomes.map_or(given_up, |outcomes| end(outcomes, batch))).boxed())
         }
     }
 }
 
-/// Calls the outermost layer, and at last the handler.
-fn begin_layered(callee: &Arc<Callee>, invocation: Invocation, began: Began) -> BoxFuture<'static, Outcome> {
-    let (layers, callee) = (Arc::clone(&callee.layers), Arc::clone(callee));
-    let innermost =
-        move |invocation: &Invocation, running| match guarded(&callee, &mut Memory::default(), invocation, running) {
-            Progress::Done(outcome) => std::future::ready(outcome).boxed(),
-            Progress::Pending(call) => call,
-        };
-    layered::call(layers, invocation, began, innermost)
-}
-
 /// Calls the handler with a batch. A layer sees its first event, and the first of its outcomes that is no ack.
-fn begin_batch(callee: &Arc<Callee>, batch: &[Invocation], began: Began) -> BoxFuture<'static, Vec<Outcome>> {
+fn begin_batch(callee: &Arc<Callee>, batch: &[Invocation]) -> BoxFuture<'static, Vec<Outcome>> {
     let count = batch.len();
     let Some(first) = batch.first().cloned() else { return std::future::ready(Vec::new()).boxed() };
+    let given = first.clone();
     let (layers, callee) = (Arc::clone(&callee.layers), Arc::clone(callee));
     let outcomes: Arc<parking_lot::Mutex<Option<Vec<Outcome>>>> = Arc::default();
     let (told, batch) = (Arc::clone(&outcomes), batch.to_vec());
     let next = Next::new(layers, move |first| {
-        began.get_or_init(|| first.binding().clock.now());
+        given.comes_through();
         let span = span_of(&first, count);
         first.begin_timeout();
         let Some(call) = callee.handler.call_batch(batch) else {
@@ -207,12 +197,14 @@ fn begin_batch(callee: &Arc<Callee>, batch: &[Invocation], began: Began) -> BoxF
 }
 
 /// Calls the handler itself, in its span, with its timeout; a panic becomes an outcome.
-/// `running` is held by a plain function on the blocking pool until it returns.
+/// `layered` is the call that layers were given: who waits for its end waits for a plain function on the blocking pool, too,
+/// whatever the layers say meanwhile.
+#[inline]
 pub(super) fn guarded(
     callee: &Callee,
     memory: &mut Memory,
     invocation: &Invocation,
-    running: Option<Running>,
+    layered: Option<&Invocation>,
 ) -> Progress {
     let span = span_of(invocation, 1);
     invocation.begin_timeout();
@@ -224,6 +216,7 @@ pub(super) fn guarded(
         Err(panic) => Progress::Done(panicked(&*panic)),
         Ok(Call::Done(outcome)) => Progress::Done(outcome),
         Ok(Call::Blocking(blocking)) => {
+            let running = layered.map(Invocation::runs);
             Progress::Pending(on_blocking_pool(blocking, span, invocation.clone(), running).boxed())
         }
         Ok(Call::Future(future)) => {
@@ -273,41 +266,34 @@ pub(super) struct Ending {
 
 impl Ending {
     fn follow(self, callee: &Arc<Callee>, memory: &mut Memory, invocation: Invocation) -> Started {
-        if !callee.layers.is_empty() {
-            return self.follow_layered(callee, invocation);
+        if callee.layers.is_empty() {
+            self.after(guarded(callee, memory, &invocation, None), invocation)
+        } else {
+            self.after(layered::begin(callee, &invocation), invocation)
         }
-        self.after(guarded(callee, memory, &invocation, None), invocation)
     }
 
-    /// What a call without layers becomes, as far as it has come.
-    pub(super) fn after(self, progress: Progress, invocation: Invocation) -> Started {
+    /// What a call becomes, as far as it has come.
+    pub(super) fn after<T: Into<Option<Outcome>> + 'static>(
+        self,
+        progress: Progress<T>,
+        invocation: Invocation,
+    ) -> Started {
         match progress {
             Progress::Done(outcome) => Started::Ended(self.ended(outcome, invocation)),
             Progress::Pending(call) => {
-                Started::Pending(call.map(move |outcome| self.ended(outcome, invocation)).boxed())
-            }
-        }
-    }
-
-    fn follow_layered(self, callee: &Arc<Callee>, invocation: Invocation) -> Started {
-        let began = Began::default();
-        let mut call = begin_layered(callee, invocation.clone(), Arc::clone(&began));
-        // Its time in the layers is no part of the attempt.
-        let since = move |began: &Began| Self { read: began.get().copied().unwrap_or(self.read), ..self };
-        match poll_once(&mut call) {
-            Poll::Ready(outcome) => Started::Ended(since(&began).ended(outcome, invocation)),
-            Poll::Pending => {
-                let call = unless_stopped(call, invocation.clone(), Arc::clone(&began));
                 let given_up = Ended { member: self.member, finished: Events::GivenUp };
-                let end = move |outcome| since(&began).ended(outcome, invocation);
-                Started::Pending(call.map(move |outcome| outcome.map_or(given_up, end)).boxed())
+                let end = move |outcome| self.ended(outcome, invocation);
+                Started::Pending(call.map(move |outcome| outcome.into().map_or(given_up, end)).boxed())
             }
         }
     }
 
     fn ended(self, outcome: Outcome, invocation: Invocation) -> Ended {
         let effects = effects_of(&outcome, &invocation);
-        let finished = Finished { run: self.run, read: self.read, outcome, effects, over: Some(invocation) };
+        // The time in its layers is no part of the attempt.
+        let read = invocation.through_at().unwrap_or(self.read);
+        let finished = Finished { run: self.run, read, outcome, effects, over: Some(invocation) };
         Ended { member: self.member, finished: Events::One(finished) }
     }
 
@@ -335,7 +321,7 @@ fn on_blocking_pool(
     blocking: Box<dyn FnOnce() -> Outcome + Send>,
     span: tracing::Span,
     invocation: Invocation,
-    running: Option<Running>,
+    running: Option<oneshot::Sender<()>>,
 ) -> impl Future<Output = Outcome> + Send {
     invocation.block();
     // Until it returns and its outcome is taken, if anybody takes it.
@@ -356,7 +342,7 @@ fn on_blocking_pool(
 }
 
 /// Polls once; what is pending is polled again by whoever gets it, so this poll need not wake anybody.
-fn poll_once<T>(future: &mut BoxFuture<'_, T>) -> Poll<T> {
+pub(super) fn poll_once<T>(future: &mut BoxFuture<'_, T>) -> Poll<T> {
     future.as_mut().poll(&mut Context::from_waker(&noop_waker()))
 }
 
@@ -364,7 +350,7 @@ fn timed_out(timeout: Duration) -> Outcome {
     Outcome::Fail { class: ErrorClass::Timeout, error: format!("took longer than its timeout of {timeout:?}") }
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Outcome::Fail { class: ErrorClass::Panic, error: format!("panicked: {}", text.unwrap_or("(no message)")) }
 }

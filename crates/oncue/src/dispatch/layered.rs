@@ -1,45 +1,66 @@
 //! Calls with layers around: they may wait before the handler is called, and are given up if it is stopped meanwhile.
 
-use std::sync::{Arc, OnceLock};
-
-use futures_util::future::{BoxFuture, Either, FutureExt as _, select};
-use tokio::sync::oneshot;
-
-use super::invoke::caught;
-use crate::{
-    clock::Timestamp,
-    handler::{Invocation, Layers, Next, Outcome},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::Poll,
 };
 
-/// When a call came through its layers and the handler was called.
-pub(super) type Began = Arc<OnceLock<Timestamp>>;
+use futures_util::future::{BoxFuture, Either, FutureExt as _, select};
 
-/// Held by a plain function until it returns, also when nobody waits for it any more.
-pub(super) type Running = oneshot::Sender<()>;
+use super::{
+    invoke::{Progress, caught, guarded, panicked, poll_once},
+    member::Callee,
+};
+use crate::handler::{Invocation, Memory, Next, Outcome};
 
-/// Calls the outermost layer; `innermost` calls the handler itself.
-pub(super) fn call(
-    layers: Layers,
-    invocation: Invocation,
-    began: Began,
-    innermost: impl FnOnce(&Invocation, Option<Running>) -> BoxFuture<'static, Outcome> + Send + 'static,
-) -> BoxFuture<'static, Outcome> {
-    let (running, over) = oneshot::channel();
-    let next = Next::new(layers, move |invocation| {
-        began.get_or_init(|| invocation.binding().clock.now());
-        innermost(&invocation, Some(running))
-    });
-    // A layer may have given up on a plain function, which cannot be cancelled: its key is held until it returns.
-    caught(async move { next.run(invocation).await }).then(|outcome| over.map(|_| outcome)).boxed()
+/// Calls the outermost layer, and at last the handler; goes as far as it can without waiting. Nothing comes of a call that
+/// is given up.
+pub(super) fn begin(callee: &Arc<Callee>, invocation: &Invocation) -> Progress<Option<Outcome>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let mut call = next(callee, invocation).run(invocation.clone());
+        match poll_once(&mut call) {
+            Poll::Ready(outcome) => Ok(outcome),
+            Poll::Pending => Err(call),
+        }
+    }));
+    let outcome = match polled {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(call)) => return Progress::Pending(unless_stopped(caught(call), invocation.clone()).boxed()),
+        Err(panic) => panicked(&*panic),
+    };
+    match invocation.take_running() {
+        None => Progress::Done(outcome),
+        Some(running) => Progress::Pending(running.map(|_| Some(outcome)).boxed()),
+    }
 }
 
-/// A call until it ends; nothing if its handler is stopped before the call has come through its layers.
-pub(super) async fn unless_stopped<T>(call: BoxFuture<'static, T>, invocation: Invocation, began: Began) -> Option<T> {
+/// What is inside of the outermost layer. Layers may run it with a call of their own making: when the handler was called is
+/// kept with the one that they were given.
+fn next(callee: &Arc<Callee>, given: &Invocation) -> Next {
+    let (layers, callee, given) = (Arc::clone(&callee.layers), Arc::clone(callee), given.clone());
+    Next::new(layers, move |invocation| {
+        given.comes_through();
+        match guarded(&callee, &mut Memory::default(), &invocation, Some(&given)) {
+            Progress::Done(outcome) => std::future::ready(outcome).boxed(),
+            Progress::Pending(call) => call,
+        }
+    })
+}
+
+/// A call until it ends; nothing if its handler is stopped before the call has come through its layers. If a layer gave up
+/// on a plain function, which cannot be cancelled, the call ends when that returns: until then its key is held.
+pub(super) async fn unless_stopped<T>(call: BoxFuture<'static, T>, invocation: Invocation) -> Option<T> {
     let stopped = invocation.binding().draining.begun();
     // The stop is looked for first: a call that waits by then does not begin.
-    match select(Box::pin(stopped), call).await {
-        Either::Left(((), call)) if began.get().is_some() => Some(call.await),
-        Either::Left(_) => None,
-        Either::Right((outcome, _)) => Some(outcome),
+    let ended = match select(Box::pin(stopped), call).await {
+        Either::Left(((), call)) if invocation.through_at().is_some() => call.await,
+        Either::Left(_) => return None,
+        Either::Right((ended, _)) => ended,
+    };
+    if let Some(running) = invocation.take_running() {
+        // Nothing is ever said: that it returned is told by the end that it held.
+        let _ = running.await;
     }
+    Some(ended)
 }

@@ -25,7 +25,10 @@ use futures_util::{
 };
 use slab::Slab;
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinSet, coop, yield_now},
+};
 
 use self::{
     at_once::Settles,
@@ -208,12 +211,15 @@ impl Dispatcher {
                     read.map_err(|error| DispatchError::Consume { handler: self.name(), error })?;
                     let now = self.clock.now();
                     self.now = now;
-                    for delivered in arrived.drain(..) {
-                        self.accept(delivered, now);
+                    let mut arrived = arrived.drain(..);
+                    while !self.accept_all(&mut arrived, now) {
+                        yield_now().await;
                     }
                 }
             }
-            self.work();
+            while !self.work() {
+                yield_now().await;
+            }
             self.flush();
         }
     }
@@ -237,6 +243,19 @@ impl Dispatcher {
     /// Events that wait for a handler or are being handled.
     fn unfinished(&self) -> usize {
         self.runs.iter().filter(|(_, run)| !run.ended).count()
+    }
+
+    /// Takes in what arrived. False: not all of it, for this task has had its share of what the runtime grants one at a time.
+    /// Whatever a handler would wait for then (a lock, a channel) would not be ready, though it is, and each call would
+    /// become a task; so others go first.
+    fn accept_all(&mut self, arrived: &mut std::vec::Drain<'_, Delivered>, now: Timestamp) -> bool {
+        for delivered in arrived {
+            self.accept(delivered, now);
+            if !coop::has_budget_remaining() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes in an event: it starts if its key is free, else it waits in the key's lane.
@@ -268,20 +287,20 @@ impl Dispatcher {
         }
     }
 
-    /// Does all that can be done at once.
-    fn work(&mut self) {
+    /// Does all that can be done at once. False: not all of it, as with [`accept_all`](Self::accept_all).
+    fn work(&mut self) -> bool {
         if !self.work.is_empty() || self.gather.is_some() {
             self.now = self.clock.now();
         }
         loop {
-            while let Some(work) = self.work.pop_front() {
-                match work {
-                    Work::Call(id, member) => self.call(id, member),
-                    Work::Advance(id) => self.advance(id),
-                }
+            match self.work.pop_front() {
+                Some(Work::Call(id, member)) => self.call(id, member),
+                Some(Work::Advance(id)) => self.advance(id),
+                None if self.call_batch() => {}
+                None => return true,
             }
-            if !self.call_batch() {
-                return;
+            if !coop::has_budget_remaining() {
+                return false;
             }
         }
     }

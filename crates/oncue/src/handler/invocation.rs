@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::Classify;
 pub use crate::transport::StateChange;
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     event::{DEFAULT_TOPIC, Envelope},
     transport::{Action, Position, RouteChoice},
 };
@@ -168,6 +168,11 @@ struct Call {
     deadline: AtomicU64,
     /// Its handler is a plain function, and was handed to the blocking pool.
     blocking: AtomicBool,
+    /// Completes when that function returns, where layers may give up on it.
+    running: Mutex<Option<oneshot::Receiver<()>>>,
+    /// When it came through the layers and the handler was called, in microseconds since 1970; the smallest number: it has
+    /// not, or there are none.
+    through: AtomicI64,
     /// Which of the handlers of a route is called, and how it was chosen, a byte each: see `route_to`. No part of the effects,
     /// which handlers replace.
     route: AtomicU32,
@@ -193,11 +198,14 @@ impl Invocation {
             effects: Mutex::default(),
             deadline: AtomicU64::new(u64::MAX),
             blocking: AtomicBool::new(false),
+            running: Mutex::default(),
+            through: AtomicI64::new(i64::MIN),
             route: AtomicU32::new(0),
         }))
     }
 
     /// As [`new`](Self::new), in the memory of a call of the same handler that is over, if nobody else holds that.
+    #[inline]
     #[must_use]
     pub fn again(
         over: Option<Self>,
@@ -216,6 +224,9 @@ impl Invocation {
                 *call.effects.get_mut() = Effects::default();
             }
             (*call.deadline.get_mut(), *call.blocking.get_mut()) = (u64::MAX, false);
+            if std::mem::replace(call.through.get_mut(), i64::MIN) != i64::MIN {
+                *call.running.get_mut() = None;
+            }
             *call.route.get_mut() = 0;
             return over;
         }
@@ -329,6 +340,32 @@ impl Invocation {
         let deadline = self.0.deadline.load(Ordering::Acquire);
         let left = Duration::from_micros(deadline).saturating_sub(self.0.binding.clock.monotonic());
         (deadline != u64::MAX).then_some(left)
+    }
+
+    /// It has come through the layers, and the handler is called: the first time counts.
+    pub(crate) fn comes_through(&self) {
+        let now = self.0.binding.clock.now().as_micros();
+        // Who calls the handler again has not come through once more.
+        let _ = self.0.through.compare_exchange(i64::MIN, now, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// When it came through the layers; none before, and without layers.
+    pub(crate) fn through_at(&self) -> Option<Timestamp> {
+        let through = self.0.through.load(Ordering::Acquire);
+        (through != i64::MIN).then(|| Timestamp::from_micros(through))
+    }
+
+    /// A plain function runs for it until it drops what is returned, whatever layers say meanwhile.
+    pub(crate) fn runs(&self) -> oneshot::Sender<()> {
+        let (running, over) = oneshot::channel();
+        *self.0.running.lock() = Some(over);
+        self.block();
+        running
+    }
+
+    /// Completes when the plain function that runs for it has returned; none if it is none, or this was asked before.
+    pub(crate) fn take_running(&self) -> Option<oneshot::Receiver<()>> {
+        if self.is_blocking() { self.0.running.lock().take() } else { None }
     }
 
     /// The handler is a plain function and goes to the blocking pool.

@@ -4,6 +4,7 @@ mod breaker;
 mod stops;
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicUsize, Ordering},
@@ -167,6 +168,26 @@ async fn a_concurrency_limit_holds_for_all_handlers_that_share_it() {
     }
     bus.idle().await.unwrap();
     assert_eq!((limit.free(), stats(&bus, "hold").acked, stats(&bus, "second").acked), (3, 20, 20));
+    bus.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_need_not_wait_is_no_task_of_its_own() {
+    /// A lock that is free, which counts as whatever else can be waited for, and the tasks that took it.
+    type Locked = (Arc<tokio::sync::Mutex<()>>, Arc<Mutex<HashSet<tokio::task::Id>>>);
+    #[handler]
+    async fn lock(_step: Step, State((free, tasks)): State<Locked>) {
+        let _held = free.lock().await;
+        tasks.lock().insert(tokio::task::id());
+    }
+    let locked = Locked::default();
+    let app = on(&LogUrl::memory(), &manual(), &Seen::default()).state(locked.clone());
+    let bus = app.on(lock).on(lock.named("limited").layer(middleware::concurrency_limit(1))).start().await.unwrap();
+    let step = |number: u32| Envelope::of(&Step { key: number.to_string(), number }).unwrap();
+    bus.publish_all("events", (0..1_000).map(step).collect(), None).await.unwrap();
+    bus.idle().await.unwrap();
+    assert_eq!((stats(&bus, "lock").acked, stats(&bus, "limited").acked), (1_000, 1_000));
+    assert_eq!(locked.1.lock().len(), 2, "the dispatchers' own");
     bus.shutdown().await.unwrap();
 }
 
