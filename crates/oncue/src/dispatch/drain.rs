@@ -7,8 +7,6 @@ use futures_util::{
     future::{BoxFuture, FutureExt as _, join_all, pending},
 };
 
-use tokio::task::yield_now;
-
 use super::{DispatchError, Dispatcher, Phase};
 
 impl Dispatcher {
@@ -51,10 +49,7 @@ impl Dispatcher {
                 }
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.joined(ended),
             }
-            while !self.work() {
-                yield_now().await;
-            }
-            self.flush();
+            self.go_on().await;
         }
         // It may wait for plain functions too, and stands before whoever does after it: nobody asks it any more.
         drop(over);

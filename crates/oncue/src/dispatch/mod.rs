@@ -57,6 +57,10 @@ pub(crate) const WINDOW_BYTES: usize = 32 * 1024 * 1024;
 /// Settle batches on their way, at most: more wait and grow, so that one sync covers more of them.
 const SETTLING: usize = 2;
 
+/// Events that are taken in, at most, before the outcomes of those before them are sent: what is learned of outcomes is known
+/// to the calls that follow.
+const IN_A_ROW: usize = 64;
+
 /// A call whose event is no larger keeps its memory for the next one.
 const KEPT_BYTES: usize = 16 * 1024;
 
@@ -211,16 +215,18 @@ impl Dispatcher {
                     read.map_err(|error| DispatchError::Consume { handler: self.name(), error })?;
                     let now = self.clock.now();
                     self.now = now;
-                    let mut arrived = arrived.drain(..);
-                    while !self.accept_all(&mut arrived, now) {
-                        yield_now().await;
+                    let (mut arrived, mut settled) = (arrived.drain(..), Vec::new());
+                    while self.accept_some(&mut arrived, now) {
+                        self.go_on().await;
+                        settled.extend(std::iter::from_fn(|| self.settling.next().now_or_never().flatten()));
+                    }
+                    // Not before all are in the lanes of their keys: a lane that is left starts with whatever comes next.
+                    for (of, settled) in settled {
+                        self.settled(of, settled)?;
                     }
                 }
             }
-            while !self.work() {
-                yield_now().await;
-            }
-            self.flush();
+            self.go_on().await;
         }
     }
 
@@ -245,17 +251,15 @@ impl Dispatcher {
         self.runs.iter().filter(|(_, run)| !run.ended).count()
     }
 
-    /// Takes in what arrived. False: not all of it, for this task has had its share of what the runtime grants one at a time.
-    /// Whatever a handler would wait for then (a lock, a channel) would not be ready, though it is, and each call would
-    /// become a task; so others go first.
-    fn accept_all(&mut self, arrived: &mut std::vec::Drain<'_, Delivered>, now: Timestamp) -> bool {
-        for delivered in arrived {
+    /// Takes in what arrived, as much as goes in a row; whether anything is left.
+    fn accept_some(&mut self, arrived: &mut std::vec::Drain<'_, Delivered>, now: Timestamp) -> bool {
+        for delivered in arrived.take(IN_A_ROW) {
             self.accept(delivered, now);
             if !coop::has_budget_remaining() {
-                return false;
+                break;
             }
         }
-        true
+        !arrived.as_slice().is_empty()
     }
 
     /// Takes in an event: it starts if its key is free, else it waits in the key's lane.
@@ -287,7 +291,20 @@ impl Dispatcher {
         }
     }
 
-    /// Does all that can be done at once. False: not all of it, as with [`accept_all`](Self::accept_all).
+    /// Does all that can be done, and sends what is to be settled.
+    async fn go_on(&mut self) {
+        while !self.work() {
+            yield_now().await;
+        }
+        self.flush();
+        if !coop::has_budget_remaining() {
+            yield_now().await;
+        }
+    }
+
+    /// Does all that can be done at once. False: not all of it. This task has had its share of what the runtime grants one at
+    /// a time, so whatever a handler would wait for (a lock, a channel) would not be ready, though it is, and each call would
+    /// become a task: others go first.
     fn work(&mut self) -> bool {
         if !self.work.is_empty() || self.gather.is_some() {
             self.now = self.clock.now();
