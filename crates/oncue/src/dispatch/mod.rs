@@ -57,8 +57,8 @@ pub(crate) const WINDOW_BYTES: usize = 32 * 1024 * 1024;
 /// Settle batches on their way, at most: more wait and grow, so that one sync covers more of them.
 const SETTLING: usize = 2;
 
-/// Events that are taken in, at most, before the outcomes of those before them are sent: what is learned of outcomes is known
-/// to the calls that follow.
+/// Events of a handler with layers that are taken in, at most, before the outcomes of those before them are sent: what is
+/// learned of outcomes is known to the layers of the calls that follow.
 const IN_A_ROW: usize = 64;
 
 /// A call whose event is no larger keeps its memory for the next one.
@@ -253,7 +253,8 @@ impl Dispatcher {
 
     /// Takes in what arrived, as much as goes in a row; whether anything is left.
     fn accept_some(&mut self, arrived: &mut std::vec::Drain<'_, Delivered>, now: Timestamp) -> bool {
-        for delivered in arrived.take(IN_A_ROW) {
+        let layered = self.members.iter().any(|member| !member.callee.layers.is_empty());
+        for delivered in arrived.take(if layered { IN_A_ROW } else { WINDOW_EVENTS }) {
             self.accept(delivered, now);
             if !coop::has_budget_remaining() {
                 break;
