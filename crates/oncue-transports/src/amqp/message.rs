@@ -13,7 +13,7 @@ use oncue::{Envelope, clock::Timestamp};
 use super::{reading::Stored, stream::Message};
 use crate::{
     event::{self, FOREIGN, PUBLISHED},
-    streams::Stored as _,
+    streams::{Mark, Stored as _},
 };
 
 /// What the names of attributes begin with; the second one is read, too.
@@ -55,6 +55,18 @@ pub(super) fn decode(topic: &str, stored: &Stored) -> Result<Envelope, String> {
     let published = stored.number(PUBLISHED).and_then(|micros| i64::try_from(micros).ok());
     let published = published.or_else(|| seconds.map(|seconds| seconds.saturating_mul(1_000_000)));
     Ok(event.published_at(Timestamp::from_micros(published.unwrap_or_default())))
+}
+
+/// What an event of ours says of itself.
+pub(super) fn mark(stored: &Stored) -> Option<Mark<'_>> {
+    let headers = stored.properties.headers().as_ref()?.inner();
+    let published = i64::try_from(stored.number(PUBLISHED)?).ok()?;
+    let [prefix, _] = PREFIXES;
+    let attribute = |attribute: &str| match headers.get(&*format!("{prefix}{attribute}"))? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        _ => None,
+    };
+    Mark::new(attribute, published)
 }
 
 fn cloud_event(stored: &Stored) -> Option<Envelope> {
@@ -114,7 +126,9 @@ mod tests {
         let message = encode(&event, Timestamp::from_micros(1_000_005));
         let kind = message.properties.content_type().as_ref().map(ShortString::as_str);
         assert_eq!((kind, *message.properties.timestamp()), (Some("text/plain"), Some(1)));
-        let back = decode("events", &stored(message)).unwrap();
+        let message = stored(message);
+        assert_eq!(mark(&message), Some(Mark::of(&event.clone().published_at(Timestamp::from_micros(1_000_005)))));
+        let back = decode("events", &message).unwrap();
         assert_eq!((back.event_type(), back.id(), back.key()), (event.event_type(), "a b", Some("ключ")));
         assert_eq!((back.extension("traceparent"), back.data()), (Some("00-1"), event.data()));
         assert_eq!((back.content_type(), back.published()), (Some("text/plain"), Timestamp::from_micros(1_000_005)));

@@ -11,7 +11,10 @@ use lapin::{
 use oncue::transport::broker::BrokerError;
 use tokio::time::timeout;
 
-use super::connecting::{ANSWER_WITHIN, NO_ANSWER, Session, answered, failed};
+use super::{
+    connecting::{ANSWER_WITHIN, NO_ANSWER, Session, answered, failed},
+    message,
+};
 use crate::streams::{self, From};
 
 /// Messages that are on their way at once.
@@ -35,6 +38,20 @@ impl streams::Stored for Stored {
 
     fn data(&self) -> &Bytes {
         &self.data
+    }
+}
+
+impl streams::Coming<Self> for Stored {
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn mark(&self) -> Option<streams::Mark<'_>> {
+        message::mark(self)
+    }
+
+    fn keep(self) -> Self {
+        self
     }
 }
 

@@ -138,7 +138,7 @@ impl Stream {
         &self,
         session: &Session,
         asked: &mut mpsc::Receiver<oneshot::Sender<()>>,
-        take: &Taking<Stored>,
+        take: &Taking<Self>,
     ) -> Result<(), BrokerError> {
         // The last one that is known comes again: from then on what the broker sends is in step with what it answers.
         let mut reader =
@@ -176,14 +176,14 @@ impl Stream {
         }
     }
 
-    async fn take_arrived(&self, reader: &mut Reader, take: &Taking<Stored>) -> Result<(), BrokerError> {
+    async fn take_arrived(&self, reader: &mut Reader, take: &Taking<Self>) -> Result<(), BrokerError> {
         while let Some(stored) = reader.arrived().await? {
             self.take(stored, take);
         }
         Ok(())
     }
 
-    fn take(&self, stored: Stored, take: &Taking<Stored>) {
+    fn take(&self, stored: Stored, take: &Taking<Self>) {
         let (offset, id) = (stored.offset, stored.properties.message_id().clone());
         if offset < self.next() {
             return;
@@ -249,6 +249,7 @@ impl Stream {
 impl streams::Stream for Stream {
     type Message = Message;
     type Stored = Stored;
+    type Coming<'a> = Stored;
 
     fn event(event: &Envelope, published: Timestamp) -> Message {
         message::encode(event, published)
@@ -317,7 +318,7 @@ impl streams::Stream for Stream {
         .await
     }
 
-    fn follow(self: &Arc<Self>, from: u64, take: Taking<Stored>) {
+    fn follow(self: &Arc<Self>, from: u64, take: Taking<Self>) {
         let Some(mut asked) = self.asked.lock().take() else { return };
         self.next.store(from, Ordering::Release);
         let stream = Arc::clone(self);

@@ -8,7 +8,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, Owne
 
 use crate::{
     event::{self, FOREIGN, PUBLISHED},
-    streams,
+    streams::{self, Mark},
 };
 
 /// What attributes' headers begin with.
@@ -35,38 +35,51 @@ pub(crate) struct Stored {
     timestamp: Option<i64>,
 }
 
-/// Names and values in one buffer: a record has a dozen of them, and each is short.
-#[derive(Default)]
+/// A record as it comes.
+pub(crate) struct Coming<'a>(pub(super) BorrowedMessage<'a>);
+
+/// What there is room for at first: names and values of a dozen headers.
+const HEADERS: usize = 12;
+const HEADERS_BYTES: usize = 480;
+
+/// Names and values that are text, in one buffer: a record has a dozen of them, and each is short.
 struct Headers {
-    bytes: Vec<u8>,
+    text: String,
     /// Of each, where its name begins, its value, and where that ends.
     places: Vec<[usize; 3]>,
 }
 
 impl Headers {
-    fn push(&mut self, name: &str, value: &[u8]) {
-        let begin = self.bytes.len();
-        self.bytes.extend_from_slice(name.as_bytes());
-        let middle = self.bytes.len();
-        self.bytes.extend_from_slice(value);
-        self.places.push([begin, middle, self.bytes.len()]);
+    fn new() -> Self {
+        Self { text: String::with_capacity(HEADERS_BYTES), places: Vec::with_capacity(HEADERS) }
     }
 
-    /// Those that are text.
-    fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
-        let text = |from: usize, to: usize| std::str::from_utf8(&self.bytes[from..to]).ok();
-        self.places.iter().filter_map(move |[begin, middle, end]| Some((text(*begin, *middle)?, text(*middle, *end)?)))
+    fn push(&mut self, name: &str, value: &[u8]) {
+        let Ok(value) = std::str::from_utf8(value) else { return };
+        let begin = self.text.len();
+        self.text.push_str(name);
+        let middle = self.text.len();
+        self.text.push_str(value);
+        self.places.push([begin, middle, self.text.len()]);
     }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+        self.places.iter().map(|[begin, middle, end]| (&self.text[*begin..*middle], &self.text[*middle..*end]))
+    }
+}
+
+fn offset(message: &BorrowedMessage<'_>) -> u64 {
+    u64::try_from(message.offset()).unwrap_or_default()
 }
 
 impl From<&BorrowedMessage<'_>> for Stored {
     fn from(message: &BorrowedMessage<'_>) -> Self {
-        let mut headers = Headers::default();
+        let mut headers = Headers::new();
         for header in message.headers().iter().flat_map(|headers| headers.iter()) {
             headers.push(header.key, header.value.unwrap_or_default());
         }
         Self {
-            offset: u64::try_from(message.offset()).unwrap_or_default(),
+            offset: offset(message),
             key: message.key().map(Bytes::copy_from_slice),
             headers,
             data: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
@@ -93,6 +106,36 @@ impl streams::Stored for Stored {
     fn data(&self) -> &Bytes {
         &self.data
     }
+}
+
+impl streams::Coming<Stored> for Coming<'_> {
+    fn offset(&self) -> u64 {
+        offset(&self.0)
+    }
+
+    fn mark(&self) -> Option<Mark<'_>> {
+        let headers = self.0.headers()?;
+        mark(headers.iter().map(|header| (header.key, header.value)))
+    }
+
+    fn keep(self) -> Stored {
+        Stored::from(&self.0)
+    }
+}
+
+/// What a record of ours says of its event: names and values of its headers.
+fn mark<'a>(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Option<Mark<'a>> {
+    const NAMES: [&str; 4] = ["source", "id", "partitionkey", "subject"];
+    let (mut values, mut published) = ([None; NAMES.len()], None);
+    for (header, value) in headers {
+        let attribute = header.strip_prefix(PREFIX);
+        if let Some(at) = attribute.and_then(|attribute| NAMES.iter().position(|name| *name == attribute)) {
+            values[at] = std::str::from_utf8(value?).ok();
+        } else if header == PUBLISHED {
+            published = std::str::from_utf8(value?).ok()?.parse().ok();
+        }
+    }
+    Mark::new(|attribute| values[NAMES.iter().position(|name| *name == attribute)?], published?)
 }
 
 fn header(headers: OwnedHeaders, name: &str, value: &str) -> OwnedHeaders {
@@ -157,7 +200,7 @@ mod tests {
     use super::*;
 
     fn stored(message: Message) -> Stored {
-        let mut headers = Headers::default();
+        let mut headers = Headers::new();
         message.headers.iter().for_each(|header| headers.push(header.key, header.value.unwrap_or_default()));
         Stored {
             offset: 7,
@@ -179,6 +222,8 @@ mod tests {
         let event = event.extension("traceparent", "00-1").data(vec![0, 255, 10]).build().unwrap();
         let message = encode(&event, Timestamp::from_micros(1_000_005));
         assert_eq!((message.key.as_deref(), message.timestamp), (Some("ключ"), Some(1_000)));
+        let known = mark(message.headers.iter().map(|header| (header.key, header.value)));
+        assert_eq!(known, Some(Mark::of(&event.clone().published_at(Timestamp::from_micros(1_000_005)))));
         let back = decode("events", &stored(message)).unwrap();
         assert_eq!((back.event_type(), back.id(), back.key()), (event.event_type(), "a b", Some("ключ")));
         assert_eq!((back.extension("traceparent"), back.data()), (Some("00-1"), event.data()));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use oncue::{clock::Timestamp, transport::broker::BrokerError};
 use rdkafka::{Offset, consumer::Consumer as _, error::KafkaError};
 use tokio::time::timeout;
@@ -44,7 +45,11 @@ impl Clients {
         let read = async {
             let mut interruptions = 0;
             loop {
-                let stored = match timeout(ANSWER_WITHIN, reading.recv()).await {
+                let received = match reading.recv().now_or_never() {
+                    Some(received) => Ok(received),
+                    None => timeout(ANSWER_WITHIN, reading.recv()).await,
+                };
+                let stored = match received {
                     Ok(Ok(message)) => Stored::from(&message),
                     Ok(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
                     Ok(Err(error)) if interruptions == INTERRUPTIONS => return Err(failed(error)),

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use oncue::{Envelope, clock::Timestamp, transport::broker::BrokerError};
 use rdkafka::{
     admin::AdminOptions,
@@ -17,9 +18,9 @@ use tokio::{
 
 use super::{
     clients::{ANSWER_WITHIN, Clients, TRIED_FOR, failed, place},
-    message::{self, Message, Stored},
+    message::{self, Coming, Message, Stored},
 };
-use crate::streams::{self, From as Place, Stored as _, Taking};
+use crate::streams::{self, Coming as _, From as Place, Taking};
 
 /// How long records may be missing that are known to be there, before it is looked whether they are records at all.
 const GAP: Duration = Duration::from_millis(500);
@@ -27,6 +28,8 @@ const GAP: Duration = Duration::from_millis(500);
 const FULL: Duration = Duration::from_millis(10);
 /// The last records that are read to find one: some offsets have none.
 const LAST: u64 = 64;
+/// Records that are taken before those who wait for one are told.
+const TOGETHER: usize = 64;
 
 pub(crate) struct Stream {
     clients: Arc<Clients>,
@@ -69,24 +72,34 @@ impl Stream {
         Ok(())
     }
 
-    async fn follow_on(&self, from: u64, take: &Taking<Stored>) -> Result<(), BrokerError> {
+    async fn follow_on(&self, from: u64, take: &Taking<Self>) -> Result<(), BrokerError> {
         let following = &self.clients.following;
         let queue = following.split_partition_queue(&self.topic, 0).ok_or(BrokerError::Closed)?;
         following.incremental_assign(&place(&self.topic, from)?).map_err(failed)?;
         loop {
-            match queue.recv().await {
-                Ok(record) => {
-                    let stored = Stored::from(&record);
-                    let offset = stored.offset();
-                    if offset >= *self.next.borrow() {
-                        take(stored);
-                        self.raise(offset + 1);
+            let (mut received, mut left) = (queue.recv().await, TOGETHER);
+            let mut next = *self.next.borrow();
+            loop {
+                match received {
+                    Ok(record) => {
+                        let coming = Coming(record);
+                        let offset = coming.offset();
+                        if offset >= next {
+                            take(coming);
+                            next = offset + 1;
+                        }
                     }
+                    Err(KafkaError::PartitionEOF(_)) => {}
+                    // It goes on by itself.
+                    Err(error) => tracing::debug!(%error, topic = self.topic, "following was interrupted"),
                 }
-                Err(KafkaError::PartitionEOF(_)) => {}
-                // It goes on by itself.
-                Err(error) => tracing::debug!(%error, topic = self.topic, "following was interrupted"),
+                left -= 1;
+                match (left > 0).then(|| queue.recv().now_or_never()).flatten() {
+                    Some(another) => received = another,
+                    None => break,
+                }
             }
+            self.raise(next);
         }
     }
 
@@ -140,6 +153,7 @@ impl Stream {
 impl streams::Stream for Stream {
     type Message = Message;
     type Stored = Stored;
+    type Coming<'a> = Coming<'a>;
 
     fn event(event: &Envelope, published: Timestamp) -> Message {
         message::encode(event, published)
@@ -183,7 +197,7 @@ impl streams::Stream for Stream {
         Ok(last)
     }
 
-    fn follow(self: &Arc<Self>, from: u64, take: Taking<Stored>) {
+    fn follow(self: &Arc<Self>, from: u64, take: Taking<Self>) {
         self.next.send_replace(from);
         let stream = Arc::clone(self);
         tokio::spawn(async move {

@@ -13,7 +13,7 @@ use oncue::transport::broker::{BrokerError, LedgerName};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{From, Stored, Stream};
+use super::{Coming as _, From, Stored, Stream};
 
 /// The number of a record.
 const NUMBER: &str = "oncue-number";
@@ -115,8 +115,8 @@ impl<S: Stream> Ledger<S> {
         let taking = Arc::clone(&index);
         stream.follow(
             begin,
-            Box::new(move |stored: S::Stored| {
-                if taking.lock().take(&stored) {
+            Box::new(move |coming: S::Coming<'_>| {
+                if taking.lock().take(&coming.keep()) {
                     growth.send_modify(|count| *count = count.wrapping_add(1));
                 }
             }),

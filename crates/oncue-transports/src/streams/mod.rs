@@ -81,7 +81,40 @@ pub(crate) enum From {
 }
 
 /// What is done with each message, in their order.
-pub(crate) type Taking<S> = Box<dyn Fn(S) + Send + Sync>;
+pub(crate) type Taking<S> = Box<dyn for<'a> Fn(<S as Stream>::Coming<'a>) + Send + Sync>;
+
+/// A message as it comes: it is kept by who wants to.
+pub(crate) trait Coming<S> {
+    fn offset(&self) -> u64;
+
+    /// What an event says of itself, where it was written by us; nothing where that is known only once it is decoded.
+    fn mark(&self) -> Option<Mark<'_>>;
+
+    fn keep(self) -> S;
+}
+
+/// What an event is known by, without its data.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mark<'a> {
+    source: &'a str,
+    id: &'a str,
+    /// What order is kept for.
+    key: Option<&'a str>,
+    published: Timestamp,
+}
+
+impl<'a> Mark<'a> {
+    /// From the attributes that headers say, and when it was published, in microseconds.
+    pub(crate) fn new(attribute: impl Fn(&str) -> Option<&'a str>, published: i64) -> Option<Self> {
+        let text = |name| attribute(name).filter(|text| !text.is_empty());
+        let (source, id, key) = (text("source")?, text("id")?, text("partitionkey").or_else(|| text("subject")));
+        Some(Self { source, id, key, published: Timestamp::from_micros(published) })
+    }
+
+    pub(crate) fn of(event: &'a Envelope) -> Self {
+        Self { source: event.source(), id: event.id(), key: event.key(), published: event.published() }
+    }
+}
 
 /// A message that stands in a stream.
 pub(crate) trait Stored: Send {
@@ -94,9 +127,10 @@ pub(crate) trait Stored: Send {
 }
 
 /// One stream: appended to, followed as it grows, and read from an offset on.
-pub(crate) trait Stream: Send + Sync + 'static {
+pub(crate) trait Stream: Sized + Send + Sync + 'static {
     type Message: Send + Sync;
     type Stored: Stored;
+    type Coming<'a>: Coming<Self::Stored>;
 
     /// An event as a message.
     fn event(event: &Envelope, published: Timestamp) -> Self::Message;
@@ -119,7 +153,7 @@ pub(crate) trait Stream: Send + Sync + 'static {
     fn last(&self, within: Duration) -> impl Future<Output = Result<Option<Self::Stored>, BrokerError>> + Send;
 
     /// Takes all messages from an offset on, until the transport is gone.
-    fn follow(self: &Arc<Self>, from: u64, take: Taking<Self::Stored>);
+    fn follow(self: &Arc<Self>, from: u64, take: Taking<Self>);
 
     /// Everything that was confirmed before is taken when this returns.
     fn catch_up(&self) -> impl Future<Output = Result<(), BrokerError>> + Send;
@@ -294,6 +328,14 @@ impl<S: Streams> Broker for Asked<S> {
     fn topic<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<u16, BrokerError>> {
         let name = name.to_owned();
         self.ask(|streamed| async move { Ok(streamed.open_topic(&name).await?.partitions) })
+    }
+
+    fn follow<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<(), BrokerError>> {
+        let topic = topic.to_owned();
+        self.ask(|streamed| async move {
+            streamed.open_topic(&topic).await?.keep_recent();
+            Ok(())
+        })
     }
 
     fn topics(&self) -> BoxFuture<'_, Result<Vec<(String, u16)>, BrokerError>> {

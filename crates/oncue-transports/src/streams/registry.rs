@@ -10,7 +10,7 @@ use oncue::transport::broker::{BrokerError, LedgerName};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Stored as _, Stream, Streams};
+use super::{Coming as _, Kind, Stored as _, Stream, Streams};
 
 /// The name of its stream: no topic has it.
 pub(super) const NAME: &str = "oncue-registry";
@@ -43,7 +43,8 @@ impl<S: Stream> Registry<S> {
         let taking = Arc::clone(&known);
         stream.follow(
             0,
-            Box::new(move |stored: S::Stored| {
+            Box::new(move |coming: S::Coming<'_>| {
+                let stored = coming.keep();
                 let mut known = taking.lock();
                 match serde_json::from_slice(stored.data()) {
                     Ok(Entry::Topic { name, partitions }) => drop(known.topics.entry(name).or_insert(partitions)),

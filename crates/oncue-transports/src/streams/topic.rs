@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    From, Stored as _, Stream,
+    Coming as _, From, Mark, Stored as _, Stream,
     extents::Extents,
     window::{AtOnce, EVENT_BYTES, Window},
 };
@@ -56,6 +56,7 @@ struct Seen {
     recent_bytes: usize,
     /// Everything from here on is in `recent`.
     recent_from: u64,
+    keeps: Keeps,
     /// Where the event of a source and an id stands.
     known: HashMap<Identity, Position>,
     oldest: VecDeque<(Timestamp, Identity)>,
@@ -65,45 +66,48 @@ struct Seen {
     again: BTreeMap<u64, Position>,
 }
 
+/// What is kept as it comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    /// As much as is kept, until there is more.
+    First,
+    /// The newest: somebody reads.
+    Newest,
+    /// Nothing: who only publishes needs to know what an event is the same by, and no more.
+    Nothing,
+}
+
 /// What two events are the same by: a hash of source and id. 128 bits: among a million, two that differ meet with a chance
 /// of 10⁻²⁷.
 type Identity = u128;
 
 impl Seen {
-    fn partition(&self, event: &Envelope) -> u16 {
-        partition_of(event.key(), u16::try_from(self.next.len()).unwrap_or(u16::MAX))
+    fn partition(&self, key: Option<&str>) -> u16 {
+        partition_of(key, u16::try_from(self.next.len()).unwrap_or(u16::MAX))
     }
 
-    fn identity(&self, event: &Envelope) -> Identity {
+    fn identity(&self, Mark { source, id, .. }: &Mark<'_>) -> Identity {
         let mut hasher = Xxh3::with_seed(self.seed);
-        hasher.update(&(event.source().len() as u64).to_le_bytes());
-        hasher.update(event.source().as_bytes());
-        hasher.update(event.id().as_bytes());
+        hasher.update(&(source.len() as u64).to_le_bytes());
+        hasher.update(source.as_bytes());
+        hasher.update(id.as_bytes());
         hasher.digest128()
     }
 
+    /// Whether the next one is kept: nobody has to read it again.
+    fn keeps_next(&mut self) -> bool {
+        let is_full = self.recent.len() >= RECENT_EVENTS || self.recent_bytes >= RECENT_BYTES;
+        if self.keeps == Keeps::First && is_full {
+            self.keeps = Keeps::Nothing;
+        }
+        self.keeps != Keeps::Nothing
+    }
+
+    /// Takes an event that is kept.
     fn take(&mut self, offset: u64, event: Envelope) {
-        let partition = self.partition(&event);
-        let position = Position::new(partition, offset, 0);
-        let identity = self.identity(&event);
-        let first = *self.known.entry(identity).or_insert(position);
-        if first != position {
-            self.again.insert(offset, first);
-            if self.again.len() > WINDOW_EVENTS {
-                self.again.pop_first();
-            }
+        if !self.notice(offset, &Mark::of(&event)) {
             return;
         }
-        self.oldest.push_back((event.published(), identity));
-        let too_old = event.published().as_micros() - i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX);
-        while self.oldest.len() > WINDOW_EVENTS
-            || self.oldest.front().is_some_and(|(published, _)| published.as_micros() < too_old)
-        {
-            let Some((_, identity)) = self.oldest.pop_front() else { break };
-            self.known.remove(&identity);
-        }
-        let next = &mut self.next[usize::from(partition)];
-        *next = (*next).max(offset + 1);
         self.recent_bytes += event.data().len() + EVENT_BYTES;
         self.recent.push_back((offset, event));
         while self.recent.len() > RECENT_EVENTS || self.recent_bytes > RECENT_BYTES {
@@ -113,13 +117,46 @@ impl Seen {
         }
     }
 
+    /// Takes an event that is not kept: whoever wants it reads it.
+    fn pass(&mut self, offset: u64, mark: &Mark<'_>) {
+        self.recent = VecDeque::new();
+        (self.recent_bytes, self.recent_from) = (0, offset + 1);
+        self.notice(offset, mark);
+    }
+
+    /// Takes notice of an event; whether it is new.
+    fn notice(&mut self, offset: u64, mark: &Mark<'_>) -> bool {
+        let partition = self.partition(mark.key);
+        let position = Position::new(partition, offset, 0);
+        let identity = self.identity(mark);
+        let first = *self.known.entry(identity).or_insert(position);
+        if first != position {
+            self.again.insert(offset, first);
+            if self.again.len() > WINDOW_EVENTS {
+                self.again.pop_first();
+            }
+            return false;
+        }
+        self.oldest.push_back((mark.published, identity));
+        let too_old = mark.published.as_micros() - i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX);
+        while self.oldest.len() > WINDOW_EVENTS
+            || self.oldest.front().is_some_and(|(published, _)| published.as_micros() < too_old)
+        {
+            let Some((_, identity)) = self.oldest.pop_front() else { break };
+            self.known.remove(&identity);
+        }
+        let next = &mut self.next[usize::from(partition)];
+        *next = (*next).max(offset + 1);
+        true
+    }
+
     /// Those of a partition, from an offset on, if they are all here.
     fn recent(&self, partition: Option<u16>, from: u64, limit: usize) -> Option<Vec<(Position, Envelope)>> {
         if from < self.recent_from {
             return None;
         }
         let first = self.recent.partition_point(|(offset, _)| *offset < from);
-        let found = self.recent.range(first..).map(|(offset, event)| (self.partition(event), *offset, event));
+        let found = self.recent.range(first..).map(|(offset, event)| (self.partition(event.key()), *offset, event));
         let found = found.filter(|(of, ..)| partition.is_none_or(|partition| partition == *of));
         Some(found.take(limit).map(|(of, offset, event)| (Position::new(of, offset, 0), event.clone())).collect())
     }
@@ -157,6 +194,7 @@ impl<S: Stream> Topic<S> {
             recent: VecDeque::new(),
             recent_bytes: 0,
             recent_from: from,
+            keeps: Keeps::First,
             known: HashMap::new(),
             oldest: VecDeque::new(),
             seed: RandomState::new().hash_one(0),
@@ -166,10 +204,17 @@ impl<S: Stream> Topic<S> {
         let (taking, topic) = (Arc::clone(&seen), name.to_owned());
         stream.follow(
             from,
-            Box::new(move |stored: S::Stored| {
-                match S::decode(&topic, &stored) {
-                    Ok(event) => taking.lock().take(stored.offset(), event),
-                    Err(error) => tracing::warn!(error, topic, "passed by"),
+            Box::new(move |coming: S::Coming<'_>| {
+                let keeps = taking.lock().keeps_next();
+                match coming.mark() {
+                    Some(mark) if !keeps => taking.lock().pass(coming.offset(), &mark),
+                    _ => {
+                        let stored = coming.keep();
+                        match S::decode(&topic, &stored) {
+                            Ok(event) => taking.lock().take(stored.offset(), event),
+                            Err(error) => tracing::warn!(error, topic, "passed by"),
+                        }
+                    }
                 }
                 growth.send_modify(|count| *count = count.wrapping_add(1));
             }),
@@ -188,6 +233,11 @@ impl<S: Stream> Topic<S> {
         })
     }
 
+    /// Somebody reads what comes from now on: it is kept for a while, as the broker need not be asked for it then.
+    pub(super) fn keep_recent(&self) {
+        self.seen.lock().keeps = Keeps::Newest;
+    }
+
     pub(super) fn heard(&self, partition: u16) -> u64 {
         self.seen.lock().next.get(usize::from(partition)).copied().unwrap_or(0)
     }
@@ -195,7 +245,7 @@ impl<S: Stream> Topic<S> {
     pub(super) async fn publish(&self, events: &[(u16, Envelope)]) -> Result<Vec<Published>, BrokerError> {
         let known: Vec<Option<Position>> = {
             let seen = self.seen.lock();
-            events.iter().map(|(_, event)| seen.known.get(&seen.identity(event)).copied()).collect()
+            events.iter().map(|(_, event)| seen.known.get(&seen.identity(&Mark::of(event))).copied()).collect()
         };
         let now = self.clock.now();
         let new = events.iter().zip(&known).filter(|(_, known)| known.is_none());
@@ -280,7 +330,7 @@ impl<S: Stream> Topic<S> {
         let event = S::decode(&self.name, stored).ok()?;
         let seen = self.seen.lock();
         let is_new = !seen.again.contains_key(&stored.offset());
-        is_new.then(|| (Position::new(seen.partition(&event), stored.offset(), 0), event))
+        is_new.then(|| (Position::new(seen.partition(event.key()), stored.offset(), 0), event))
     }
 
     /// Reads events, without those that were published again, until it is enough.
