@@ -81,17 +81,16 @@ async fn ask(
         }
         let answer = tokio::select! {
             biased;
-            answer = client.send_request(subject.to_owned(), request) => answer,
-            refused = hearing.refused(subject) => return Err(refused),
+            answer = client.send_request(subject.to_owned(), request) => answer.map_err(failed),
+            why = hearing.unanswered(subject) => Err(why),
         };
         match answer {
-            Ok(message) => return Ok(message),
-            Err(error) if tries == TRIES => return Err(failed(error)),
-            Err(error) => {
+            Err(error @ BrokerError::Failed(_)) if tries < TRIES => {
                 tries += 1;
                 tracing::debug!(%error, subject, "no answer: asked again");
                 tokio::time::sleep(PAUSE).await;
             }
+            answer => return answer,
         }
     }
 }
@@ -181,7 +180,7 @@ pub(super) async fn read_on(
         let answer = tokio::select! {
             biased;
             answer = tokio::time::timeout(ANSWER_WITHIN, answers.next()) => answer,
-            refused = hearing.refused(&subject) => return Err(refused),
+            why = hearing.unanswered(&subject) => return Err(why),
         };
         let message = answer.map_err(|_| failed("no answer"))?.ok_or(BrokerError::Closed)?;
         match message.status.map(|status| status.as_u16()) {

@@ -1,4 +1,5 @@
-//! What a server refuses for want of a right: it does not answer who asked, it says so beside.
+//! Why a question is not answered: what a server refuses for want of a right it says beside, and a connection that is lost
+//! takes with it what was asked on it.
 
 use std::future::pending;
 
@@ -20,9 +21,15 @@ pub(super) struct Connection {
     pub(super) refusals: Refusals,
 }
 
-/// Tells of each subject that may not be used.
+/// Tells of each subject that may not be used, and of each connection that is lost.
 #[derive(Clone)]
-pub(super) struct Refusals(broadcast::Sender<String>);
+pub(super) struct Refusals(broadcast::Sender<Said>);
+
+#[derive(Clone)]
+enum Said {
+    Refused(String),
+    Lost,
+}
 
 impl Default for Refusals {
     fn default() -> Self {
@@ -31,13 +38,19 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Takes what the server says beside its answers.
+    /// Takes what the server says beside its answers, and what becomes of the connection.
     pub(super) fn take(&self, event: &Event) {
-        let Event::ServerError(ServerError::Other(text)) = event else { return };
-        tracing::debug!(text, "the server refuses something");
-        if let Some(subject) = refused(text) {
+        let said = match event {
+            Event::ServerError(ServerError::Other(text)) => {
+                tracing::debug!(text, "the server refuses something");
+                refused(text).map(Said::Refused)
+            }
+            Event::Disconnected => Some(Said::Lost),
+            _ => None,
+        };
+        if let Some(said) = said {
             // Nobody may be waiting.
-            let _ = self.0.send(subject);
+            let _ = self.0.send(said);
         }
     }
 
@@ -47,15 +60,17 @@ impl Refusals {
     }
 }
 
-/// Hears what is refused.
-pub(super) struct Hearing(broadcast::Receiver<String>);
+/// Hears what is refused, and what is lost.
+pub(super) struct Hearing(broadcast::Receiver<Said>);
 
 impl Hearing {
-    /// Why what was sent to a subject is not answered; never, if it may be sent there, and its answer be received.
-    pub(super) async fn refused(&mut self, asked: &str) -> BrokerError {
+    /// Why what was sent to a subject is not answered: [`BrokerError::Failed`] if it may be asked again. Never, if it may be sent
+    /// there, and its answer be received, on the connection that there is.
+    pub(super) async fn unanswered(&mut self, asked: &str) -> BrokerError {
         loop {
             match self.0.recv().await {
-                Ok(subject) if subject == asked || subject.starts_with(INBOX) => {
+                Ok(Said::Lost) => return BrokerError::Failed("the connection was lost".to_owned()),
+                Ok(Said::Refused(subject)) if subject == asked || subject.starts_with(INBOX) => {
                     return BrokerError::Refused(format!(
                         "the user has no right to `{subject}`: on this server it needs `publish` for `$JS.API.>` and the \
                          subjects of its topics (`TOPIC.>`, behind the prefix if there is one), and `subscribe` for \
@@ -86,10 +101,13 @@ mod tests {
         let said = |text: &str| refusals.take(&Event::ServerError(ServerError::Other(text.to_owned())));
         said("Permissions Violation for Publish to \"orders.0.step\"");
         said("Stale Connection");
-        let heard = asked.refused("orders.0.step").await;
+        let heard = asked.unanswered("orders.0.step").await;
         assert!(matches!(&heard, BrokerError::Refused(reason) if reason.contains("`orders.0.step`")), "{heard}");
         said("Permissions Violation for Subscription to \"_INBOX.abc.*\"");
-        let heard = another.refused("bills.0.step").await;
+        let heard = another.unanswered("bills.0.step").await;
         assert!(heard.to_string().contains("`_INBOX.abc.*`"), "{heard}");
+        refusals.take(&Event::Disconnected);
+        let heard = another.unanswered("bills.0.step").await;
+        assert!(matches!(heard, BrokerError::Failed(_)), "{heard}");
     }
 }
