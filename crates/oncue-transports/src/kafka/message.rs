@@ -151,14 +151,17 @@ pub(super) fn record(numbers: &[(&'static str, u64)], data: Bytes) -> Message {
 
 /// An event as a record; its key is what order is kept for.
 pub(super) fn encode(event: &Envelope, published: Timestamp) -> Message {
-    let mut headers = header(OwnedHeaders::new(), &format!("{PREFIX}specversion"), "1.0");
+    let mut named = String::with_capacity(HEADERS_BYTES / HEADERS);
+    let mut with = |headers, name: &str, value: &str| {
+        named.clear();
+        named.push_str(PREFIX);
+        named.push_str(name);
+        header(headers, &named, value)
+    };
+    let mut headers = with(OwnedHeaders::new_with_capacity(HEADERS), "specversion", "1.0");
     for (name, value) in event.attributes() {
         let (attribute, content_type) = CONTENT_TYPE;
-        headers = if name == attribute {
-            header(headers, content_type, &value)
-        } else {
-            header(headers, &format!("{PREFIX}{name}"), &value)
-        };
+        headers = if name == attribute { header(headers, content_type, &value) } else { with(headers, name, &value) };
     }
     if event.is_foreign() {
         headers = header(headers, FOREIGN, "true");

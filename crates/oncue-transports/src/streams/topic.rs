@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    hash::{BuildHasher as _, RandomState},
+    hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState},
     sync::Arc,
     time::Duration,
 };
@@ -58,7 +58,7 @@ struct Seen {
     recent_from: u64,
     keeps: Keeps,
     /// Where the event of a source and an id stands.
-    known: HashMap<Identity, Position>,
+    known: HashMap<Identity, Position, Spread>,
     oldest: VecDeque<(Timestamp, Identity)>,
     /// Another one each time, so that nobody makes ids that meet.
     seed: u64,
@@ -80,6 +80,26 @@ enum Keeps {
 /// What two events are the same by: a hash of source and id. 128 bits: among a million, two that differ meet with a chance
 /// of 10⁻²⁷.
 type Identity = u128;
+
+/// Identities are spread already, by a seed that nobody knows.
+type Spread = BuildHasherDefault<Spreading>;
+
+#[derive(Default)]
+struct Spreading(u64);
+
+impl Hasher for Spreading {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u128(&mut self, identity: u128) {
+        self.0 = (identity as u64) ^ ((identity >> 64) as u64);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+}
 
 impl Seen {
     fn partition(&self, key: Option<&str>) -> u16 {
@@ -195,7 +215,7 @@ impl<S: Stream> Topic<S> {
             recent_bytes: 0,
             recent_from: from,
             keeps: Keeps::First,
-            known: HashMap::new(),
+            known: HashMap::default(),
             oldest: VecDeque::new(),
             seed: RandomState::new().hash_one(0),
             again: BTreeMap::new(),
@@ -207,7 +227,8 @@ impl<S: Stream> Topic<S> {
             Box::new(move |coming: S::Coming<'_>| {
                 let keeps = taking.lock().keeps_next();
                 match coming.mark() {
-                    Some(mark) if !keeps => taking.lock().pass(coming.offset(), &mark),
+                    // Nobody waits to hear of it.
+                    Some(mark) if !keeps => return taking.lock().pass(coming.offset(), &mark),
                     _ => {
                         let stored = coming.keep();
                         match S::decode(&topic, &stored) {
