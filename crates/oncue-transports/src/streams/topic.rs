@@ -102,6 +102,21 @@ impl Hasher for Spreading {
 }
 
 impl Seen {
+    /// Of a topic that reaches to `end`, and is followed from `from` on.
+    fn new(partitions: u16, end: u64, from: u64) -> Self {
+        Self {
+            next: vec![end; usize::from(partitions)],
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            recent_from: from,
+            keeps: Keeps::First,
+            known: HashMap::default(),
+            oldest: VecDeque::new(),
+            seed: RandomState::new().hash_one(0),
+            again: BTreeMap::new(),
+        }
+    }
+
     fn partition(&self, key: Option<&str>) -> u16 {
         partition_of(key, u16::try_from(self.next.len()).unwrap_or(u16::MAX))
     }
@@ -183,7 +198,7 @@ impl Seen {
 
     /// Where to read from to find what was published at a time or later.
     fn since(&self, time: Timestamp) -> From {
-        let is_later = self.recent.back().is_some_and(|(_, newest)| newest.published() >= time);
+        let is_later = self.oldest.back().is_some_and(|(newest, _)| *newest >= time);
         let is_here = self.recent_from == 0 || self.recent.front().is_some_and(|(_, oldest)| oldest.published() < time);
         // Without one that is later, the broker would wait for it.
         if is_later && !is_here { From::Time(time) } else { From::Offset(self.recent_from) }
@@ -209,18 +224,7 @@ impl<S: Stream> Topic<S> {
         let last = if is_new { None } else { stream.last(LAST_WITHIN).await?.map(|last| last.offset()) };
         let end = last.map_or(0, |last| last + 1);
         let from = end.saturating_sub(RECENT_EVENTS as u64);
-        let seen = Seen {
-            next: vec![end; usize::from(partitions)],
-            recent: VecDeque::new(),
-            recent_bytes: 0,
-            recent_from: from,
-            keeps: Keeps::First,
-            known: HashMap::default(),
-            oldest: VecDeque::new(),
-            seed: RandomState::new().hash_one(0),
-            again: BTreeMap::new(),
-        };
-        let seen = Arc::new(Mutex::new(seen));
+        let seen = Arc::new(Mutex::new(Seen::new(partitions, end, from)));
         let (taking, topic) = (Arc::clone(&seen), name.to_owned());
         stream.follow(
             from,
@@ -410,5 +414,51 @@ impl<S: Stream> Topic<S> {
         })
         .await?;
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(number: u64) -> Envelope {
+        let event = Envelope::builder("t").id(number.to_string()).build().unwrap();
+        event.published_at(Timestamp::from_micros(i64::try_from(number).unwrap()))
+    }
+
+    fn come(seen: &mut Seen, offset: u64, event: Envelope) {
+        if seen.keeps_next() {
+            seen.take(offset, event);
+        } else {
+            seen.pass(offset, &Mark::of(&event));
+        }
+    }
+
+    #[test]
+    fn what_nobody_reads_is_known_and_not_kept() {
+        let (mut seen, kept) = (Seen::new(1, 0, 0), RECENT_EVENTS as u64);
+        (0..kept).for_each(|number| come(&mut seen, number, event(number)));
+        assert_eq!(seen.recent(None, 0, usize::MAX).map(|found| found.len()), Some(RECENT_EVENTS));
+        (kept..kept + 10).for_each(|number| come(&mut seen, number, event(number)));
+        assert!(seen.recent(None, 0, 1).is_none() && seen.recent(None, kept + 9, 1).is_none(), "it is read");
+        assert_eq!(seen.recent(None, kept + 10, 1).map(|found| found.len()), Some(0));
+        assert_eq!(seen.next, [kept + 10]);
+        come(&mut seen, kept + 10, event(3));
+        assert_eq!(seen.again[&(kept + 10)].offset(), 3, "it was there before");
+        seen.keeps = Keeps::Newest;
+        come(&mut seen, kept + 11, event(kept + 11));
+        let found = seen.recent(None, kept + 11, 9).unwrap();
+        assert_eq!(found.iter().map(|(position, _)| position.offset()).collect::<Vec<_>>(), [kept + 11]);
+    }
+
+    #[test]
+    fn a_time_is_looked_for_where_its_events_are() {
+        let (mut seen, kept) = (Seen::new(1, 0, 0), RECENT_EVENTS as u64);
+        (0..kept).for_each(|number| come(&mut seen, number, event(number)));
+        let since = |seen: &Seen, micros| seen.since(Timestamp::from_micros(micros));
+        assert!(matches!(since(&seen, 5), From::Offset(0)));
+        (kept..kept + 10).for_each(|number| come(&mut seen, number, event(number)));
+        assert!(matches!(since(&seen, 5), From::Time(time) if time.as_micros() == 5));
+        assert!(matches!(since(&seen, 1_000_000), From::Offset(_)), "no event is of then, so the broker is not asked");
     }
 }
