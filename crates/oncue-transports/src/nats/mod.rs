@@ -13,7 +13,7 @@ mod watching;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, mpsc},
+    sync::{Arc, Weak, mpsc},
 };
 
 use async_nats::HeaderMap;
@@ -52,6 +52,8 @@ const WAITING: usize = 1000;
 
 /// A server, or a cluster.
 struct Nats {
+    /// For what is done on its own runtime, whoever asks.
+    own: Weak<Self>,
     url: NatsUrl,
     server: Connection,
     heard: Arc<Heard>,
@@ -98,7 +100,8 @@ pub(crate) fn open(url: &str, clock: Clock) -> Result<Arc<dyn Transport>, OpenEr
         Err(_) => return Err(refused(failed("connecting was given up"))),
     };
     let handle = runtime.handle().clone();
-    let nats = Arc::new(Nats {
+    let nats = Arc::new_cyclic(|own| Nats {
+        own: Weak::clone(own),
         url,
         server,
         heard: Arc::default(),
@@ -345,7 +348,13 @@ impl Broker for Nats {
         topic: &'a str,
         events: &'a [(u16, Envelope)],
     ) -> BoxFuture<'a, Result<Vec<Published>, BrokerError>> {
-        self.publish_all(topic, events).boxed()
+        let (own, topic, events) = (self.own.upgrade(), topic.to_owned(), events.to_vec());
+        // Beside its connection: each confirmation would wake another thread elsewhere.
+        let publishing = self.handle.spawn(async move {
+            let nats = own.ok_or(BrokerError::Closed)?;
+            nats.publish_all(&topic, &events).await
+        });
+        async move { publishing.await.unwrap_or(Err(BrokerError::Closed)) }.boxed()
     }
 
     fn events<'a>(
