@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::{Envelope, EnvelopeBuilder, EnvelopeError, codec::is_json};
+use super::{Envelope, EnvelopeError, codec::is_json, envelope::Attributes};
 use crate::clock::Timestamp;
 
 /// Why bytes are no `CloudEvent`.
@@ -51,7 +51,7 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(10);
-                while let Some(name) = map.next_key::<Name<'de>>()? {
+                while let Some(name) = map.next_key::<Text<'de>>()? {
                     if members.iter().any(|(known, _)| *known == name.0) {
                         return Err(A::Error::custom(format_args!("member `{}` stands twice", name.0)));
                     }
@@ -64,8 +64,9 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
     }
 }
 
+/// A text of JSON, borrowed if nothing in it is escaped.
 #[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Envelope {
     /// Reads one event in structured JSON mode.
@@ -84,28 +85,28 @@ impl Envelope {
             Some(other) => return Err(CloudEventError::SpecVersion(format!("{other:?}"))),
             None => return Err(CloudEventError::SpecVersion("missing".to_owned())),
         }
-        let required = |name: &'static str| -> Result<String, CloudEventError> {
-            text(name).transpose()?.filter(|text| !text.is_empty()).ok_or(EnvelopeError::Missing(name).into())
-        };
-        let mut builder = Self::builder(required("type")?).id(required("id")?).source(required("source")?);
+        let (mut texts, mut data) = (Vec::with_capacity(members.len()), Bytes::new());
         for (name, value) in &members {
-            builder = match &**name {
-                "specversion" | "type" | "id" | "source" => builder,
-                "data" => builder.data(Bytes::copy_from_slice(value.get().as_bytes())),
+            match &**name {
+                "data" => data = Bytes::copy_from_slice(value.get().as_bytes()),
                 "data_base64" => {
                     let wrong = |reason: String| CloudEventError::Attribute { name: "data_base64".into(), reason };
-                    let bytes =
-                        BASE64.decode(attribute_text(name, value)?).map_err(|error| wrong(error.to_string()))?;
                     if members.iter().any(|(other, _)| other == "data") {
                         return Err(wrong("stands beside `data`; only one of them is allowed".into()));
                     }
-                    builder.data(bytes)
+                    let text = attribute_text(name, value)?;
+                    data = BASE64.decode(&*text).map_err(|error| wrong(error.to_string()))?.into();
                 }
-                _ if value.get() == "null" => builder,
-                _ => with_attribute(builder, name, attribute_text(name, value)?)?,
-            };
+                _ if value.get() == "null" => {}
+                _ => texts.push((&**name, attribute_text(name, value)?)),
+            }
         }
-        Ok(builder.build()?)
+        let mut read = with_id();
+        for (name, text) in &texts {
+            set(&mut read, name, text)?;
+        }
+        read.check(data.len())?;
+        Ok(read.assemble(data))
     }
 
     /// Writes this event in structured JSON mode. JSON data is embedded as it is, anything else as `data_base64`.
@@ -172,22 +173,17 @@ impl Envelope {
         attributes: impl IntoIterator<Item = (&'a str, &'a str)>,
         data: Bytes,
     ) -> Result<Self, CloudEventError> {
-        let mut builder = EnvelopeBuilder::default().data(data);
-        let mut seen: Vec<&str> = Vec::new();
+        let (mut read, mut seen) = (with_id(), Vec::with_capacity(16));
         for (name, value) in attributes {
             if seen.contains(&name) {
                 let reason = "stands twice".to_owned();
                 return Err(CloudEventError::Attribute { name: name.to_owned(), reason });
             }
             seen.push(name);
-            builder = with_attribute(builder, name, value.to_owned())?;
+            set(&mut read, name, value)?;
         }
-        for required in ["id", "source", "type"] {
-            if !seen.contains(&required) {
-                return Err(EnvelopeError::Missing(required).into());
-            }
-        }
-        Ok(builder.build()?)
+        read.check(data.len())?;
+        Ok(read.assemble(data))
     }
 }
 
@@ -195,35 +191,37 @@ fn borrowed_of<'a>(name: &'static str, value: Option<&'a str>) -> Option<(&'stat
     value.map(|value| (name, Cow::Borrowed(value)))
 }
 
-fn with_attribute(builder: EnvelopeBuilder, name: &str, value: String) -> Result<EnvelopeBuilder, CloudEventError> {
+/// No attributes yet, of an event whose id is its publisher's.
+fn with_id<'a>() -> Attributes<'a> {
+    Attributes { id_supplied: true, ..Attributes::default() }
+}
+
+fn set<'a>(read: &mut Attributes<'a>, name: &'a str, value: &'a str) -> Result<(), CloudEventError> {
     let wrong = |reason: String| CloudEventError::Attribute { name: name.to_owned(), reason };
-    Ok(match name {
-        "id" => builder.id(value),
-        "source" => builder.source(value),
-        "type" => builder.event_type(value),
-        "specversion" if value == "1.0" => builder,
+    match name {
+        "specversion" if value == "1.0" => {}
         "specversion" => return Err(CloudEventError::SpecVersion(format!("{value:?}"))),
-        "subject" => builder.subject(value),
-        "time" => builder.time(Timestamp::parse_rfc3339(&value).map_err(wrong)?),
-        "datacontenttype" => builder.content_type(value),
-        "dataschema" => builder.schema(value),
-        "partitionkey" => builder.key(value),
-        "correlationid" => builder.correlation_id(value),
-        "causationid" => builder.causation_id(value),
-        "oncuehops" => builder.hops(value.parse().map_err(|_| wrong(format!("`{value}` is not 0 to 255")))?),
-        _ => builder.extension(name, value),
-    })
+        "time" => read.time = Some(Timestamp::parse_rfc3339(value).map_err(wrong)?),
+        "oncuehops" => read.hops = value.parse().map_err(|_| wrong(format!("`{value}` is not 0 to 255")))?,
+        _ => match read.slot(name) {
+            Some(slot) => *slot = value,
+            None => read.extensions.push((name, value)),
+        },
+    }
+    Ok(())
 }
 
 /// A string as it is; a number or a boolean in its canonical text, as the specification's type system has it.
-fn attribute_text(name: &str, value: &RawValue) -> Result<String, CloudEventError> {
+fn attribute_text<'a>(name: &str, value: &'a RawValue) -> Result<Cow<'a, str>, CloudEventError> {
     let raw = value.get();
     let wrong = |reason: String| CloudEventError::Attribute { name: name.to_owned(), reason };
     match raw.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw).map_err(|error| wrong(error.to_string())),
+        Some(b'"') => {
+            serde_json::from_str::<Text<'_>>(raw).map(|text| text.0).map_err(|error| wrong(error.to_string()))
+        }
         Some(b'{' | b'[') => Err(wrong("must be a string, a number or a boolean".into())),
-        Some(b'n') => Ok(String::new()),
-        _ => Ok(raw.to_owned()),
+        Some(b'n') => Ok(Cow::Borrowed("")),
+        _ => Ok(Cow::Borrowed(raw)),
     }
 }
 

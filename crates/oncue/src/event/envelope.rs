@@ -9,12 +9,14 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{id, partition_of};
 use crate::clock::Timestamp;
 
+mod attributes;
 mod builder;
 mod edition;
 mod reply;
 mod schedule;
 mod stored;
 
+pub(super) use attributes::Attributes;
 pub use builder::EnvelopeBuilder;
 pub use edition::EDITION;
 pub use reply::REPLY_TOPIC;

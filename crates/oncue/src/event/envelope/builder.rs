@@ -1,11 +1,8 @@
-//! Building an envelope: attributes are checked here, and nowhere after.
+//! Building an envelope, attribute by attribute.
 
 use bytes::Bytes;
 
-use super::{
-    DEFAULT_SOURCE, Envelope, EnvelopeError, FOREIGN, HAS_TIME, ID_SUPPLIED, MAX_ATTRIBUTES_BYTES, MAX_DATA_BYTES,
-    Parts, SLOTS,
-};
+use super::{DEFAULT_SOURCE, Envelope, EnvelopeError, attributes::Attributes};
 use crate::{clock::Timestamp, event::id};
 
 /// Builds an [`Envelope`]; made by [`Envelope::builder`].
@@ -123,84 +120,37 @@ impl EnvelopeBuilder {
         if self.source.is_empty() {
             DEFAULT_SOURCE.clone_into(&mut self.source);
         }
-        if self.event_type.is_empty() {
-            return Err(EnvelopeError::Missing("type"));
-        }
-        for (name, _) in &self.extensions {
-            let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-            if name.is_empty() || name.len() > 20 || !name.bytes().all(allowed) {
-                return Err(EnvelopeError::Name(name.clone()));
-            }
-        }
-        if let Some(name) = self.with_control_character() {
-            return Err(EnvelopeError::ControlCharacter(name.to_owned()));
-        }
-        self.check_schedule()?;
-        self.check_reply()?;
-        let bytes = self.text_bytes();
-        if bytes > MAX_ATTRIBUTES_BYTES {
-            return Err(EnvelopeError::AttributesTooLarge { bytes });
-        }
-        if self.data.len() > MAX_DATA_BYTES {
-            return Err(EnvelopeError::DataTooLarge { bytes: self.data.len() });
-        }
-        Ok(self.assemble())
+        let data = std::mem::take(&mut self.data);
+        let attributes = self.attributes();
+        attributes.check(data.len())?;
+        Ok(attributes.assemble(data))
     }
 
-    fn slots(&self) -> [(&'static str, &str); SLOTS - 1] {
-        [
-            ("id", &self.id),
-            ("source", &self.source),
-            ("type", &self.event_type),
-            ("subject", &self.subject),
-            ("partitionkey", &self.key),
-            ("datacontenttype", &self.content_type),
-            ("dataschema", &self.schema),
-            ("correlationid", &self.correlation),
-            ("causationid", &self.causation),
-        ]
-    }
-
-    fn with_control_character(&self) -> Option<&str> {
-        let extensions = self.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let forbidden = |text: &str| text.bytes().any(|byte| byte < 0x20 || byte == 0x7f);
-        self.slots().into_iter().chain(extensions).find(|(_, value)| forbidden(value)).map(|(name, _)| name)
-    }
-
-    fn text_bytes(&self) -> usize {
-        let extensions: usize = self.extensions.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-        self.slots().iter().map(|(_, value)| value.len()).sum::<usize>() + extensions
-    }
-
-    /// Assembles checked attributes. Text past 64 KiB (only possible for an emitted event whose parent is at the limit)
-    /// is cut by dropping extensions: never the payload, never a required attribute.
+    /// Assembles what is known to be right.
     pub(super) fn assemble(mut self) -> Envelope {
-        while self.text_bytes() > usize::from(u16::MAX) && self.extensions.pop().is_some() {}
-        let mut text = String::with_capacity(self.text_bytes());
-        let mut ends = [0; SLOTS];
-        for (end, (_, value)) in ends.iter_mut().zip(self.slots()) {
-            text.push_str(value);
-            *end = u16::try_from(text.len()).unwrap_or(u16::MAX);
-        }
-        for (name, value) in &self.extensions {
-            for part in [name, value] {
-                text.push_str(part);
-                text.push('\0');
-            }
-        }
-        ends[SLOTS - 1] = u16::try_from(text.len()).unwrap_or(u16::MAX);
-        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        let parts = Parts {
-            text: text.into(),
-            ends,
-            flags: flag(self.time.is_some(), HAS_TIME)
-                | flag(self.id_supplied, ID_SUPPLIED)
-                | flag(self.foreign, FOREIGN),
+        let data = std::mem::take(&mut self.data);
+        self.attributes().assemble(data)
+    }
+
+    fn attributes(&self) -> Attributes<'_> {
+        let extensions = self.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Attributes {
+            slots: [
+                &self.id,
+                &self.source,
+                &self.event_type,
+                &self.subject,
+                &self.key,
+                &self.content_type,
+                &self.schema,
+                &self.correlation,
+                &self.causation,
+            ],
+            extensions,
+            time: self.time,
             hops: self.hops,
-            time: self.time.unwrap_or_default(),
-            data: self.data,
-            key_hash: None,
-        };
-        parts.into_envelope(Timestamp::default())
+            id_supplied: self.id_supplied,
+            foreign: self.foreign,
+        }
     }
 }

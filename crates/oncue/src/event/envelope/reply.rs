@@ -1,7 +1,7 @@
 //! Requests and replies: extension attributes, so that every transport and every `CloudEvents` binding carries them as
 //! they are.
 
-use super::{Envelope, EnvelopeBuilder, EnvelopeError};
+use super::{Envelope, EnvelopeBuilder, EnvelopeError, attributes::Attributes};
 use crate::event::is_topic_name;
 
 /// The topic of the replies to requests that [`Bus::request`](crate::Bus::request) publishes.
@@ -43,15 +43,17 @@ impl EnvelopeBuilder {
         self.extensions.retain(|(known, _)| known != name);
         self.extension(name, value)
     }
+}
 
+impl Attributes<'_> {
     /// Refuses a topic that no reply could go to. What a foreign record says is whatever its writer meant.
     pub(super) fn check_reply(&self) -> Result<(), EnvelopeError> {
-        let wrong = |(name, topic): &&(String, String)| !self.foreign && name == REPLY_TO && !is_topic_name(topic);
+        let wrong = |(name, topic): &&(&str, &str)| !self.foreign && *name == REPLY_TO && !is_topic_name(topic);
         match self.extensions.iter().find(wrong) {
             None => Ok(()),
             Some((name, value)) => {
                 let allowed = "the name of a topic: 1 to 200 letters, digits, `.`, `_` or `-`";
-                Err(EnvelopeError::Attribute { name: name.clone(), value: value.clone(), allowed })
+                Err(EnvelopeError::Attribute { name: (*name).to_owned(), value: (*value).to_owned(), allowed })
             }
         }
     }

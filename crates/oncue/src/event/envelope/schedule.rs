@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Envelope, EnvelopeBuilder, EnvelopeError, Slot};
+use super::{Envelope, EnvelopeBuilder, EnvelopeError, Slot, attributes::Attributes};
 use crate::clock::Timestamp;
 
 /// The priority of an event that names none, as in JMS.
@@ -107,14 +107,16 @@ impl EnvelopeBuilder {
     pub fn priority(self, priority: u8) -> Self {
         self.only(PRIORITY, priority.to_string())
     }
+}
 
+impl Attributes<'_> {
     /// Refuses values that could not be kept. Those of a foreign record are whatever its writer meant by them.
     pub(super) fn check_schedule(&self) -> Result<(), EnvelopeError> {
         if self.foreign {
             return Ok(());
         }
         for (name, value) in &self.extensions {
-            let (is_allowed, allowed) = match name.as_str() {
+            let (is_allowed, allowed) = match *name {
                 NOT_BEFORE | EXPIRY_TIME => {
                     (Timestamp::parse_rfc3339(value).is_ok(), "an RFC 3339 time, such as 2030-01-31T08:00:00Z")
                 }
@@ -127,7 +129,7 @@ impl EnvelopeBuilder {
                 _ => continue,
             };
             if !is_allowed {
-                return Err(EnvelopeError::Attribute { name: name.clone(), value: value.clone(), allowed });
+                return Err(EnvelopeError::Attribute { name: (*name).to_owned(), value: (*value).to_owned(), allowed });
             }
         }
         Ok(())
