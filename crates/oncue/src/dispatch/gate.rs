@@ -1,4 +1,5 @@
-//! The gate before a handler whose policy is computed: while what it calls is down, calls wait here and one at a time tries.
+//! The gate before a handler whose policy is computed: while what it calls is down, calls wait here and one at a time tries;
+//! while it turns calls away, they go one after the other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,8 +25,10 @@ impl Layer for Gate {
         async move {
             let clock = invocation.binding().clock.clone();
             let Some(pass) = enter(&dependency, deadline, &invocation, &clock).await else {
-                let error =
-                    format!("its deadline passed while `{}`, which its handler calls, was down", dependency.name());
+                let name = dependency.name();
+                let error = format!(
+                    "its deadline passed while `{name}`, which its handler calls, was down or had too much to do"
+                );
                 return Outcome::Reject { class: ErrorClass::Transient, error };
             };
             let first = invocation.attempt() == 1;
@@ -46,39 +49,40 @@ async fn enter(
     invocation: &Invocation,
     clock: &Clock,
 ) -> Option<Pass> {
-    let mut waiting = None;
-    loop {
-        // Before the look, so that no change after it is missed.
-        let changed = dependency.changed();
-        let entry = dependency.enter(clock.monotonic());
-        if let Entry::Pass(pass) = entry {
-            return Some(pass);
-        }
-        waiting.get_or_insert_with(|| dependency.wait());
-        let left = deadline.map(|age| age.saturating_sub(clock.now().since(invocation.envelope().published())));
-        if left.is_some_and(|left| left.is_zero()) {
-            return None;
-        }
-        let until = match (entry, left) {
-            (Entry::Later(until), Some(left)) => Some(until.min(left)),
-            (Entry::Later(until), None) => Some(until),
-            (_, left) => left,
-        };
-        match until {
-            Some(until) => {
-                tokio::select! {
-                    () = clock.sleep(until) => {}
-                    () = changed => {}
+    if let Entry::Pass(pass) = dependency.come(clock.monotonic()) {
+        return Some(pass);
+    }
+    let _waiting = dependency.wait();
+    let goes = async {
+        let _turn = dependency.turn().await;
+        loop {
+            // Before the look, so that no change after it is missed.
+            let changed = dependency.changed();
+            match dependency.enter(clock.monotonic()) {
+                Entry::Pass(pass) => return pass,
+                Entry::Later(until) => {
+                    tokio::select! {
+                        () = clock.sleep(until) => {}
+                        () = changed => {}
+                    }
                 }
+                Entry::Others => changed.await,
             }
-            None => changed.await,
         }
+    };
+    let Some(deadline) = deadline else { return Some(goes.await) };
+    let left = deadline.saturating_sub(clock.now().since(invocation.envelope().published()));
+    tokio::select! {
+        biased;
+        () = clock.sleep(left) => None,
+        pass = goes => Some(pass),
     }
 }
 
 /// What an outcome tells of what was called: whatever is the event's own fault says that it works.
 fn judge(outcome: &Outcome) -> Verdict {
     match outcome {
+        Outcome::Fail { class: ErrorClass::Throttled, .. } => Verdict::Throttled,
         Outcome::Fail { class, .. } if class.is_retryable() => Verdict::Fails,
         Outcome::Ack | Outcome::Fail { .. } | Outcome::Reject { .. } => Verdict::Works,
         Outcome::Defer(_) => Verdict::Unknown,

@@ -135,6 +135,49 @@ async fn an_event_that_fails_by_itself_parks_nobody() -> testing::Result {
     Ok(())
 }
 
+/// What it answers in a second, and how many calls it may be behind.
+const CAPACITY: (f64, f64) = (5.0, 5.0);
+
+/// Until when calls are answered that it has taken, and how many it turned away.
+#[derive(Clone, Default)]
+struct Busy(Arc<Mutex<(Option<Timestamp>, usize)>>);
+
+async fn ask(_: Envelope, State(busy): State<Busy>, State(clock): State<Clock>) -> Result<(), HandlerError> {
+    let answers = {
+        let (until, turned_away) = &mut *busy.0.lock();
+        let now = clock.now();
+        let free = until.map_or(now, |until| until.max(now));
+        let answers = free.since(now).as_secs_f64() * CAPACITY.0 <= CAPACITY.1 - 1.0;
+        match answers {
+            true => *until = Some(free.after(Duration::from_secs_f64(1.0 / CAPACITY.0))),
+            false => *turned_away += 1,
+        }
+        answers
+    };
+    clock.sleep(Duration::from_millis(20)).await;
+    if answers { Ok(()) } else { Err(HandlerError::throttled("too many")) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_events_at_once_none_is_lost_where_most_are_turned_away() -> testing::Result {
+    const EVENTS: usize = 300;
+    let busy = Busy::default();
+    let handler = ask.named("ask").types(["order.created"]).retry(policy::optimal());
+    let test = TestApp::start(|app| app.state(busy.clone()).on(handler)).await?;
+    let began = test.now();
+    for number in 0..EVENTS {
+        test.publish(event("order.created", number)).await?;
+    }
+    test.run_until_idle().await?;
+    test.assert_acked("ask", EVENTS);
+    test.assert_dead("ask", 0);
+    let (took, turned_away) = (test.now().since(began).as_secs_f64(), busy.0.lock().1);
+    // It cannot be faster than a minute. Of 16 calls at once, most would be turned away, again and again.
+    let least = EVENTS as f64 / CAPACITY.0;
+    assert!(took < 3.0 * least && turned_away < 3 * EVENTS, "{took} s, at least {least}; {turned_away} turned away");
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_event_that_waits_for_what_is_down_is_a_dead_letter_at_its_deadline() -> testing::Result {
     let bank = Bank::default();

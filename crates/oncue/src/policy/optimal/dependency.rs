@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, futures::Notified};
+use tokio::sync::{Mutex as Turns, MutexGuard as Turn, Notify, futures::Notified};
 
 use super::{
     health::{Entry, Health, Pass, Verdict},
@@ -12,18 +12,20 @@ use super::{
 };
 
 /// What subscriptions that name the same dependency share: whether it is up. While it is down their events are parked, and one
-/// call at a time tries.
+/// call at a time tries; while it turns calls away, they are paced.
 #[derive(Debug)]
 pub(crate) struct Dependency {
     name: String,
     health: Mutex<Health>,
     /// Wakes the calls that wait.
     changed: Notify,
+    /// Held by the first of those that wait; the others stand behind it as they came.
+    turns: Turns<()>,
 }
 
 impl Dependency {
     pub(crate) fn new(name: String) -> Self {
-        Self { name, health: Mutex::default(), changed: Notify::new() }
+        Self { name, health: Mutex::default(), changed: Notify::new(), turns: Turns::new(()) }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -38,8 +40,19 @@ impl Dependency {
         self.health.lock().probes = Some(probes);
     }
 
+    /// A call that comes: it may go at once, or it has to wait for its turn.
+    pub(crate) fn come(&self, now: Duration) -> Entry {
+        self.health.lock().come(now)
+    }
+
+    /// Completes when all who came before have gone.
+    pub(crate) async fn turn(&self) -> Turn<'_, ()> {
+        self.turns.lock().await
+    }
+
+    /// For the call whose turn it is.
     pub(crate) fn enter(&self, now: Duration) -> Entry {
-        self.health.lock().enter(now)
+        self.health.lock().enter(now, true)
     }
 
     pub(crate) fn leave(&self, pass: Pass, verdict: Verdict, first: bool, now: Duration) {
@@ -49,7 +62,7 @@ impl Dependency {
         }
     }
 
-    /// Completes when it may be worth entering again. To be taken before entering.
+    /// Completes when it may be worth entering again before it was said. To be taken before entering.
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }

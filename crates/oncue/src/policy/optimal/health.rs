@@ -1,8 +1,9 @@
-//! Whether what handlers call is up, and who may try it while it is down: a state machine to which time is told.
+//! Whether what handlers call is up, who may try it while it is down, and how fast it may be called if it turns calls away: a
+//! state machine to which time is told.
 
 use std::{sync::Arc, time::Duration};
 
-use super::{learned::Probes, odds::Odds};
+use super::{learned::Probes, odds::Odds, pace::Pace};
 
 /// What a call tells of what it called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub(crate) enum Verdict {
     Works,
     /// It failed in a way that may pass.
     Fails,
+    /// It was turned away, since there are too many.
+    Throttled,
     /// Nothing: it was dropped, or put off.
     Unknown,
 }
@@ -20,6 +23,8 @@ pub(crate) struct Pass {
     /// Counts the probes and the outages: what an earlier one tells comes too late.
     term: u64,
     pub(crate) probes: bool,
+    /// It waited for its turn, and is none of those that go as they come.
+    paced: bool,
 }
 
 /// Whether a call may go now.
@@ -28,7 +33,7 @@ pub(crate) enum Entry {
     Pass(Pass),
     /// Not before this has passed.
     Later(Duration),
-    /// One tries: what becomes of it decides.
+    /// Others are before it.
     Others,
 }
 
@@ -50,6 +55,8 @@ pub(crate) struct Health {
     /// When the first call failed since one worked.
     failing_since: Option<Duration>,
     term: u64,
+    /// None until a call is turned away.
+    pace: Option<Pace>,
     /// Calls that wait.
     pub(crate) waiting: usize,
     /// When to try; none until it is computed.
@@ -75,8 +82,21 @@ impl Health {
         }
     }
 
-    pub(crate) fn enter(&mut self, now: Duration) -> Entry {
-        let Some(outage) = &mut self.outage else { return Entry::Pass(Pass { term: self.term, probes: false }) };
+    /// A call that comes now: it goes at once, unless others wait.
+    pub(crate) fn come(&mut self, now: Duration) -> Entry {
+        if self.waiting > 0 { Entry::Others } else { self.enter(now, false) }
+    }
+
+    /// The call whose turn it is, or which `waited` for none.
+    pub(crate) fn enter(&mut self, now: Duration, waited: bool) -> Entry {
+        let Some(outage) = &mut self.outage else {
+            let Some(pace) = &mut self.pace else {
+                return Entry::Pass(Pass { term: self.term, probes: false, paced: false });
+            };
+            let paced = waited && pace.helps();
+            let pass = Pass { term: self.term, probes: false, paced };
+            return pace.enter(now).map_or(Entry::Pass(pass), Entry::Later);
+        };
         if outage.trying {
             return Entry::Others;
         }
@@ -85,7 +105,7 @@ impl Health {
         }
         outage.trying = true;
         self.term += 1;
-        Entry::Pass(Pass { term: self.term, probes: true })
+        Entry::Pass(Pass { term: self.term, probes: true, paced: false })
     }
 
     /// A call that went has ended; `first`: it was its event's first attempt.
@@ -102,14 +122,26 @@ impl Health {
                     self.odds.recovered();
                 }
                 self.odds.works(first);
+                if let Some(pace) = self.pace.as_mut().filter(|_| !pass.probes) {
+                    pace.answered(pass.paced);
+                }
                 self.failing_since = None;
                 if self.outage.is_some() && !self.odds.is_down() {
                     self.outage = None;
                     self.odds.recovered();
                     self.term += 1;
+                    if let Some(pace) = &mut self.pace {
+                        pace.interrupted();
+                    }
                 }
             }
             Verdict::Fails => self.fails(first, tries, now),
+            Verdict::Throttled => {
+                if self.outage.is_none() {
+                    self.pace.get_or_insert_default().throttled(pass.paced, now);
+                }
+                self.fails(first, tries, now);
+            }
         }
         self.rest = self
             .outage

@@ -7,7 +7,7 @@ use super::*;
 const NOW: Duration = Duration::from_secs(1_000);
 
 fn passed(health: &mut Health, now: Duration) -> Pass {
-    match health.enter(now) {
+    match health.enter(now, true) {
         Entry::Pass(pass) => pass,
         other => panic!("{other:?}"),
     }
@@ -36,13 +36,13 @@ fn one_event_that_fails_again_and_again_is_no_outage() {
 #[test]
 fn one_call_tries_and_what_it_finds_decides() {
     let mut health = down();
-    let Entry::Later(wait) = health.enter(NOW) else { panic!("it is down") };
+    let Entry::Later(wait) = health.enter(NOW, true) else { panic!("it is down") };
     assert_eq!(health.rest, Some(wait));
     let then = NOW + wait;
     let tries = passed(&mut health, then);
-    assert!(tries.probes && health.enter(then) == Entry::Others);
+    assert!(tries.probes && health.enter(then, true) == Entry::Others);
     health.leave(tries, Verdict::Fails, true, then);
-    let Entry::Later(longer) = health.enter(then) else { panic!("it is still down") };
+    let Entry::Later(longer) = health.enter(then, true) else { panic!("it is still down") };
     let tries = passed(&mut health, then + longer);
     health.leave(tries, Verdict::Unknown, true, then + longer);
     let tries = passed(&mut health, then + longer);
@@ -57,7 +57,7 @@ fn after_a_restart_during_an_outage_one_tries_at_once() {
     (0..3).for_each(|_| odds.fails());
     let mut health = Health::default();
     health.begin(odds, Some(Duration::from_secs(90)), NOW);
-    assert!(passed(&mut health, NOW).probes && health.enter(NOW) == Entry::Others);
+    assert!(passed(&mut health, NOW).probes && health.enter(NOW, true) == Entry::Others);
 }
 
 proptest! {
@@ -70,7 +70,7 @@ proptest! {
         for (millis, which, verdict) in story {
             now += Duration::from_millis(millis);
             let (down, next) = (health.is_down(), health.outage.map(|outage| outage.next));
-            match health.enter(now) {
+            match health.enter(now, true) {
                 Entry::Pass(pass) => {
                     prop_assert_eq!(pass.probes, down);
                     prop_assert!(next.is_none_or(|next| next <= now));

@@ -9,6 +9,7 @@ mod learned;
 mod model;
 mod odds;
 mod outlook;
+mod pace;
 mod survival;
 
 use std::{

@@ -1,0 +1,145 @@
+//! How fast that may be called which turns calls away as too many.
+//!
+//! It is a queue whose server tells nothing but when it is full. Who calls at the rate that it answers loses nothing and waits
+//! least: calls then wait before it, where they cost it nothing and use up no attempt. So the rate is what was answered between
+//! calls that were turned away; and since more may be answered by now, it grows until one is turned away again.
+
+use std::time::Duration;
+
+use super::model::SHORTEST_S;
+
+/// So many of the times between calls that were turned away are remembered.
+const REMEMBERED: f64 = 8.0;
+/// The rate rests on so many answered calls at most: it doubles whenever as many as it rests on were answered without any being
+/// turned away. What lies further apart are two bouts, and nothing is learned of what was between.
+const MOST: f64 = 50.0;
+/// The same in seconds; and the longest that a call waits behind another: what is slower than that counts as down.
+const BOUT_S: f64 = 10.0;
+/// Calls are not paced where so few are turned away: growing turns about as many away.
+const FEW: f64 = 0.125;
+/// How many calls are remembered of those that went at once, and of those that were paced.
+const CALLS: [f64; 2] = [32.0, 64.0];
+/// Before any was seen, so many calls were not turned away.
+const PRIOR: f64 = 16.0;
+/// What is left of what is known of paced calls whenever one that went at once is turned away: so that pacing is tried again.
+const TRIED_AGAIN: f64 = 0.9;
+
+/// How many calls were turned away, of the last ones.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    throttled: f64,
+    calls: f64,
+}
+
+impl Share {
+    fn see(&mut self, throttled: bool, most: f64) {
+        self.calls += 1.0;
+        self.throttled += f64::from(u8::from(throttled));
+        if self.calls > most {
+            self.fade(most / self.calls);
+        }
+    }
+
+    fn fade(&mut self, share: f64) {
+        self.calls *= share;
+        self.throttled *= share;
+    }
+
+    fn of_calls(self) -> f64 {
+        self.throttled / (self.calls + PRIOR)
+    }
+}
+
+/// What is known since a call was turned away first. Time is told to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    /// Calls that were answered between some that were turned away, and the seconds in which they were.
+    answered: f64,
+    seconds: f64,
+    /// When a call was turned away last; none if what was since tells nothing.
+    since: Option<Duration>,
+    /// Calls that were answered since.
+    after: f64,
+    /// When the next call may go.
+    next: Duration,
+    /// Of calls that went at once.
+    free: Share,
+    /// Of calls that waited for their turn.
+    paced: Share,
+}
+
+impl Pace {
+    /// Whether calls are paced: many are turned away, and not half as many of those that wait. Who turns calls away by chance,
+    /// or for what others do, does it however slowly they come: to slow down would only be to wait.
+    pub(super) fn helps(&self) -> bool {
+        let free = self.free.of_calls();
+        free > FEW && self.paced.of_calls() < free / 2.0
+    }
+
+    /// Calls per second; none while nothing is known.
+    fn rate(&self) -> Option<f64> {
+        let answered = self.answered.max(1.0);
+        let grown = answered / self.seconds * (self.after / answered).exp2();
+        (self.seconds > 0.0).then(|| grown.max(1.0 / BOUT_S))
+    }
+
+    /// A call goes, or how long it has to wait.
+    pub(super) fn enter(&mut self, now: Duration) -> Option<Duration> {
+        let rate = self.rate().filter(|_| self.helps())?;
+        if now < self.next {
+            return Some(self.next - now);
+        }
+        // Who comes late because timers are coarse is made up for.
+        let late = now.saturating_sub(Duration::from_secs_f64(SHORTEST_S));
+        self.next = self.next.max(late) + Duration::from_secs_f64(1.0 / rate);
+        None
+    }
+
+    /// A call was answered, whatever the answer; `paced`: it had waited.
+    pub(super) fn answered(&mut self, paced: bool) {
+        self.tells(paced, false);
+        self.after += 1.0;
+    }
+
+    /// A call was turned away.
+    pub(super) fn throttled(&mut self, paced: bool, now: Duration) {
+        self.tells(paced, true);
+        let (last, answered) = (self.since.replace(now), std::mem::take(&mut self.after));
+        let Some(last) = last else { return };
+        let seconds = now.saturating_sub(last).as_secs_f64();
+        // It could have answered more, had it been asked: what is less than is known counts within a bout only.
+        let is_more = self.seconds > 0.0 && answered * self.seconds > self.answered * seconds;
+        if !is_more && (seconds > BOUT_S || answered > MOST) {
+            return;
+        }
+        let fades = 1.0 - 1.0 / REMEMBERED;
+        self.answered = self.answered * fades + answered;
+        self.seconds = self.seconds * fades + seconds;
+        if self.answered > MOST {
+            self.seconds *= MOST / self.answered;
+            self.answered = MOST;
+        }
+        self.next = now + self.rate().map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate));
+    }
+
+    /// It was down: what was since the last call that was turned away tells nothing.
+    pub(super) fn interrupted(&mut self) {
+        self.since = None;
+        self.after = 0.0;
+    }
+
+    fn tells(&mut self, paced: bool, throttled: bool) {
+        if paced {
+            self.paced.see(throttled, CALLS[1]);
+            return;
+        }
+        self.free.see(throttled, CALLS[0]);
+        if throttled {
+            self.paced.fade(TRIED_AGAIN);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pace_tests.rs"]
+mod tests;
