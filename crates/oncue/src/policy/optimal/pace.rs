@@ -21,8 +21,9 @@ const FEW: f64 = 0.125;
 const CALLS: [f64; 2] = [32.0, 64.0];
 /// Before any was seen, so many calls were not turned away.
 const PRIOR: f64 = 16.0;
-/// What is left of what is known of paced calls whenever one that went at once is turned away: so that pacing is tried again.
-const TRIED_AGAIN: f64 = 0.9;
+/// Where waiting did not help, it is tried again after so many calls that went at once were turned away; twice as many after
+/// each time that it did not, up to the second number.
+const TRIED_AGAIN: [u32; 2] = [16, 512];
 
 /// How many calls were turned away, of the last ones.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,14 +67,16 @@ pub(super) struct Pace {
     free: Share,
     /// Of calls that waited for their turn.
     paced: Share,
+    /// Calls that are to be turned away before waiting is tried again.
+    untried: u32,
+    /// The same, after the next time that it does not help; 0 while it does.
+    next_untried: u32,
 }
 
 impl Pace {
-    /// Whether calls are paced: many are turned away, and not half as many of those that wait. Who turns calls away by chance,
-    /// or for what others do, does it however slowly they come: to slow down would only be to wait.
+    /// Whether calls are paced: many are turned away, and as far as is known not half as many of those that wait.
     pub(super) fn helps(&self) -> bool {
-        let free = self.free.of_calls();
-        free > FEW && self.paced.of_calls() < free / 2.0
+        self.untried == 0 && self.free.of_calls() > FEW
     }
 
     /// Calls per second; none while nothing is known.
@@ -128,14 +131,21 @@ impl Pace {
         self.after = 0.0;
     }
 
+    /// Who turns calls away by chance, or for what others do, does it however slowly they come: to slow down would only be to
+    /// wait.
     fn tells(&mut self, paced: bool, throttled: bool) {
-        if paced {
-            self.paced.see(throttled, CALLS[1]);
+        if !paced {
+            self.free.see(throttled, CALLS[0]);
+            self.untried = self.untried.saturating_sub(u32::from(throttled));
             return;
         }
-        self.free.see(throttled, CALLS[0]);
-        if throttled {
-            self.paced.fade(TRIED_AGAIN);
+        self.paced.see(throttled, CALLS[1]);
+        if throttled && self.paced.of_calls() >= self.free.of_calls() / 2.0 {
+            self.paced = Share::default();
+            self.untried = self.next_untried.max(TRIED_AGAIN[0]);
+            self.next_untried = (2 * self.untried).min(TRIED_AGAIN[1]);
+        } else if self.paced.calls >= CALLS[0] {
+            self.next_untried = 0;
         }
     }
 }

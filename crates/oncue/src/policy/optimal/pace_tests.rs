@@ -102,7 +102,7 @@ fn what_answers_more_or_less_than_before_is_asked_for_that() {
 
 #[test]
 fn calls_do_not_wait_where_waiting_does_not_help() {
-    for by_chance in [0.05, 0.1, 0.2, 0.5] {
+    for by_chance in [0.05, 0.1, 0.2, 0.5, 0.8] {
         let mut server = Server { by_chance, ..Server::new(0.0, 0.0, 0.0) };
         let (answered, _) = call(&mut Pace::default(), &mut server, 4.0, 2_000.0, &mut Rng::with_seed(7));
         assert!((3.6..4.4).contains(&answered), "{answered} of 4 a second, {by_chance} turned away");
