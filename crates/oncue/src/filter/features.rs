@@ -93,9 +93,10 @@ fn one(features: &mut Features, path: &str, value: &Value) {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "at most 64")]
 fn number(features: &mut Features, path: &str, value: f64) {
     features.number(path, value);
-    let magnitude = value.abs().log2().floor().clamp(-32.0, 64.0);
+    let magnitude = value.abs().log2().floor().clamp(-32.0, 64.0) as i8;
     let sign = if value < 0.0 { "-" } else { "" };
     features.category(path, &format!("\0{sign}{magnitude}"));
 }

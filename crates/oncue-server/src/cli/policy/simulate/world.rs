@@ -131,7 +131,7 @@ fn exponential(rng: &mut Rng, mean: f64) -> f64 {
 }
 
 /// A number of [0, 1) that is drawn for one thing of one life. Generators whose seeds are near to each other begin with numbers
-/// that are, so the seed is mixed first (the finalizer of SplitMix64).
+/// that are, so the seed is mixed first (the finalizer of `SplitMix64`).
 fn drawn(seed: u64, of: u64) -> f64 {
     let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(of);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
