@@ -52,7 +52,8 @@ pub(super) struct Topic<S> {
 struct Seen {
     /// How far each partition reaches: never less than it does.
     next: Vec<u64>,
-    recent: VecDeque<(u64, Envelope)>,
+    /// With their partitions: each looks for its own, again and again.
+    recent: VecDeque<(Position, Envelope)>,
     recent_bytes: usize,
     /// Everything from here on is in `recent`.
     recent_from: u64,
@@ -144,11 +145,11 @@ impl Seen {
             return;
         }
         self.recent_bytes += event.data().len() + EVENT_BYTES;
-        self.recent.push_back((offset, event));
+        self.recent.push_back((Position::new(self.partition(event.key()), offset, 0), event));
         while self.recent.len() > RECENT_EVENTS || self.recent_bytes > RECENT_BYTES {
             let Some((gone, event)) = self.recent.pop_front() else { break };
             self.recent_bytes -= event.data().len() + EVENT_BYTES;
-            self.recent_from = gone + 1;
+            self.recent_from = gone.offset() + 1;
         }
     }
 
@@ -190,10 +191,10 @@ impl Seen {
         if from < self.recent_from {
             return None;
         }
-        let first = self.recent.partition_point(|(offset, _)| *offset < from);
-        let found = self.recent.range(first..).map(|(offset, event)| (self.partition(event.key()), *offset, event));
-        let found = found.filter(|(of, ..)| partition.is_none_or(|partition| partition == *of));
-        Some(found.take(limit).map(|(of, offset, event)| (Position::new(of, offset, 0), event.clone())).collect())
+        let first = self.recent.partition_point(|(position, _)| position.offset() < from);
+        let found = self.recent.range(first..);
+        let found = found.filter(|(position, _)| partition.is_none_or(|partition| partition == position.partition()));
+        Some(found.take(limit).cloned().collect())
     }
 
     /// Where to read from to find what was published at a time or later.
