@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState},
+    hash::{BuildHasher as _, RandomState},
     sync::Arc,
     time::Duration,
 };
@@ -59,7 +59,7 @@ struct Seen {
     recent_from: u64,
     keeps: Keeps,
     /// Where the event of a source and an id stands.
-    known: HashMap<Identity, Position, Spread>,
+    known: HashMap<Identity, Position>,
     oldest: VecDeque<(Timestamp, Identity)>,
     /// Another one each time, so that nobody makes ids that meet.
     seed: u64,
@@ -82,26 +82,6 @@ enum Keeps {
 /// of 10⁻²⁷.
 type Identity = u128;
 
-/// Identities are spread already, by a seed that nobody knows.
-type Spread = BuildHasherDefault<Spreading>;
-
-#[derive(Default)]
-struct Spreading(u64);
-
-impl Hasher for Spreading {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u128(&mut self, identity: u128) {
-        self.0 = (identity as u64) ^ ((identity >> 64) as u64);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
-    }
-}
-
 impl Seen {
     /// Of a topic that reaches to `end`, and is followed from `from` on.
     fn new(partitions: u16, end: u64, from: u64) -> Self {
@@ -111,7 +91,7 @@ impl Seen {
             recent_bytes: 0,
             recent_from: from,
             keeps: Keeps::First,
-            known: HashMap::default(),
+            known: HashMap::new(),
             oldest: VecDeque::new(),
             seed: RandomState::new().hash_one(0),
             again: BTreeMap::new(),
@@ -141,11 +121,9 @@ impl Seen {
 
     /// Takes an event that is kept.
     fn take(&mut self, offset: u64, event: Envelope) {
-        if !self.notice(offset, &Mark::of(&event)) {
-            return;
-        }
+        let Some(position) = self.notice(offset, &Mark::of(&event)) else { return };
         self.recent_bytes += event.data().len() + EVENT_BYTES;
-        self.recent.push_back((Position::new(self.partition(event.key()), offset, 0), event));
+        self.recent.push_back((position, event));
         while self.recent.len() > RECENT_EVENTS || self.recent_bytes > RECENT_BYTES {
             let Some((gone, event)) = self.recent.pop_front() else { break };
             self.recent_bytes -= event.data().len() + EVENT_BYTES;
@@ -160,8 +138,8 @@ impl Seen {
         self.notice(offset, mark);
     }
 
-    /// Takes notice of an event; whether it is new.
-    fn notice(&mut self, offset: u64, mark: &Mark<'_>) -> bool {
+    /// Takes notice of an event; where it stands, if it is new.
+    fn notice(&mut self, offset: u64, mark: &Mark<'_>) -> Option<Position> {
         let partition = self.partition(mark.key);
         let position = Position::new(partition, offset, 0);
         let identity = self.identity(mark);
@@ -171,7 +149,7 @@ impl Seen {
             if self.again.len() > WINDOW_EVENTS {
                 self.again.pop_first();
             }
-            return false;
+            return None;
         }
         self.oldest.push_back((mark.published, identity));
         let too_old = mark.published.as_micros() - i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX);
@@ -183,7 +161,7 @@ impl Seen {
         }
         let next = &mut self.next[usize::from(partition)];
         *next = (*next).max(offset + 1);
-        true
+        Some(position)
     }
 
     /// Those of a partition, from an offset on, if they are all here.
@@ -231,16 +209,15 @@ impl<S: Stream> Topic<S> {
             from,
             Box::new(move |coming: S::Coming<'_>| {
                 let keeps = taking.lock().keeps_next();
-                match coming.mark() {
+                if !keeps && let Some(mark) = coming.mark() {
                     // Nobody waits to hear of it.
-                    Some(mark) if !keeps => return taking.lock().pass(coming.offset(), &mark),
-                    _ => {
-                        let stored = coming.keep();
-                        match S::decode(&topic, &stored) {
-                            Ok(event) => taking.lock().take(stored.offset(), event),
-                            Err(error) => tracing::warn!(error, topic, "passed by"),
-                        }
-                    }
+                    taking.lock().pass(coming.offset(), &mark);
+                    return;
+                }
+                let stored = coming.keep();
+                match S::decode(&topic, &stored) {
+                    Ok(event) => taking.lock().take(stored.offset(), event),
+                    Err(error) => tracing::warn!(error, topic, "passed by"),
                 }
                 growth.send_modify(|count| *count = count.wrapping_add(1));
             }),

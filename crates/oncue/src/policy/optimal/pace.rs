@@ -37,13 +37,9 @@ impl Share {
         self.calls += 1.0;
         self.throttled += f64::from(u8::from(throttled));
         if self.calls > most {
-            self.fade(most / self.calls);
+            self.throttled *= most / self.calls;
+            self.calls = most;
         }
-    }
-
-    fn fade(&mut self, share: f64) {
-        self.calls *= share;
-        self.throttled *= share;
     }
 
     fn of_calls(self) -> f64 {
