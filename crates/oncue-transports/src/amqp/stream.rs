@@ -32,7 +32,7 @@ use super::{
     message,
     reading::{Begin, Reader, Stored},
 };
-use crate::streams::{self, From, Stream as _, Taking};
+use crate::streams::{self, From, Stream as _, Taking, TakingOurs};
 
 /// How long what may be repeated is, where nobody answers: a broker that starts again is back by then.
 const TRIED_FOR: Duration = Duration::from_secs(30);
@@ -369,7 +369,8 @@ impl streams::Stream for Stream {
         reached.unwrap_or_else(|_| Err(failed(format!("message {offset} of `{}` does not come", self.name))))
     }
 
-    async fn append(&self, messages: Vec<Message>) -> Result<Vec<u64>, BrokerError> {
+    /// Where a message stands is known once it comes.
+    async fn append(&self, messages: Vec<Message>, _: Option<TakingOurs<'_>>) -> Result<Vec<u64>, BrokerError> {
         let id = |message: &Message| message.properties.message_id().clone().unwrap_or_default();
         let with_id = |Message { properties, data }| {
             let properties: BasicProperties = properties;

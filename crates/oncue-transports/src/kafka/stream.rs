@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use oncue::{Envelope, clock::Timestamp, transport::broker::BrokerError};
+use parking_lot::Mutex;
 use rdkafka::{
     admin::AdminOptions,
     consumer::Consumer as _,
@@ -20,7 +21,7 @@ use super::{
     clients::{ANSWER_WITHIN, Clients, TRIED_FOR, failed, place},
     message::{self, Coming, Message, Stored},
 };
-use crate::streams::{self, Coming as _, From as Place, Taking};
+use crate::streams::{self, Coming as _, From as Place, Taking, TakingOurs};
 
 /// How long records may be missing that are known to be there, before it is looked whether they are records at all.
 const GAP: Duration = Duration::from_millis(500);
@@ -36,13 +37,28 @@ pub(crate) struct Stream {
     topic: String,
     /// Bytes of the largest record.
     limit: usize,
-    /// Everything before was taken.
+    taken: Mutex<Taken>,
+    /// Everything before was taken: for those who wait for it.
     next: watch::Sender<u64>,
+}
+
+/// What was taken, by who follows and by who appends.
+#[derive(Default)]
+struct Taken {
+    /// Everything before was.
+    next: u64,
+    take: Option<Taking<Stream>>,
 }
 
 impl Stream {
     pub(super) fn new(clients: &Arc<Clients>, topic: String, limit: usize) -> Arc<Self> {
-        Arc::new(Self { clients: Arc::clone(clients), topic, limit, next: watch::Sender::new(0) })
+        Arc::new(Self {
+            clients: Arc::clone(clients),
+            topic,
+            limit,
+            taken: Mutex::default(),
+            next: watch::Sender::new(0),
+        })
     }
 
     async fn reached(&self, offset: u64, within: Duration) -> bool {
@@ -50,7 +66,9 @@ impl Stream {
         timeout(within, next.wait_for(|next| *next > offset)).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    fn raise(&self, to: u64) {
+    /// Those who wait for what was taken are told.
+    fn tell(&self) {
+        let to = self.taken.lock().next;
         self.next.send_if_modified(|next| {
             let is_more = to > *next;
             *next = to.max(*next);
@@ -60,35 +78,54 @@ impl Stream {
 
     /// Offsets that are marks of transactions have no records: they are passed by.
     async fn pass_gap(&self, end: u64) -> Result<(), BrokerError> {
-        let (from, mut found) = (*self.next.borrow(), false);
+        let (from, mut found) = (self.taken.lock().next, false);
         let is_record = |_| {
             found = true;
             true
         };
         self.clients.read(&self.topic, from, end, is_record).await?;
         if !found {
-            self.raise(end);
+            let mut taken = self.taken.lock();
+            taken.next = taken.next.max(end);
+            drop(taken);
+            self.tell();
         }
         Ok(())
     }
 
-    async fn follow_on(&self, from: u64, take: &Taking<Self>) -> Result<(), BrokerError> {
+    /// Takes a record that came, unless it was taken.
+    fn take(&self, coming: Coming<'_>) {
+        let (offset, mut taken) = (coming.offset(), self.taken.lock());
+        if offset >= taken.next {
+            if let Some(take) = &taken.take {
+                take(coming);
+            }
+            taken.next = offset + 1;
+        }
+    }
+
+    /// Takes those of one's own records that are next.
+    fn take_ours(&self, offsets: &[u64], ours: TakingOurs<'_>) {
+        let mut taken = self.taken.lock();
+        for (index, offset) in offsets.iter().enumerate() {
+            if *offset == taken.next && taken.take.is_some() {
+                ours(index, *offset);
+                taken.next = offset + 1;
+            }
+        }
+        drop(taken);
+        self.tell();
+    }
+
+    async fn follow_on(&self, from: u64) -> Result<(), BrokerError> {
         let following = &self.clients.following;
         let queue = following.split_partition_queue(&self.topic, 0).ok_or(BrokerError::Closed)?;
         following.incremental_assign(&place(&self.topic, from)?).map_err(failed)?;
         loop {
             let (mut received, mut left) = (queue.recv().await, TOGETHER);
-            let mut next = *self.next.borrow();
             loop {
                 match received {
-                    Ok(record) => {
-                        let coming = Coming(record);
-                        let offset = coming.offset();
-                        if offset >= next {
-                            take(coming);
-                            next = offset + 1;
-                        }
-                    }
+                    Ok(record) => self.take(Coming(record)),
                     Err(KafkaError::PartitionEOF(_)) => {}
                     // It goes on by itself.
                     Err(error) => tracing::debug!(%error, topic = self.topic, "following was interrupted"),
@@ -99,7 +136,7 @@ impl Stream {
                     None => break,
                 }
             }
-            self.raise(next);
+            self.tell();
         }
     }
 
@@ -198,10 +235,11 @@ impl streams::Stream for Stream {
     }
 
     fn follow(self: &Arc<Self>, from: u64, take: Taking<Self>) {
+        *self.taken.lock() = Taken { next: from, take: Some(take) };
         self.next.send_replace(from);
         let stream = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(error) = stream.follow_on(from, &take).await {
+            if let Err(error) = stream.follow_on(from).await {
                 tracing::warn!(%error, topic = stream.topic, "it cannot be followed");
             }
         });
@@ -234,7 +272,7 @@ impl streams::Stream for Stream {
         }
     }
 
-    async fn append(&self, messages: Vec<Message>) -> Result<Vec<u64>, BrokerError> {
+    async fn append(&self, messages: Vec<Message>, ours: Option<TakingOurs<'_>>) -> Result<Vec<u64>, BrokerError> {
         if let Some(large) = messages.iter().find(|message| message.data.len() > self.limit) {
             return Err(BrokerError::TooLarge { bytes: large.data.len(), limit: self.limit });
         }
@@ -243,6 +281,9 @@ impl streams::Stream for Stream {
             self.clients.renew_writer();
         }
         let offsets = sent?;
+        if let Some(ours) = ours {
+            self.take_ours(&offsets, ours);
+        }
         if let Some(last) = offsets.iter().max() {
             streams::Stream::reach(self, *last).await?;
         }

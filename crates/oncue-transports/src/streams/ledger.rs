@@ -31,6 +31,7 @@ pub(super) struct Ledger<S> {
     /// Bytes that may be wanted.
     limit: Option<u64>,
     index: Arc<Mutex<Index>>,
+    growth: watch::Sender<u64>,
 }
 
 /// Where records stand.
@@ -56,20 +57,18 @@ impl Index {
     }
 
     /// The first one of a number counts.
-    fn take(&mut self, stored: &impl Stored) -> bool {
-        let Some(number) = stored.number(NUMBER) else { return false };
+    fn take(&mut self, number: u64, offset: u64, data: &Bytes) -> bool {
         if self.places.is_empty() && self.begin > 0 && self.first == 1 {
             self.first = number;
         }
         if number != self.next() {
             return false;
         }
-        let data = stored.data().clone();
         let bytes = data.len() as u64 + MESSAGE_BYTES;
-        self.places.push_back((stored.offset(), bytes));
+        self.places.push_back((offset, bytes));
         self.bytes += bytes;
         self.recent_bytes += data.len();
-        self.recent.push_back(data);
+        self.recent.push_back(data.clone());
         while self.recent_bytes > RECENT_BYTES {
             let Some(gone) = self.recent.pop_front() else { break };
             self.recent_bytes -= gone.len();
@@ -112,19 +111,21 @@ impl<S: Stream> Ledger<S> {
         let index =
             Index { first: 1, places: VecDeque::new(), bytes: 0, recent: VecDeque::new(), recent_bytes: 0, begin };
         let index = Arc::new(Mutex::new(index));
-        let taking = Arc::clone(&index);
+        let (taking, grown) = (Arc::clone(&index), growth.clone());
         stream.follow(
             begin,
             Box::new(move |coming: S::Coming<'_>| {
-                if taking.lock().take(&coming.keep()) {
-                    growth.send_modify(|count| *count = count.wrapping_add(1));
+                let stored = coming.keep();
+                let number = stored.number(NUMBER);
+                if number.is_some_and(|number| taking.lock().take(number, stored.offset(), stored.data())) {
+                    grown.send_modify(|count| *count = count.wrapping_add(1));
                 }
             }),
         );
         if let Some(last) = last {
             stream.reach(last.offset()).await?;
         }
-        Ok(Self { stream, limit, index })
+        Ok(Self { stream, limit, index, growth })
     }
 
     /// Appends a record of an id of its own, if the last one has the number `after`.
@@ -144,8 +145,13 @@ impl<S: Stream> Ledger<S> {
             }
             index.places.front().map_or(0, |(offset, _)| *offset)
         };
-        let record = S::record(&[(NUMBER, number), (WANTED, wanted)], record);
-        let offset = self.stream.append(vec![record]).await?.pop();
+        let message = S::record(&[(NUMBER, number), (WANTED, wanted)], record.clone());
+        let take = |_, offset| {
+            if self.index.lock().take(number, offset, &record) {
+                self.growth.send_modify(|count| *count = count.wrapping_add(1));
+            }
+        };
+        let offset = self.stream.append(vec![message], Some(&take)).await?.pop();
         let place = self.index.lock().place(number).map(|(offset, _)| offset);
         if place == offset && place.is_some() { Ok(number) } else { Err(BrokerError::Moved) }
     }

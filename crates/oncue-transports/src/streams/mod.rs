@@ -83,6 +83,10 @@ pub(crate) enum From {
 /// What is done with each message, in their order.
 pub(crate) type Taking<S> = Box<dyn for<'a> Fn(<S as Stream>::Coming<'a>) + Send + Sync>;
 
+/// What is done with messages of one's own that are next to be taken, by their index and where they stand: they need not
+/// come back for that.
+pub(crate) type TakingOurs<'a> = &'a (dyn Fn(usize, u64) + Send + Sync);
+
 /// A message as it comes: it is kept by who wants to.
 pub(crate) trait Coming<S> {
     fn offset(&self) -> u64;
@@ -169,8 +173,12 @@ pub(crate) trait Stream: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
     /// Appends messages, and gives their offsets once the broker has confirmed all of them and all were taken. It may have
-    /// been done where there is an error.
-    fn append(&self, messages: Vec<Self::Message>) -> impl Future<Output = Result<Vec<u64>, BrokerError>> + Send;
+    /// been done where there is an error. `ours` takes those that it can, instead of who follows.
+    fn append(
+        &self,
+        messages: Vec<Self::Message>,
+        ours: Option<TakingOurs<'_>>,
+    ) -> impl Future<Output = Result<Vec<u64>, BrokerError>> + Send;
 
     /// What is before an offset is of no use any more, and may go.
     fn purge(&self, before: u64) -> impl Future<Output = Result<(), BrokerError>> + Send;

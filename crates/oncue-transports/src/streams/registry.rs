@@ -63,7 +63,7 @@ impl<S: Stream> Registry<S> {
 
     async fn enter(&self, entry: &Entry) -> Result<(), BrokerError> {
         let data = serde_json::to_vec(entry).map_err(|error| BrokerError::Failed(error.to_string()))?;
-        self.stream.append(vec![S::record(&[], data.into())]).await.map(drop)
+        self.stream.append(vec![S::record(&[], data.into())], None).await.map(drop)
     }
 
     /// The partitions of a topic, `partitions` if it is new; and whether it is.

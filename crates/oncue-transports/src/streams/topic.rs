@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{
     Coming as _, From, Mark, Stored as _, Stream,
     extents::Extents,
-    window::{AtOnce, EVENT_BYTES, Window},
+    window::{AtOnce, EVENT_BYTES, Windows},
 };
 
 /// Events that are kept as they come, for whoever keeps up; and their bytes.
@@ -42,8 +42,9 @@ pub(super) struct Topic<S> {
     pub(super) partitions: u16,
     stream: Arc<S>,
     seen: Arc<Mutex<Seen>>,
+    growth: watch::Sender<u64>,
     /// Whoever reads what is older has it: others want the same.
-    window: tokio::sync::Mutex<Window>,
+    windows: tokio::sync::Mutex<Windows>,
     extents: tokio::sync::Mutex<Extents>,
     clock: Clock,
 }
@@ -183,7 +184,7 @@ impl Seen {
         if is_later && !is_here { From::Time(time) } else { From::Offset(self.recent_from) }
     }
 
-    /// A partition was read from an offset to where `end` was the end: it has nothing more than was found.
+    /// A partition was read to where `end` was the end: it has nothing after `next`.
     fn was_read(&mut self, partition: u16, end: u64, next: u64) {
         let known = &mut self.next[usize::from(partition)];
         if *known <= end {
@@ -204,7 +205,7 @@ impl<S: Stream> Topic<S> {
         let end = last.map_or(0, |last| last + 1);
         let from = end.saturating_sub(RECENT_EVENTS as u64);
         let seen = Arc::new(Mutex::new(Seen::new(partitions, end, from)));
-        let (taking, topic) = (Arc::clone(&seen), name.to_owned());
+        let (taking, topic, grown) = (Arc::clone(&seen), name.to_owned(), growth.clone());
         stream.follow(
             from,
             Box::new(move |coming: S::Coming<'_>| {
@@ -219,7 +220,7 @@ impl<S: Stream> Topic<S> {
                     Ok(event) => taking.lock().take(stored.offset(), event),
                     Err(error) => tracing::warn!(error, topic, "passed by"),
                 }
-                growth.send_modify(|count| *count = count.wrapping_add(1));
+                grown.send_modify(|count| *count = count.wrapping_add(1));
             }),
         );
         if let Some(last) = last {
@@ -230,7 +231,8 @@ impl<S: Stream> Topic<S> {
             partitions,
             stream,
             seen,
-            window: tokio::sync::Mutex::default(),
+            growth,
+            windows: tokio::sync::Mutex::default(),
             extents: tokio::sync::Mutex::default(),
             clock,
         })
@@ -252,8 +254,10 @@ impl<S: Stream> Topic<S> {
         };
         let now = self.clock.now();
         let new = events.iter().zip(&known).filter(|(_, known)| known.is_none());
-        let messages: Vec<_> = new.map(|((_, event), _)| S::event(event, now)).collect();
-        let mut offsets = self.stream.append(messages).await?.into_iter();
+        let new: Vec<&Envelope> = new.map(|((_, event), _)| event).collect();
+        let messages: Vec<_> = new.iter().map(|event| S::event(event, now)).collect();
+        let take = |index: usize, offset| self.take(offset, new[index], now);
+        let mut offsets = self.stream.append(messages, Some(&take)).await?.into_iter();
         let seen = self.seen.lock();
         let published = events.iter().zip(known).map(|((partition, _), known)| match known {
             Some(position) => Some(Published { position, duplicate: true }),
@@ -265,6 +269,18 @@ impl<S: Stream> Topic<S> {
             }),
         });
         published.collect::<Option<_>>().ok_or_else(|| BrokerError::Failed("a message did not come".to_owned()))
+    }
+
+    /// Takes an event that was published here.
+    fn take(&self, offset: u64, event: &Envelope, published: Timestamp) {
+        let mut seen = self.seen.lock();
+        if !seen.keeps_next() {
+            seen.pass(offset, &Mark { published, ..Mark::of(event) });
+            return;
+        }
+        seen.take(offset, event.clone().published_at(published));
+        drop(seen);
+        self.growth.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     pub(super) async fn events(
@@ -296,34 +312,41 @@ impl<S: Stream> Topic<S> {
         mut from: u64,
         limit: usize,
     ) -> Result<Vec<(Position, Envelope)>, BrokerError> {
-        let (mut window, mut found) = (self.window.lock().await, Vec::new());
-        window.move_to(from);
+        let mut found = Vec::new();
         loop {
-            window.find(partition, from, limit, &mut found);
-            from = window.next();
-            if found.len() >= limit || from >= self.stream.next() {
+            // The others have their turn in between.
+            let mut windows = self.windows.lock().await;
+            windows.move_to(from);
+            windows.find(partition, from, limit, &mut found);
+            from = windows.next();
+            let end = partition.map_or(u64::MAX, |partition| self.heard(partition)).min(self.stream.next());
+            if found.len() >= limit || from >= end {
                 return Ok(found);
             }
-            self.read_on(&mut window).await?;
+            self.read_on(&mut windows).await?;
         }
     }
 
-    /// Reads what is next into the window.
-    async fn read_on(&self, window: &mut Window) -> Result<(), BrokerError> {
+    /// Reads what is next of the part that is read.
+    async fn read_on(&self, windows: &mut Windows) -> Result<(), BrokerError> {
         let (end, mut at_once, mut is_full) = (self.stream.next(), AtOnce::default(), false);
         self.stream
-            .read(From::Offset(window.next()), |stored| {
+            .read(From::Offset(windows.next()), |stored| {
                 if let Some((position, event)) = self.decode(&stored) {
                     is_full = at_once.is_full_with(&event);
-                    window.push(position, event);
+                    windows.push(position, event);
                 }
-                window.reach(stored.offset() + 1);
+                windows.reach(stored.offset() + 1);
                 is_full
             })
             .await?;
         if !is_full {
             // Some offsets may have no message.
-            window.reach(end);
+            windows.reach(end);
+        }
+        if windows.next() >= end {
+            let mut seen = self.seen.lock();
+            (0..self.partitions).for_each(|partition| seen.was_read(partition, end, windows.reaches(partition)));
         }
         Ok(())
     }
@@ -357,7 +380,7 @@ impl<S: Stream> Topic<S> {
     /// What was counted is known for the next time, unless the broker has dropped of it.
     pub(super) async fn extent(&self, partition: u16) -> Result<Extent, BrokerError> {
         self.stream.catch_up().await?;
-        let mut extents = self.extents.lock().await;
+        let (mut extents, end) = (self.extents.lock().await, self.stream.next());
         let mut first = None;
         self.each(From::Offset(0), |position, _| {
             first = Some(position.offset());
@@ -370,6 +393,8 @@ impl<S: Stream> Topic<S> {
             false
         })
         .await?;
+        let mut seen = self.seen.lock();
+        (0..self.partitions).for_each(|partition| seen.was_read(partition, end, extents.of(partition).next));
         Ok(extents.of(partition))
     }
 

@@ -1,60 +1,102 @@
-//! What was read last of a topic that is behind: its partitions stand in one stream, which is read once for all of them.
+//! What was read last of a topic that is behind: its partitions stand in one stream, which is read once for all of them. Where
+//! they are far apart, or what waited is read again, more than one part of it is read on.
 
 use std::collections::VecDeque;
 
 use oncue::{Envelope, transport::Position};
 
 /// Bytes that are kept, and what is read at once.
-const WINDOW_BYTES: usize = 8 << 20;
-const AT_ONCE_BYTES: usize = WINDOW_BYTES / 8;
+const KEPT_BYTES: usize = 16 << 20;
+const AT_ONCE_BYTES: usize = KEPT_BYTES / 16;
 /// Bytes of an event, beside its data.
 pub(super) const EVENT_BYTES: usize = 256;
 
-/// A part of a topic: everything from one offset to another.
+/// Parts of a topic, the one that is read first, the one that was not read for the longest time last.
 #[derive(Default)]
-pub(super) struct Window {
-    from: u64,
-    next: u64,
-    events: VecDeque<(Position, Envelope)>,
+pub(super) struct Windows {
+    parts: VecDeque<Window>,
     bytes: usize,
 }
 
+/// A part of a topic: everything from one offset to another.
+struct Window {
+    from: u64,
+    next: u64,
+    events: VecDeque<(Position, Envelope)>,
+    /// Where reading it began, and how far each partition reaches in what was read since.
+    begin: u64,
+    reaches: Vec<u64>,
+}
+
 impl Window {
-    /// Begins anew at an offset that is elsewhere.
+    fn new(from: u64) -> Self {
+        Self { from, next: from, events: VecDeque::new(), begin: from, reaches: Vec::new() }
+    }
+}
+
+impl Windows {
+    /// Reads the part that has an offset, or a new one that begins there.
     pub(super) fn move_to(&mut self, offset: u64) {
-        if !(self.from..=self.next).contains(&offset) {
-            *self = Self { from: offset, next: offset, ..Self::default() };
-        }
+        let parts = self.parts.iter().enumerate();
+        let having = parts.filter(|(_, part)| (part.from..=part.next).contains(&offset));
+        let furthest = having.max_by_key(|(_, part)| part.next).map(|(index, _)| index);
+        let part = furthest.and_then(|index| self.parts.remove(index));
+        self.parts.push_front(part.unwrap_or_else(|| Window::new(offset)));
     }
 
     /// What is read next.
     pub(super) fn next(&self) -> u64 {
-        self.next
+        self.parts.front().map_or(0, |part| part.next)
     }
 
     /// The next event, after which the oldest ones may go.
     pub(super) fn push(&mut self, position: Position, event: Envelope) {
-        self.bytes += event.data().len() + EVENT_BYTES;
-        self.events.push_back((position, event));
-        while self.bytes > WINDOW_BYTES {
-            let Some((gone, event)) = self.events.pop_front() else { break };
-            self.bytes -= event.data().len() + EVENT_BYTES;
-            self.from = gone.offset() + 1;
+        let Some(part) = self.parts.front_mut() else { return };
+        self.bytes += bytes(&event);
+        let partition = usize::from(position.partition());
+        if part.reaches.len() <= partition {
+            part.reaches.resize(partition + 1, part.begin);
+        }
+        part.reaches[partition] = position.offset() + 1;
+        part.events.push_back((position, event));
+        while self.bytes > KEPT_BYTES
+            && let Some(last) = self.parts.back_mut()
+        {
+            match last.events.pop_front() {
+                Some((gone, event)) => {
+                    self.bytes -= bytes(&event);
+                    last.from = gone.offset() + 1;
+                }
+                None => drop(self.parts.pop_back()),
+            }
         }
     }
 
     /// There is nothing more before an offset.
     pub(super) fn reach(&mut self, next: u64) {
-        self.next = self.next.max(next);
+        if let Some(part) = self.parts.front_mut() {
+            part.next = part.next.max(next);
+        }
+    }
+
+    /// Before which a partition has all that it has of what was read.
+    pub(super) fn reaches(&self, partition: u16) -> u64 {
+        let Some(part) = self.parts.front() else { return 0 };
+        part.reaches.get(usize::from(partition)).copied().unwrap_or(part.begin)
     }
 
     /// Adds to `found` what it has of a partition, or of all, up to a limit; from `from` on, which is in it or next.
     pub(super) fn find(&self, partition: Option<u16>, from: u64, limit: usize, found: &mut Vec<(Position, Envelope)>) {
-        let first = self.events.partition_point(|(position, _)| position.offset() < from);
-        let events = self.events.range(first..);
+        let Some(part) = self.parts.front() else { return };
+        let first = part.events.partition_point(|(position, _)| position.offset() < from);
+        let events = part.events.range(first..);
         let events = events.filter(|(position, _)| partition.is_none_or(|partition| partition == position.partition()));
         found.extend(events.take(limit - found.len()).cloned());
     }
+}
+
+fn bytes(event: &Envelope) -> usize {
+    event.data().len() + EVENT_BYTES
 }
 
 /// Counts what is read at once.
@@ -64,7 +106,7 @@ pub(super) struct AtOnce(usize);
 impl AtOnce {
     /// Whether it is enough with one more.
     pub(super) fn is_full_with(&mut self, event: &Envelope) -> bool {
-        self.0 += event.data().len() + EVENT_BYTES;
+        self.0 += bytes(event);
         self.0 >= AT_ONCE_BYTES
     }
 }
@@ -73,47 +115,61 @@ impl AtOnce {
 mod tests {
     use super::*;
 
-    fn window(events: u64, bytes: usize) -> Window {
-        let mut window = Window::default();
-        window.move_to(10);
-        for offset in 10..10 + events {
+    /// Reads events from an offset on, each of the partition that its offset says.
+    fn read(windows: &mut Windows, from: u64, events: u64, bytes: usize) {
+        windows.move_to(from);
+        for offset in from..from + events {
             let event = Envelope::builder("a").data(vec![0; bytes]).build().unwrap();
-            window.push(Position::new(u16::from(offset % 2 == 1), offset, 0), event);
-            window.reach(offset + 1);
+            windows.push(Position::new(u16::from(offset % 2 == 1), offset, 0), event);
+            windows.reach(offset + 1);
         }
-        window
     }
 
-    fn offsets(window: &Window, partition: Option<u16>, from: u64, limit: usize) -> Vec<u64> {
+    fn offsets(windows: &Windows, partition: Option<u16>, from: u64, limit: usize) -> Vec<u64> {
         let mut found = Vec::new();
-        window.find(partition, from, limit, &mut found);
+        windows.find(partition, from, limit, &mut found);
         found.iter().map(|(position, _)| position.offset()).collect()
     }
 
     #[test]
     fn each_partition_finds_its_own() {
-        let window = window(6, 1);
-        assert_eq!(offsets(&window, Some(0), 10, 9), [10, 12, 14]);
-        assert_eq!(offsets(&window, Some(1), 12, 9), [13, 15]);
-        assert_eq!(offsets(&window, None, 11, 2), [11, 12]);
-        assert_eq!(offsets(&window, None, window.next(), 2), [0; 0]);
+        let mut windows = Windows::default();
+        read(&mut windows, 10, 6, 1);
+        assert_eq!(offsets(&windows, Some(0), 10, 9), [10, 12, 14]);
+        assert_eq!(offsets(&windows, Some(1), 12, 9), [13, 15]);
+        assert_eq!(offsets(&windows, None, 11, 2), [11, 12]);
+        assert_eq!(offsets(&windows, None, windows.next(), 2), [0; 0]);
+        assert_eq!([windows.reaches(0), windows.reaches(1), windows.reaches(2)], [15, 16, 10]);
     }
 
     #[test]
-    fn what_is_elsewhere_begins_anew_and_what_is_next_does_not() {
-        let mut window = window(6, 1);
-        window.move_to(16);
-        assert_eq!(offsets(&window, None, 10, 1), [10]);
-        window.move_to(17);
-        assert_eq!((window.next(), offsets(&window, None, 0, 1).len()), (17, 0));
+    fn what_is_elsewhere_begins_anew_and_what_was_read_stays() {
+        let mut windows = Windows::default();
+        read(&mut windows, 10, 6, 1);
+        windows.move_to(16);
+        assert_eq!(offsets(&windows, None, 10, 1), [10], "it goes on");
+        windows.move_to(17);
+        assert_eq!((windows.next(), offsets(&windows, None, 0, 1).len()), (17, 0), "it begins anew");
+        read(&mut windows, 17, 2, 1);
+        windows.move_to(12);
+        assert_eq!((windows.next(), offsets(&windows, None, 12, 9)), (16, vec![12, 13, 14, 15]), "it is still there");
+        read(&mut windows, 16, 2, 1);
+        windows.move_to(17);
+        assert_eq!(windows.next(), 19, "of two that have it, the one that has more after it");
     }
 
     #[test]
-    fn its_bytes_are_bounded_by_leaving_out_the_oldest() {
-        let mut window = window(20, 1 << 20);
-        assert!(window.bytes <= WINDOW_BYTES && window.events.len() < 9);
-        assert_eq!(window.from, window.events.front().unwrap().0.offset());
-        window.move_to(10);
-        assert_eq!(window.events.len(), 0, "the oldest ones are not in it");
+    fn its_bytes_are_bounded_by_leaving_out_what_was_not_read_for_long_and_is_oldest() {
+        let mut windows = Windows::default();
+        read(&mut windows, 10, 20, 1 << 20);
+        assert!(windows.bytes <= KEPT_BYTES && offsets(&windows, None, 0, 99) == (15..30).collect::<Vec<_>>());
+        windows.move_to(10);
+        assert_eq!(windows.next(), 10, "the oldest ones are not there");
+        read(&mut windows, 10, 5, 1 << 20);
+        assert!(windows.bytes <= KEPT_BYTES);
+        windows.move_to(20);
+        assert_eq!(offsets(&windows, None, 0, 1), [20], "so much of the other part went");
+        read(&mut windows, 30, 20, 1 << 20);
+        assert!(windows.bytes <= KEPT_BYTES && windows.parts.len() == 1, "the other part is gone");
     }
 }

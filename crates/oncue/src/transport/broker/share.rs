@@ -36,6 +36,8 @@ const KEPT_BYTES: usize = 16 << 20;
 const READ_AHEAD: usize = 512;
 /// Events that waited and are read again at once.
 const AGAIN_EVENTS: usize = 256;
+/// With so many under way, no more is read than is kept: what was read beyond that is read once more when its turn comes.
+const BUSY_EVENTS: usize = 128;
 
 /// A partition of a subscription.
 pub(super) struct Share {
@@ -206,8 +208,16 @@ impl Serving {
         }
         self.look_at_new(share, spec, &mut states, giving);
         // The next ones are on their way while these are handled.
-        let wants_new = self.inbox.len() <= READ_AHEAD && heard > self.fetched_to && !self.hand.is_full();
+        let has_place = self.inbox.len() <= READ_AHEAD && !self.hand.is_full() && !self.has_enough();
+        let wants_new = has_place && heard > self.fetched_to;
         wants_new.then_some(Wanted::New { from: self.fetched_to })
+    }
+
+    /// Whether it is busy, and nothing more could be kept of what comes next.
+    fn has_enough(&self) -> bool {
+        let under_way = self.hand.in_flight.len();
+        let kept = under_way + self.hand.waiting() + self.inbox.len();
+        under_way >= BUSY_EVENTS && !self.kept.has_place_for(kept + READ_AHEAD)
     }
 
     /// Ranks what is new, and tells what is to be read before it is known what comes first.
@@ -396,6 +406,12 @@ impl Kept {
         self.bytes = self.events.values().map(Envelope::encoded_bytes).sum();
     }
 
+    /// Whether so many events would be kept, if they are as large as those that are.
+    fn has_place_for(&self, events: usize) -> bool {
+        let each = self.bytes / self.events.len().max(1);
+        events <= KEPT_EVENTS && events * each <= KEPT_BYTES
+    }
+
     /// Whether it is no more than so many times what is kept.
     fn is_within(&self, times: usize) -> bool {
         self.events.len() <= times * KEPT_EVENTS && self.bytes <= times * KEPT_BYTES
@@ -438,6 +454,31 @@ mod tests {
         (3 * kept..4 * kept + 1).for_each(|offset| serving.keep(offset, Envelope::blank(), &states));
         assert!(serving.kept.is_within(2));
         assert!((0..kept).all(|offset| !serving.kept.events.contains_key(&offset)), "they are through");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_is_kept_while_it_is_busy() {
+        let share = share().await;
+        let mut serving = share.serving.lock();
+        let spec = SubscriptionSpec { members: vec![MemberSpec::default()], ..SubscriptionSpec::default() };
+        let event = |key: u64| Envelope::builder("e").key(key.to_string()).build().unwrap();
+        let read = |serving: &mut Serving, from: u64| {
+            serving.inbox.extend((from..from + 512).map(|offset| (offset, event(offset % 8))));
+            serving.fetched_to = from + 512;
+            let room = Limit { events: usize::MAX, bytes: usize::MAX };
+            let mut giving = Giving { to: 1, now: Timestamp::default(), room, out: &mut Vec::new() };
+            serving.hand_out(&share, &spec, &mut giving, u64::MAX)
+        };
+        serving.hand.enter(1);
+        let mut next = 0;
+        while let Some(Wanted::New { from }) = read(&mut serving, next) {
+            next = from;
+            assert!(next < 2 * KEPT_EVENTS as u64, "eight keys are busy: what waits behind them is not read");
+        }
+        assert!(serving.hand.in_flight.len() >= BUSY_EVENTS && serving.kept.is_within(1));
+        let under_way: Vec<u64> = serving.hand.in_flight.keys().copied().collect();
+        under_way.iter().for_each(|offset| drop(serving.hand.in_flight.remove(offset)));
+        assert_eq!(read(&mut serving, next), Some(Wanted::New { from: next + 512 }), "others may have something to do");
     }
 
     #[tokio::test]

@@ -270,7 +270,12 @@ impl<R: Reading> Hand<R> {
 
     /// Whether so much waits that nothing new may be read.
     pub(in crate::transport) fn is_full(&self) -> bool {
-        self.parked_keys >= MAX_PARKED_KEYS || self.waiting + self.ready.len() + self.due.len() >= MAX_WAITING
+        self.parked_keys >= MAX_PARKED_KEYS || self.waiting() >= MAX_WAITING
+    }
+
+    /// Events that wait: for their keys, for a time, or to be handed out next.
+    pub(in crate::transport) fn waiting(&self) -> usize {
+        self.waiting + self.ready.len() + self.due.len()
     }
 
     /// Keys whose later events wait for one of theirs.
