@@ -85,7 +85,7 @@ impl Client for Raw {
         let admin: AdminClient<_> = config.create()?;
         make(&admin, &place.name, 1).await?;
         let producer = with(&config, &PRODUCING).create()?;
-        let template = Template::new(place.keyed)?;
+        let template = Template::new(place.keyed())?;
         let headers = header(OwnedHeaders::new(), "specversion", "1.0");
         let headers = template.attributes.iter().fold(headers, |headers, (name, value)| header(headers, name, value));
         Ok(Self { config, producer, admin: Arc::new(admin), name: place.name, headers, template })

@@ -40,6 +40,28 @@ const WINDOW: usize = 4096;
 const KEYS: u64 = 64;
 const PARTITIONS: u16 = 4;
 
+/// Whether events have keys, and when the next one of a key starts on our side: the others start it once the last one is
+/// handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    None,
+    /// Once the last one is handled.
+    Pipelined,
+    /// Once the last one is settled.
+    Strict,
+}
+
+impl Keys {
+    fn text(self) -> String {
+        let when = match self {
+            Self::None => return "no key".to_owned(),
+            Self::Pipelined => "once the last one is handled (`pipelined`)",
+            Self::Strict => "once the last one is settled on our side, once it is handled on the other",
+        };
+        format!("{KEYS} keys, {PARTITIONS} partitions; the next event of a key starts {when}")
+    }
+}
+
 /// Where one side of one round publishes and handles: nothing was there before.
 #[derive(Clone, Debug)]
 struct Place {
@@ -47,15 +69,19 @@ struct Place {
     name: String,
     /// For who keeps something himself.
     directory: PathBuf,
-    keyed: bool,
+    keys: Keys,
 }
 
 impl Place {
-    fn fresh(url: &str, directory: &Path, keyed: bool) -> Self {
+    fn keyed(&self) -> bool {
+        self.keys != Keys::None
+    }
+
+    fn fresh(url: &str, directory: &Path, keys: Keys) -> Self {
         static PLACES: AtomicU64 = AtomicU64::new(0);
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let name = format!("bench-{}-{number}", std::process::id());
-        Self { url: url.to_owned(), directory: directory.join(&name), name, keyed }
+        Self { url: url.to_owned(), directory: directory.join(&name), name, keys }
     }
 }
 
@@ -79,7 +105,7 @@ struct Compared {
     cases: [&'static str; 5],
     against: &'static str,
     theirs: &'static str,
-    keyed: bool,
+    keys: Keys,
     /// For throughput, and for the processor's time, in microseconds more or as a ratio.
     targets: (Target, Target),
 }
@@ -97,7 +123,7 @@ impl Compared {
         let (throughput, cpu) = self.targets;
         let units = ["events/s", "µs", "events/s", "µs", "µs"];
         let targets = [throughput, cpu, throughput, cpu, Target::default()];
-        let key = if self.keyed { format!("{KEYS} keys, {PARTITIONS} partitions") } else { "no key".to_owned() };
+        let key = self.keys.text();
         let settings = format!(
             "{}, {key}; {PUBLISHERS} publishers, {BATCH} events a call. Each side publishes for the time of a round, then \
              handles all of that, from the first call of its handler until everything is acknowledged; inline handler. {}",
@@ -130,7 +156,7 @@ impl Compared {
             Ok(url) => url,
             Err(why) => return Ok(self.rows([(); 5].map(|()| Rounds::skipped(why.clone())))),
         };
-        let place = || Place::fresh(&url, directory, self.keyed);
+        let place = || Place::fresh(&url, directory, self.keys);
         let rounds = plan.rounds_of(self.cases, || {
             let ours = runtime.block_on(measure::<O>([place(), place()], plan.seconds))?;
             let against = runtime.block_on(measure::<R>([place(), place()], plan.seconds))?;
@@ -171,7 +197,7 @@ pub(crate) fn against_clients(plan: &Plan, runtime: &Runtime, directory: &Path) 
         cases: cases!("NATS"),
         against: "async-nats 0.51",
         theirs: nats::HOW,
-        keyed: false,
+        keys: Keys::None,
         targets,
     };
     let rabbitmq = Compared {
@@ -213,28 +239,35 @@ pub(crate) fn against_clients(plan: &Plan, runtime: &Runtime, directory: &Path) 
 pub(crate) fn against_rivals(plan: &Plan, runtime: &Runtime, directory: &Path) -> Result<Vec<Row>> {
     let with = (plan, runtime, directory);
     let raw = (Target::at_least(0.97), Target::at_most(1.1));
-    let row = |name, cases, against, theirs, keyed, targets| Compared {
+    let none = (Target::default(), Target::default());
+    let row = |name, cases, against, theirs, keys, targets| Compared {
         id: "12",
         name,
         cases,
         against,
         theirs,
-        keyed,
+        keys,
         targets,
     };
-    let none = (Target::default(), Target::default());
     let mut rows = Vec::new();
-    for (cases, keyed) in [(cases!("NATS RustStream"), false), (cases!("NATS RustStream keyed"), true)] {
-        let nats = row("nats", cases, ruststream::ON_NATS, ruststream::HOW_NATS, keyed, none);
+    for (cases, keys) in [(cases!("NATS RustStream"), Keys::None), (cases!("NATS RustStream keyed"), Keys::Pipelined)] {
+        let nats = row("nats", cases, ruststream::ON_NATS, ruststream::HOW_NATS, keys, none);
         rows.extend(nats.compare::<Ours, ruststream::OnNats>(with, running::url("nats"))?);
     }
-    let nats = row("nats", cases!("NATS keyed"), "async-nats 0.51", nats::HOW, true, raw);
-    rows.extend(nats.compare::<Ours, nats::Raw>(with, running::url("nats"))?);
-    for (cases, keyed) in [(cases!("Kafka RustStream"), false), (cases!("Kafka RustStream keyed"), true)] {
-        let kafka = row("kafka", cases, ruststream::ON_KAFKA, ruststream::HOW_KAFKA, keyed, none);
+    let keyed = [(cases!("NATS keyed"), Keys::Pipelined, raw), (cases!("NATS keyed strict"), Keys::Strict, none)];
+    for (cases, keys, targets) in keyed {
+        let nats = row("nats", cases, "async-nats 0.51", nats::HOW, keys, targets);
+        rows.extend(nats.compare::<Ours, nats::Raw>(with, running::url("nats"))?);
+    }
+    for (cases, keys) in [(cases!("Kafka RustStream"), Keys::None), (cases!("Kafka RustStream keyed"), Keys::Pipelined)]
+    {
+        let kafka = row("kafka", cases, ruststream::ON_KAFKA, ruststream::HOW_KAFKA, keys, none);
         rows.extend(kafka.compare::<Ours, ruststream::OnKafka>(with, running::url("kafka"))?);
     }
-    let kafka = row("kafka", cases!("Kafka keyed"), "rdkafka 0.39", kafka::HOW, true, raw);
-    rows.extend(kafka.compare::<Ours, kafka::Raw>(with, running::url("kafka"))?);
+    let keyed = [(cases!("Kafka keyed"), Keys::Pipelined, raw), (cases!("Kafka keyed strict"), Keys::Strict, none)];
+    for (cases, keys, targets) in keyed {
+        let kafka = row("kafka", cases, "rdkafka 0.39", kafka::HOW, keys, targets);
+        rows.extend(kafka.compare::<Ours, kafka::Raw>(with, running::url("kafka"))?);
+    }
     Ok(rows)
 }

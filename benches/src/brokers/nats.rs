@@ -62,7 +62,7 @@ impl Client for Raw {
         let connection = async_nats::connect(&place.url).await?;
         let context = jetstream::new(connection.clone());
         make(&context, &place.name, format!("{}.*.>", place.name)).await?;
-        let template = Template::new(place.keyed)?;
+        let template = Template::new(place.keyed())?;
         let mut headers = HeaderMap::new();
         headers.insert("ce-specversion", "1.0");
         for (name, value) in &*template.attributes {

@@ -19,7 +19,7 @@ use oncue_transports::{
 };
 
 use super::{
-    PARTITIONS, Place,
+    Keys, PARTITIONS, Place,
     measured::{Client, Handled},
     message,
 };
@@ -33,7 +33,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Ours {
     bus: Bus,
-    keyed: bool,
+    keys: Keys,
     count: Arc<AtomicU64>,
     /// Of the last event of each partition.
     last: Arc<Mutex<HashMap<u16, Receipt>>>,
@@ -47,24 +47,25 @@ pub(super) async fn app(url: String) -> Result<App> {
 }
 
 impl Ours {
-    async fn at(url: String, keyed: bool) -> Result<Self> {
+    async fn at(url: String, keys: Keys) -> Result<Self> {
         let bus = app(url).await?.start().await?;
-        Ok(Self { bus, keyed, count: Arc::default(), last: Arc::default() })
+        Ok(Self { bus, keys, count: Arc::default(), last: Arc::default() })
     }
 }
 
 impl Client for Ours {
     async fn open(place: Place) -> Result<Self> {
-        let partitions = if place.keyed { PARTITIONS } else { 1 };
-        Self::at(format!("{}?prefix={}&partitions={partitions}", place.url, place.name), place.keyed).await
+        let partitions = if place.keyed() { PARTITIONS } else { 1 };
+        Self::at(format!("{}?prefix={}&partitions={partitions}", place.url, place.name), place.keys).await
     }
 
     async fn publish(&self, count: usize) -> Result<()> {
+        let keyed = self.keys != Keys::None;
         let first = self.count.fetch_add(count as u64, Ordering::Relaxed);
-        let receipts = self.bus.publish_all(events::TOPIC, message::events(first, count, self.keyed)?, None).await?;
+        let receipts = self.bus.publish_all(events::TOPIC, message::events(first, count, keyed)?, None).await?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // Of those of a call, the last ones of each partition are enough.
-        for receipt in receipts.into_iter().rev().take(if self.keyed { count } else { 1 }) {
+        for receipt in receipts.into_iter().rev().take(if keyed { count } else { 1 }) {
             let position = receipt.position();
             let is_later =
                 last.get(&position.partition()).is_none_or(|known| known.position().offset() < position.offset());
@@ -82,6 +83,7 @@ impl Client for Ours {
             arriving.arrived();
         };
         let handler = handler.named(HANDLER).types([events::TYPE]).topic(events::TOPIC).start(Start::Earliest);
+        let handler = if self.keys == Keys::Pipelined { handler.pipelined() } else { handler };
         self.bus.subscribe(handler.inline()).await?;
         handled.all().await;
         let last: Vec<Receipt> =
@@ -111,7 +113,7 @@ impl Client for Node {
         let opening = tokio::task::spawn_blocking(move || wire::Node::open(settings, Clock::system()));
         let node = opening.await??;
         let server = ZmqServer::listen("127.0.0.1:0", Arc::clone(&node)).await?;
-        let ours = Ours::at(server.url(), place.keyed).await?;
+        let ours = Ours::at(server.url(), place.keys).await?;
         Ok(Self { ours, node, server: Arc::new(Mutex::new(Some(server))) })
     }
 

@@ -49,7 +49,7 @@ impl Client for Raw {
         arguments.insert("x-queue-type".into(), text("stream"));
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         publishing.queue_declare(place.name.as_str().into(), options, arguments).await?;
-        let template = Template::new(place.keyed)?;
+        let template = Template::new(place.keyed())?;
         let mut headers = FieldTable::default();
         headers.insert("cloudEvents_specversion".into(), text("1.0"));
         for (name, value) in &*template.attributes {

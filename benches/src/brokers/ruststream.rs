@@ -124,7 +124,7 @@ impl Client for OnNats {
             stopped.notified().await;
             running.shutdown().await
         });
-        let template = Template::new(place.keyed)?;
+        let template = Template::new(place.keyed())?;
         let headers = headers(&template, "ce-");
         let subject = format!("{}.0.{TYPE}", place.name);
         Ok(Self { publisher, stop, raw, place: Arc::new(place), subject, headers, template })
@@ -148,7 +148,7 @@ impl Client for OnNats {
 
     async fn handle(&self, handled: Handled) -> Result<()> {
         let broker = NatsBroker::new(self.place.url.clone());
-        if self.place.keyed {
+        if self.place.keyed() {
             handled!(broker, from_nats_keyed, handled, &self.place.name)
         } else {
             handled!(broker, from_nats, handled, &self.place.name)
@@ -181,7 +181,7 @@ impl Client for OnKafka {
     async fn open(place: Place) -> Result<Self> {
         let admin: AdminClient<_> =
             ClientConfig::new().set("bootstrap.servers", kafka::servers(&place.url)).create()?;
-        let partitions = if place.keyed { i32::from(super::PARTITIONS) } else { 1 };
+        let partitions = if place.keyed() { i32::from(super::PARTITIONS) } else { 1 };
         kafka::make(&admin, &place.name, partitions).await?;
         let broker = broker(&place.url).bindable();
         let publishing = broker.bind(KafkaPublish::default());
@@ -193,7 +193,7 @@ impl Client for OnKafka {
             stopped.notified().await;
             running.shutdown().await
         });
-        let template = Template::new(place.keyed)?;
+        let template = Template::new(place.keyed())?;
         let headers = headers(&template, "ce_");
         Ok(Self { publisher, stop, place: Arc::new(place), headers, template })
     }
@@ -215,7 +215,7 @@ impl Client for OnKafka {
 
     async fn handle(&self, handled: Handled) -> Result<()> {
         let broker = broker(&self.place.url);
-        if self.place.keyed {
+        if self.place.keyed() {
             handled!(broker, from_kafka_keyed, handled, &self.place.name)
         } else {
             handled!(broker, from_kafka, handled, &self.place.name)

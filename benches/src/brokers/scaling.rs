@@ -19,7 +19,7 @@ use oncue::{
 };
 use tokio::runtime::Runtime;
 
-use super::{BATCH, KEYS, Place, is_asked, message, ours};
+use super::{BATCH, KEYS, Keys, Place, is_asked, message, ours};
 use crate::{
     events,
     measure::{Plan, Result, Rounds, Sample, Stopwatch},
@@ -248,7 +248,7 @@ pub(crate) fn processes(plan: &Plan, runtime: &Runtime) -> Result<Vec<Row>> {
     for (broker, cases) in ROWS.iter().filter(|(broker, _)| is_asked(plan, broker)) {
         match running::url(broker) {
             Ok(url) => {
-                let url = runtime.block_on(filled(&Place::fresh(&url, Path::new(""), true)))?;
+                let url = runtime.block_on(filled(&Place::fresh(&url, Path::new(""), Keys::Strict)))?;
                 for scaled in cases {
                     rows.extend(scaled.measure(plan, runtime, &url)?);
                 }

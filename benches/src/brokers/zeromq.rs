@@ -216,7 +216,7 @@ impl Client for Raw {
                 eprintln!("the ROUTER ended: {error}");
             }
         });
-        let template = Template::new(place.keyed)?;
+        let template = Template::new(place.keyed())?;
         let mut rest = BytesMut::new();
         for (name, value) in &*template.attributes {
             rest.extend_from_slice(name.as_bytes());

@@ -65,6 +65,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// | `on_dead_letter = "continue"` or `"hold"` | what a dead letter does to later events of its key | `continue` |
 /// | `start = "earliest"` or `"latest"` | where a new subscription begins | `earliest` |
 /// | `ordered = "strict"` or `"relaxed"` | whether later events of a key wait for one that is retried | `strict` |
+/// | `pipelined` | the next event of a key starts once the last is acknowledged, while that is made durable | off |
 ///
 /// ```ignore
 /// #[handler(retry = policy::exponential(), concurrency = 8, timeout = "30s")]

@@ -63,26 +63,32 @@ pub async fn settled_first(bench: &Bench) -> Result<(), Failure> {
 }
 
 /// Case 13. Events of 16 keys, published turn by turn, are handled in order within each key, and each once: by one
-/// instance, and by ten that share the subscription.
+/// instance, and by ten that share the subscription; also where the next event of a key need not wait until the last one is
+/// settled.
 ///
 /// # Errors
 /// They are not.
 pub async fn per_key(bench: &Bench) -> Result<(), Failure> {
-    let one = ("one instance", per_key_with(bench, 1).await);
+    let one = ("one instance", per_key_with(bench, 1, false).await);
+    let pipelined = ("one instance, pipelined", per_key_with(bench, 1, true).await);
     if !bench.instances() {
         bench.note("one instance: only one can serve a subscription at a time");
-        return Failure::of_parts([one]);
+        return Failure::of_parts([one, pipelined]);
     }
-    Failure::of_parts([one, ("ten instances", per_key_with(bench, 10).await)])
+    let ten = ("ten instances", per_key_with(bench, 10, false).await);
+    Failure::of_parts([one, pipelined, ten, ("ten instances, pipelined", per_key_with(bench, 10, true).await)])
 }
 
-async fn per_key_with(bench: &Bench, instances: usize) -> Result<(), Failure> {
+async fn per_key_with(bench: &Bench, instances: usize, pipelined: bool) -> Result<(), Failure> {
     let (keys, numbers) = (keys(16), bench.size(50, 1_000));
     let seen = Seen::new(bench);
-    let transport = bench.transport_at(&format!("-{instances}")).await?;
+    let place = format!("-{instances}{}", if pipelined { "-pipelined" } else { "" });
+    let transport = bench.transport_at(&place).await?;
     let mut buses = Vec::with_capacity(instances);
     for _ in 0..instances {
-        buses.push(bench.app_beside(&transport).on(accepting("ordered", &seen)).start().await?);
+        let handler = accepting("ordered", &seen);
+        let handler = if pipelined { handler.pipelined() } else { handler };
+        buses.push(bench.app_beside(&transport).on(handler).start().await?);
     }
     publish_in_turn(bench, &buses[0], &keys, 0..numbers).await?;
     bench.idle(&buses[0]).await?;
@@ -174,7 +180,8 @@ const NUMBERS: u32 = 10;
 /// It is not.
 pub async fn first_fails(bench: &Bench) -> Result<(), Failure> {
     Failure::of_parts([
-        ("strict order", waits(bench).await),
+        ("strict order", waits(bench, false).await),
+        ("strict order, pipelined", waits(bench, true).await),
         ("relaxed order", passes(bench).await),
         ("relaxed order, tried again", tried_again(bench).await),
     ])
@@ -183,7 +190,7 @@ pub async fn first_fails(bench: &Bench) -> Result<(), Failure> {
 /// Serves events of many keys whose first ones fail once.
 async fn first_fails_in(
     bench: &Bench,
-    (ordered, place): (Ordered, &str),
+    (ordered, pipelined, place): (Ordered, bool, &str),
     delay: Duration,
     seen: &Seen,
 ) -> Result<(Bus, Vec<String>), Failure> {
@@ -193,15 +200,16 @@ async fn first_fails_in(
         _ => Ok(()),
     };
     let flaky = noting("flaky", seen, answer).retry(policy::fixed(delay)).ordered(ordered);
+    let flaky = if pipelined { flaky.pipelined() } else { flaky };
     let bus = bench.app_at(place).await?.on(flaky).start().await?;
     publish_in_turn(bench, &bus, &keys, 0..NUMBERS).await?;
     Ok((bus, keys))
 }
 
-async fn waits(bench: &Bench) -> Result<(), Failure> {
+async fn waits(bench: &Bench, pipelined: bool) -> Result<(), Failure> {
     let seen = Seen::new(bench);
-    let delay = Duration::from_millis(100);
-    let (bus, keys) = first_fails_in(bench, (Ordered::Strict, "-strict"), delay, &seen).await?;
+    let (delay, place) = (Duration::from_millis(100), if pipelined { "-pipelined" } else { "-strict" });
+    let (bus, keys) = first_fails_in(bench, (Ordered::Strict, pipelined, place), delay, &seen).await?;
     bench.idle(&bus).await?;
     let promised: Vec<_> = [(0, 1), (0, 2)].into_iter().chain((1..NUMBERS).map(|number| (number, 1))).collect();
     for key in &keys {
@@ -214,7 +222,7 @@ async fn waits(bench: &Bench) -> Result<(), Failure> {
 async fn passes(bench: &Bench) -> Result<(), Failure> {
     let seen = Seen::new(bench);
     let delay = Duration::from_secs(3_600);
-    let (bus, keys) = first_fails_in(bench, (Ordered::Relaxed, "-relaxed"), delay, &seen).await?;
+    let (bus, keys) = first_fails_in(bench, (Ordered::Relaxed, false, "-relaxed"), delay, &seen).await?;
     bench.acked(&bus, "flaky", u64::from(NUMBERS - 1) * keys.len() as u64).await?;
     let promised: Vec<_> = (0..NUMBERS).map(|number| (number, 1)).collect();
     for key in &keys {
@@ -226,7 +234,7 @@ async fn passes(bench: &Bench) -> Result<(), Failure> {
 async fn tried_again(bench: &Bench) -> Result<(), Failure> {
     let seen = Seen::new(bench);
     let delay = Duration::from_millis(20);
-    let (bus, keys) = first_fails_in(bench, (Ordered::Relaxed, "-again"), delay, &seen).await?;
+    let (bus, keys) = first_fails_in(bench, (Ordered::Relaxed, false, "-again"), delay, &seen).await?;
     bench.idle(&bus).await?;
     let promised: Vec<_> = [(0, 1), (0, 2)].into_iter().chain((1..NUMBERS).map(|number| (number, 1))).collect();
     for key in &keys {

@@ -23,6 +23,7 @@ const KNOWN: &[&str] = &[
     "on_dead_letter",
     "start",
     "ordered",
+    "pipelined",
     "order",
     "priority",
     "batch",
@@ -63,6 +64,7 @@ impl Parse for HandlerOptions {
         set("on_dead_letter", |option| choice(option, "OnDeadLetter", &[("continue", "Continue"), ("hold", "Hold")]))?;
         set("start", |option| choice(option, "Start", &[("earliest", "Earliest"), ("latest", "Latest")]))?;
         set("ordered", |option| choice(option, "Ordered", &[("strict", "Strict"), ("relaxed", "Relaxed")]))?;
+        set("pipelined", |option| option.flag().map(|span| quote_spanned!(span=> .pipelined())))?;
         set("order", |option| {
             choice(option, "Order", &[("fifo", "Fifo"), ("lifo", "Lifo"), ("priority", "Priority")])
         })?;

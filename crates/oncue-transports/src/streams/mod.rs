@@ -270,6 +270,10 @@ impl<S: Streams> Streamed<S> {
         place.get_or_try_init(|| opening).await.cloned()
     }
 
+    fn opened_topic(&self, name: &str) -> Option<Arc<Topic<S::Stream>>> {
+        self.topics.lock().get(name)?.get().cloned()
+    }
+
     /// A ledger, if it is there.
     async fn ledger(&self, name: &LedgerName) -> Result<Option<Arc<Ledger<S::Stream>>>, BrokerError> {
         if self.opened_ledger(name).is_none() && !self.registry.has_ledger(name).await? {
@@ -435,8 +439,11 @@ impl<S: Streams> Broker for Asked<S> {
     }
 
     fn heard(&self, topic: &str, partition: u16) -> u64 {
-        let opened = self.0.topics.lock().get(topic).and_then(|topic| topic.get().cloned());
-        opened.map_or(0, |topic| topic.heard(partition))
+        self.0.opened_topic(topic).map_or(0, |topic| topic.heard(partition))
+    }
+
+    fn recent(&self, topic: &str, partition: u16, from: u64, limit: usize) -> Option<Vec<(Position, Envelope)>> {
+        self.0.opened_topic(topic)?.recent(Some(partition), from, limit)
     }
 
     fn growth(&self) -> watch::Receiver<u64> {

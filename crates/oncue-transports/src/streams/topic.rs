@@ -184,6 +184,14 @@ impl Seen {
         if is_later && !is_here { From::Time(time) } else { From::Offset(self.recent_from) }
     }
 
+    /// So much was found of a partition from an offset on: where it is less than was wanted, there was no more before `end`.
+    fn found(&mut self, partition: Option<u16>, (from, limit): (u64, usize), found: &[(Position, Envelope)], end: u64) {
+        if let Some(partition) = partition.filter(|_| found.len() < limit) {
+            let next = found.last().map_or(from, |(last, _)| last.offset() + 1);
+            self.was_read(partition, end, next);
+        }
+    }
+
     /// A partition was read to where `end` was the end: it has nothing after `next`.
     fn was_read(&mut self, partition: u16, end: u64, next: u64) {
         let known = &mut self.next[usize::from(partition)];
@@ -293,17 +301,20 @@ impl<S: Stream> Topic<S> {
             // Nobody says how far it reaches.
             self.stream.catch_up().await?;
         }
-        let end = self.stream.next();
-        let recent = self.seen.lock().recent(partition, from, limit);
-        let found = match recent {
-            Some(found) => found,
-            None => self.read(partition, from, limit).await?,
-        };
-        if let Some(partition) = partition.filter(|_| found.len() < limit) {
-            let next = found.last().map_or(from, |(last, _)| last.offset() + 1);
-            self.seen.lock().was_read(partition, end, next);
+        if let Some(found) = self.recent(partition, from, limit) {
+            return Ok(found);
         }
+        let (end, found) = (self.stream.next(), self.read(partition, from, limit).await?);
+        self.seen.lock().found(partition, (from, limit), &found, end);
         Ok(found)
+    }
+
+    /// Those from an offset on, if they were all kept as they came.
+    pub(super) fn recent(&self, partition: Option<u16>, from: u64, limit: usize) -> Option<Vec<(Position, Envelope)>> {
+        let (end, mut seen) = (self.stream.next(), self.seen.lock());
+        let found = seen.recent(partition, from, limit)?;
+        seen.found(partition, (from, limit), &found, end);
+        Some(found)
     }
 
     async fn read(

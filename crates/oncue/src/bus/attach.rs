@@ -27,6 +27,7 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
         timeout: defaults.timeout.filter(|_| options.timeout.is_none()),
         concurrency: defaults.concurrency.filter(|_| options.concurrency == unsaid.concurrency),
         ordered: defaults.ordered.filter(|_| options.ordered == unsaid.ordered),
+        pipelined: defaults.pipelined.filter(|_| !options.pipelined),
         order: defaults.order.filter(|_| options.order == unsaid.order),
         on_dead_letter: defaults.on_dead_letter.filter(|_| options.on_dead_letter == unsaid.on_dead_letter),
         paused: defaults.paused.filter(|_| !options.paused),
@@ -42,6 +43,7 @@ pub(super) fn effective(handler: &Handler, settings: &HandlerConfig, defaults: &
     options.timeout = settings.timeout.or(options.timeout);
     options.concurrency = settings.concurrency.unwrap_or(options.concurrency);
     options.ordered = settings.ordered.unwrap_or(options.ordered);
+    options.pipelined = settings.pipelined.unwrap_or(options.pipelined);
     options.order = settings.order.unwrap_or(options.order);
     options.on_dead_letter = settings.on_dead_letter.unwrap_or(options.on_dead_letter);
     options.paused = settings.paused.unwrap_or(options.paused);
@@ -152,6 +154,11 @@ impl Joined {
         let order = self.handlers.first().map_or(Order::Fifo, |(handler, _)| handler.options.order);
         let strict = self.handlers.iter().any(|(handler, _)| handler.options.ordered == Ordered::Strict);
         (order, if strict { Ordered::Strict } else { Ordered::Relaxed })
+    }
+
+    /// Whether the next event of a key starts before the last one is settled: if that does for each of them.
+    pub(super) fn is_pipelined(&self) -> bool {
+        self.handlers.iter().all(|(handler, _)| handler.options.pipelined)
     }
 
     pub(super) fn spec(&self) -> SubscriptionSpec {

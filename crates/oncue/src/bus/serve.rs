@@ -26,7 +26,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{BridgeConfig, Config, HandlerConfig, PolicyConfig},
-    dispatch::{DispatchError, Dispatcher, Member, Phase},
+    dispatch::{DispatchError, Dispatcher, Lanes, Member, Phase},
     error::StartError,
     event::{Envelope, takes},
     graph::Graph,
@@ -370,8 +370,10 @@ impl Serving {
                 self.owns(tokio::spawn(learning.run(Arc::clone(&provided.transport), provided.clock.clone())));
             });
         }
-        let orders = joined.orders();
-        let mut dispatcher = Dispatcher::new(members, subscribed.consumer, orders, provided.clock.clone(), watched);
+        let (order, ordered) = joined.orders();
+        let keys = Lanes::new(ordered, joined.is_pipelined());
+        let clock = provided.clock.clone();
+        let mut dispatcher = Dispatcher::new(members, subscribed.consumer, (order, keys), clock, watched);
         let failed = self.failed.clone();
         let task = tokio::spawn(async move {
             // It is told before the dispatcher goes, and with it its subscriptions: else all would seem settled.

@@ -47,6 +47,9 @@ pub struct HandlerConfig {
     /// How strictly order is kept within a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ordered: Option<Ordered>,
+    /// Whether the next event of a key starts once the handler has acknowledged the last one, while that is made durable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipelined: Option<bool>,
     /// Which of the waiting events comes first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
@@ -89,6 +92,7 @@ impl HandlerConfig {
             timeout: self.timeout.or(other.timeout),
             concurrency: self.concurrency.or(other.concurrency),
             ordered: self.ordered.or(other.ordered),
+            pipelined: self.pipelined.or(other.pipelined),
             order: self.order.or(other.order),
             on_dead_letter: self.on_dead_letter.or(other.on_dead_letter),
             paused: self.paused.or(other.paused),
@@ -124,6 +128,7 @@ impl HandlerConfig {
             ordered: table.read("ordered", |value, path, findings| {
                 reader::choice(value, path, findings, &[Ordered::Strict, Ordered::Relaxed])
             }),
+            pipelined: table.read("pipelined", reader::boolean),
             order: table.read("order", |value, path, findings| {
                 reader::choice(value, path, findings, &[Order::Fifo, Order::Lifo, Order::Priority])
             }),

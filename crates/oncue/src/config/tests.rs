@@ -32,6 +32,7 @@ concurrency = 32
 timeout = "5s"
 retry = { kind = "fixed", delay = "1s", max_attempts = 3 }
 ordered = "relaxed"
+pipelined = true
 order = "priority"
 on_dead_letter = "continue"
 paused = true
@@ -71,6 +72,7 @@ fn every_key_is_read() {
         timeout: Some(Duration::from_secs(5)),
         concurrency: Some(32),
         ordered: Some(Ordered::Relaxed),
+        pipelined: Some(true),
         order: Some(Order::Priority),
         on_dead_letter: Some(OnDeadLetter::Continue),
         paused: Some(true),
@@ -138,7 +140,7 @@ kind = "fixed"
         "oncue.toml:13:18: handlers.charge.retry.kind: \"expo\" is no kind of retry policy: did you mean `exponential`?",
         "oncue.toml:14:18: handlers.charge.on_dead_letter: 1 is no value of this key: the values are continue, hold",
         "oncue.toml:16:17: handlers.order.mail: unknown key `mail`: the keys are retry, timeout, concurrency, ordered, \
-         order, on_dead_letter, paused, filter, learned_filter, priority, route; a name with a dot needs quotes, as [handlers.\"order.mail\"]",
+         pipelined, order, on_dead_letter, paused, filter, learned_filter, priority, route; a name with a dot needs quotes, as [handlers.\"order.mail\"]",
         "oncue.toml:20:51: groups.billing.on_dead_letter: \"hold\" makes later events of a key wait, and ordered = \
          \"relaxed\" lets them pass: choose one",
         "oncue.toml:21:42: groups.shipping.order: \"lifo\" gives later events of a key first, and ordered = \"strict\" \
@@ -358,12 +360,13 @@ fn handlers() -> impl Strategy<Value = HandlerConfig> {
         Just((Some(Ordered::Strict), Some(Order::Priority), Some(OnDeadLetter::Hold))),
         Just((None, Some(Order::Fifo), None)),
     ];
-    let numbers = (option::of(durations()), option::of(1_usize..1 << 40), option::of(any::<bool>()));
+    let flags = (option::of(any::<bool>()), option::of(any::<bool>()));
+    let numbers = (option::of(durations()), option::of(1_usize..1 << 40), flags);
     let learned = (option::of(learned_filters()), option::of(priorities()));
     (option::of(retry), numbers, order, option::of(filters()), learned).prop_map(
         |(
             retry,
-            (timeout, concurrency, paused),
+            (timeout, concurrency, (paused, pipelined)),
             (ordered, order, on_dead_letter),
             filter,
             (learned_filter, priority),
@@ -372,6 +375,7 @@ fn handlers() -> impl Strategy<Value = HandlerConfig> {
             timeout,
             concurrency,
             ordered,
+            pipelined,
             order,
             on_dead_letter,
             paused,

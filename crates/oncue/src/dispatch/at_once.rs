@@ -6,22 +6,13 @@ use super::{
     invoke::{Ending, Progress, Started, guarded},
     layered,
     run::{Run, RunId},
+    settling::Settles,
 };
 use crate::{
     clock::Timestamp,
     handler::{Invocation, Outcome},
     transport::{Action, Attempt, Delivered, Members, Settlement, Written},
 };
-
-/// Whose settlement it is.
-pub(super) enum Settles {
-    Run(RunId),
-    /// Of an event that was through at once.
-    AtOnce {
-        key: Option<u64>,
-        bytes: usize,
-    },
-}
 
 impl Dispatcher {
     /// Whether all that is to be done for an event is one call of one handler, which has a place.
@@ -77,7 +68,10 @@ impl Dispatcher {
             error: None,
             written: routed,
         });
-        let (key, bytes) = (invocation.envelope().key_hash(), invocation.envelope().encoded_bytes());
+        let (mut key, bytes) = (invocation.envelope().key_hash(), invocation.envelope().encoded_bytes());
+        if self.lanes.is_pipelined() {
+            self.leave(key.take());
+        }
         self.outbox_of.push(Settles::AtOnce { key, bytes });
         self.at_once += 1;
         self.bytes += bytes;

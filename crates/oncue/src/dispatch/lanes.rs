@@ -8,6 +8,8 @@ use crate::{number_map::NumberMap, transport::Ordered};
 /// The keys in flight.
 pub(crate) struct Lanes {
     ordered: Ordered,
+    /// The next event of a key starts once the last one is handled, and need not be settled.
+    pipelined: bool,
     by_key: NumberMap<Lane>,
     closed: bool,
 }
@@ -37,8 +39,13 @@ pub(crate) enum Entry {
 }
 
 impl Lanes {
-    pub(crate) fn new(ordered: Ordered) -> Self {
-        Self { ordered, by_key: NumberMap::default(), closed: false }
+    pub(crate) fn new(ordered: Ordered, pipelined: bool) -> Self {
+        Self { ordered, pipelined, by_key: NumberMap::default(), closed: false }
+    }
+
+    /// Whether an event that is handled need not be settled before the next one of its key starts.
+    pub(crate) fn is_pipelined(&self) -> bool {
+        self.pipelined
     }
 
     /// Whether a failed event holds its key.
@@ -93,7 +100,7 @@ impl Lanes {
         }
     }
 
-    /// An event that ran is settled: the next one of its key, if one waits and none runs.
+    /// An event that ran is through: the next one of its key, if one waits and none runs.
     pub(crate) fn leave(&mut self, key: Option<u64>) -> Option<RunId> {
         let key = key?;
         let lane = self.by_key.get_mut(&key)?;
@@ -125,7 +132,7 @@ mod tests {
 
     #[test]
     fn one_key_runs_one_event_at_a_time_in_order() {
-        let mut lanes = Lanes::new(Ordered::Strict);
+        let mut lanes = Lanes::new(Ordered::Strict, false);
         assert_eq!(lanes.enter(Some(7), 1, false), Entry::Start);
         assert_eq!(lanes.enter(Some(7), 2, false), Entry::Wait);
         assert_eq!(lanes.enter(Some(7), 3, false), Entry::Wait);
@@ -137,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_parked_key_gives_back_all_that_waits_and_all_that_comes_until_it_left() {
-        let mut lanes = Lanes::new(Ordered::Strict);
+        let mut lanes = Lanes::new(Ordered::Strict, false);
         for run in 1..=3 {
             lanes.enter(Some(7), run, false);
         }
@@ -149,7 +156,7 @@ mod tests {
 
     #[test]
     fn relaxed_order_lets_later_events_pass() {
-        let mut lanes = Lanes::new(Ordered::Relaxed);
+        let mut lanes = Lanes::new(Ordered::Relaxed, false);
         lanes.enter(Some(7), 1, false);
         lanes.enter(Some(7), 2, false);
         assert!(lanes.park(Some(7)).is_empty());
@@ -158,7 +165,7 @@ mod tests {
 
     #[test]
     fn events_of_a_key_join_a_batch_until_it_is_called() {
-        let mut lanes = Lanes::new(Ordered::Strict);
+        let mut lanes = Lanes::new(Ordered::Strict, false);
         assert_eq!(lanes.enter(Some(7), 1, true), Entry::Start);
         assert_eq!(lanes.enter(Some(7), 2, true), Entry::Start);
         lanes.call(Some(7));
@@ -170,7 +177,7 @@ mod tests {
 
     #[test]
     fn an_event_that_could_join_passes_none_that_could_not() {
-        let mut lanes = Lanes::new(Ordered::Strict);
+        let mut lanes = Lanes::new(Ordered::Strict, false);
         assert_eq!(lanes.enter(Some(7), 1, true), Entry::Start);
         assert_eq!(lanes.enter(Some(7), 2, false), Entry::Wait, "the batch was full");
         assert_eq!(lanes.enter(Some(7), 3, true), Entry::Wait, "there is room again");

@@ -9,20 +9,18 @@ mod drain;
 mod fork;
 mod gate;
 mod gather;
+mod intake;
 mod invoke;
 mod lanes;
 mod layered;
 mod member;
 mod run;
+mod settling;
 mod sieve;
 
 use std::{collections::VecDeque, time::Duration};
 
-use futures_util::{
-    StreamExt as _,
-    future::{BoxFuture, FutureExt as _},
-    stream::FuturesUnordered,
-};
+use futures_util::{StreamExt as _, future::FutureExt as _, stream::FuturesUnordered};
 use slab::Slab;
 use thiserror::Error;
 use tokio::{
@@ -30,45 +28,33 @@ use tokio::{
     task::{JoinSet, coop, yield_now},
 };
 
-use self::{
-    at_once::Settles,
-    gather::Gather,
-    invoke::{Ended, Events, Finished, Started},
-    lanes::Lanes,
-    run::{Run, RunId},
-};
 pub(crate) use self::{
     door::Door,
     fork::Fork,
     gate::Gate,
+    lanes::Lanes,
     member::{Before, Member},
     sieve::Sieve,
+};
+use self::{
+    gather::Gather,
+    invoke::{Ended, Events, Finished, Started},
+    run::{Run, RunId},
+    settling::{Settles, Settling},
 };
 use crate::{
     clock::{Clock, Timestamp},
     handler::Invocation,
-    transport::{Action, ConsumeError, Consumer, Delivered, Limit, Order, Ordered, SettleError, Settlement},
+    transport::{Action, ConsumeError, Consumer, Delivered, Order, SettleError, Settlement},
 };
 
 /// Events taken from the transport and not settled, at most.
 pub(crate) const WINDOW_EVENTS: usize = 4096;
 /// Their bytes, at most (one event more than that, if it is large).
 pub(crate) const WINDOW_BYTES: usize = 32 * 1024 * 1024;
-/// Settle batches on their way, at most: more wait and grow, so that one sync covers more of them.
-const SETTLING: usize = 2;
-
-/// Events of a handler with layers that are taken in, at most, before the outcomes of those before them are sent: what is
-/// learned of outcomes is known to the layers of the calls that follow.
-const IN_A_ROW: usize = 64;
 
 /// A call whose event is no larger keeps its memory for the next one.
 const KEPT_BYTES: usize = 16 * 1024;
-
-/// A settle batch is complete when it has as many bytes of effects and dead letters: with the largest settlement on top
-/// it still fits one frame of the log.
-const SETTLE_BYTES: usize = 2 * 1024 * 1024;
-
-const _: () = assert!(SETTLE_BYTES + run::MAX_EFFECT_BYTES < 15 * 1024 * 1024, "a settle batch fits one frame");
 
 /// Why a subscription stopped.
 #[derive(Debug, Error, Clone)]
@@ -113,9 +99,6 @@ pub(crate) enum Phase {
     Stop,
 }
 
-/// A settle batch on its way, with whose settlements they are.
-type Settling = BoxFuture<'static, (Vec<Settles>, Result<(), SettleError>)>;
-
 /// Something to do at once.
 enum Work {
     /// See what the run needs next.
@@ -154,7 +137,7 @@ impl Dispatcher {
     pub(crate) fn new(
         members: Vec<Member>,
         consumer: Box<dyn Consumer>,
-        (order, ordered): (Order, Ordered),
+        (order, lanes): (Order, Lanes),
         clock: Clock,
         phase: watch::Receiver<Phase>,
     ) -> Self {
@@ -170,7 +153,7 @@ impl Dispatcher {
             runs: Slab::new(),
             at_once: 0,
             bytes: 0,
-            lanes: Lanes::new(ordered),
+            lanes,
             work: VecDeque::new(),
             tasks: JoinSet::new(),
             gather,
@@ -227,68 +210,6 @@ impl Dispatcher {
                 }
             }
             self.go_on().await;
-        }
-    }
-
-    /// How much more may be taken from the transport.
-    fn limit(&self) -> Limit {
-        let events = match (self.order, self.members.first()) {
-            // What is taken waits here in the order it came: so take no more than can start.
-            (Order::Lifo | Order::Priority, Some(member)) => {
-                let at_once = member.batch.map_or(1, |batch| batch.size).saturating_mul(member.concurrency);
-                at_once.min(WINDOW_EVENTS).saturating_sub(self.unfinished())
-            }
-            _ => WINDOW_EVENTS,
-        };
-        Limit {
-            events: events.min(WINDOW_EVENTS.saturating_sub(self.runs.len() + self.at_once)),
-            bytes: WINDOW_BYTES.saturating_sub(self.bytes),
-        }
-    }
-
-    /// Events that wait for a handler or are being handled.
-    fn unfinished(&self) -> usize {
-        self.runs.iter().filter(|(_, run)| !run.ended).count()
-    }
-
-    /// Takes in what arrived, as much as goes in a row; whether anything is left.
-    fn accept_some(&mut self, arrived: &mut std::vec::Drain<'_, Delivered>, now: Timestamp) -> bool {
-        let layered = self.members.iter().any(|member| !member.callee.layers.is_empty());
-        for delivered in arrived.take(if layered { IN_A_ROW } else { WINDOW_EVENTS }) {
-            self.accept(delivered, now);
-            if !coop::has_budget_remaining() {
-                break;
-            }
-        }
-        !arrived.as_slice().is_empty()
-    }
-
-    /// Takes in an event: it starts if its key is free, else it waits in the key's lane.
-    fn accept(&mut self, delivered: Delivered, now: Timestamp) {
-        // If nothing becomes of it at once, it will be this one.
-        let id = self.runs.vacant_key();
-        let joins = self.gather.as_ref().is_some_and(Gather::has_room);
-        let entry = self.lanes.enter(delivered.envelope.key_hash(), id, joins);
-        if entry == lanes::Entry::Start && self.is_one_call(&delivered, now) {
-            self.call_at_once(id, delivered, now);
-            return;
-        }
-        let run = Run::new(delivered, &self.members, now);
-        self.bytes += run.bytes();
-        self.runs.insert(run);
-        match entry {
-            lanes::Entry::Start => self.start(id),
-            lanes::Entry::Wait => {}
-            lanes::Entry::GiveBack => self.give_back(id),
-        }
-    }
-
-    fn start(&mut self, id: RunId) {
-        if self.gather.is_some() {
-            // At once: whether the next event of its key may join it depends on the room that it takes.
-            self.advance(id);
-        } else {
-            self.work.push_back(Work::Advance(id));
         }
     }
 
@@ -483,22 +404,28 @@ impl Dispatcher {
         }
     }
 
-    /// Puts a settlement into the next batch.
-    fn send(&mut self, id: RunId, settlement: Settlement) {
-        if let Some(run) = self.runs.get_mut(id) {
-            run.settling += 1;
-            self.outbox.push(settlement);
-            self.outbox_of.push(Settles::Run(id));
-        }
-    }
-
-    /// The run has nothing left to start: its lane goes on when its settlements are durable.
+    /// The run has nothing left to start: its lane goes on when its settlements are durable, or now if that does.
     fn end(&mut self, id: RunId) {
         let Some(run) = self.runs.get_mut(id) else { return };
         run.ended = true;
         if run.waits {
             for waiting in self.lanes.park(run.key) {
                 self.give_back(waiting);
+            }
+        } else if self.lanes.is_pipelined() {
+            let key = run.key.take();
+            self.leave(key);
+        }
+    }
+
+    /// An event is through: the next one of its key starts.
+    fn leave(&mut self, key: Option<u64>) {
+        if let Some(next) = self.lanes.leave(key) {
+            self.start(next);
+            while self.gather.as_ref().is_some_and(Gather::has_room)
+                && let Some(next) = self.lanes.join(key)
+            {
+                self.start(next);
             }
         }
     }
@@ -512,72 +439,4 @@ impl Dispatcher {
             self.send(id, settlement);
         }
     }
-
-    /// Sends what is to be settled on its way.
-    fn flush(&mut self) {
-        if self.outbox.is_empty() || self.settling.len() >= SETTLING {
-            return;
-        }
-        let mut bytes = 0;
-        let fits = |(of, settlement): &(&Settles, &Settlement)| {
-            let before = bytes;
-            bytes += settlement.written.as_ref().map_or(0, |written| written.bytes());
-            if let (Settles::Run(id), Action::DeadLetter) = (of, settlement.action) {
-                bytes += self.runs.get(*id).map_or(0, Run::bytes);
-            }
-            before < SETTLE_BYTES
-        };
-        let count = self.outbox_of.iter().zip(&self.outbox).take_while(fits).count();
-        let (of, batch) = (take_first(&mut self.outbox_of, count), take_first(&mut self.outbox, count));
-        let settle = self.consumer.settle(batch);
-        self.settling.push(settle.map(|settled| (of, settled)).boxed());
-    }
-
-    /// A settle batch is durable: ended runs leave, and their keys go on.
-    fn settled(&mut self, of: Vec<Settles>, settled: Result<(), SettleError>) -> Result<(), DispatchError> {
-        settled.map_err(|error| DispatchError::Settle { handler: self.name(), error })?;
-        for settles in of {
-            let key = match settles {
-                Settles::AtOnce { key, bytes } => {
-                    self.at_once -= 1;
-                    self.bytes -= bytes;
-                    key
-                }
-                Settles::Run(id) => match self.run_settled(id) {
-                    Some(key) => key,
-                    None => continue,
-                },
-            };
-            if let Some(next) = self.lanes.leave(key) {
-                self.start(next);
-                while self.gather.as_ref().is_some_and(Gather::has_room)
-                    && let Some(next) = self.lanes.join(key)
-                {
-                    self.start(next);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A settlement of the run is durable: if that ends it, and it held a lane, its key.
-    fn run_settled(&mut self, id: RunId) -> Option<Option<u64>> {
-        let run = self.runs.get_mut(id)?;
-        run.settling -= 1;
-        run.tell();
-        if !run.ended || run.settling > 0 {
-            return None;
-        }
-        let run = self.runs.try_remove(id)?;
-        self.bytes -= run.bytes();
-        (!run.given_back).then_some(run.key)
-    }
-}
-
-/// The first `count`, without moving them if they are all.
-fn take_first<T>(list: &mut Vec<T>, count: usize) -> Vec<T> {
-    // As much room as was needed now.
-    let mut rest = Vec::with_capacity(list.len());
-    rest.extend(list.drain(count..));
-    std::mem::replace(list, rest)
 }

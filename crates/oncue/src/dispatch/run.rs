@@ -20,6 +20,7 @@ pub(crate) const MAX_EFFECT_BYTES: usize = 12 * 1024 * 1024;
 /// One event in flight.
 pub(crate) struct Run {
     pub(crate) delivered: Delivered,
+    /// That of its lane, as long as it holds one.
     pub(crate) key: Option<u64>,
     /// When it was taken from the transport.
     arrived: Timestamp,

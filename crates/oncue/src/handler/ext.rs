@@ -63,6 +63,9 @@ setters! {
     start(start: Start);
     /// How strictly order is kept within a key.
     ordered(ordered: Ordered);
+    /// Starts the next event of a key once the handler has acknowledged the last one, while that is made durable: a crash may
+    /// repeat several events of a key, in their order, and not only the last one.
+    pipelined();
     /// What to take of the event types: by attributes, such as `Filter::prefix("subject", "eu/")`; and, if it is
     /// [learned](crate::filter::learned()), by what became of events before.
     filter(filter: impl Into<Filtering>);

@@ -25,6 +25,8 @@ pub struct HandlerOptions {
     pub inline: bool,
     /// How strictly order is kept within a key.
     pub ordered: Ordered,
+    /// Whether the next event of a key starts once the handler has acknowledged the last one, while that is made durable.
+    pub pipelined: bool,
     /// What it takes of its event types; nothing = all.
     pub filter: Option<Filter>,
     /// What it learns of its events' ends, and what it holds back for that; nothing = nothing.
@@ -55,6 +57,7 @@ impl Default for HandlerOptions {
             timeout: None,
             inline: false,
             ordered: Ordered::default(),
+            pipelined: false,
             filter: None,
             learned: None,
             admission: None,

@@ -186,19 +186,7 @@ impl Registration {
         if self.options.timeout.is_some_and(|timeout| timeout.is_zero()) {
             problem("timeout = 0 would fail every attempt: give a longer one, or none");
         }
-        if self.options.ordered == Ordered::Relaxed && self.options.on_dead_letter == OnDeadLetter::Hold {
-            problem(
-                "on_dead_letter = \"hold\" makes later events of a key wait, and ordered = \"relaxed\" lets them pass: choose one",
-            );
-        }
-        if self.options.order == Order::Lifo && self.options.ordered == Ordered::Strict {
-            problem(
-                "order = \"lifo\" hands out the newest event first, and ordered = \"strict\" keeps the oldest of a key first: choose `ordered = \"relaxed\"`, or another order",
-            );
-        }
-        if self.options.order != Order::Fifo && !self.after.is_empty() {
-            problem("`after` joins handlers that read in one order, first in first out: remove `order`, or `after`");
-        }
+        self.order_problems().iter().for_each(|wrong| problem(wrong));
         if let Some(batch) = self.options.batch {
             if batch.size == 0 {
                 problem("batch = 0 would never handle anything: give 1 or more");
@@ -216,6 +204,35 @@ impl Registration {
             problem("it comes after itself: remove that `.after(…)`");
         }
         problems
+    }
+
+    /// What is wrong with the order of its events.
+    fn order_problems(&self) -> Vec<&'static str> {
+        let mut wrong = Vec::new();
+        if self.options.ordered == Ordered::Relaxed && self.options.on_dead_letter == OnDeadLetter::Hold {
+            wrong.push(
+                "on_dead_letter = \"hold\" makes later events of a key wait, and ordered = \"relaxed\" lets them pass: choose one",
+            );
+        }
+        if self.options.order == Order::Lifo && self.options.ordered == Ordered::Strict {
+            wrong.push(
+                "order = \"lifo\" hands out the newest event first, and ordered = \"strict\" keeps the oldest of a key first: choose `ordered = \"relaxed\"`, or another order",
+            );
+        }
+        if self.options.pipelined && self.keyed {
+            wrong.push(
+                "`Keyed` state is as of the last settled event of a key, and `pipelined` does not wait for that: remove `pipelined`",
+            );
+        }
+        if self.options.pipelined && self.options.batch.is_some() {
+            wrong.push(
+                "a batch takes what waits of a key at once, and `pipelined` one after the other: remove one of them",
+            );
+        }
+        if self.options.order != Order::Fifo && !self.after.is_empty() {
+            wrong.push("`after` joins handlers that read in one order, first in first out: remove `order`, or `after`");
+        }
+        wrong
     }
 
     /// What is wrong with its learned priority, and what that does not go with.
@@ -429,6 +446,15 @@ impl Registration {
     #[must_use]
     pub fn ordered(mut self, ordered: Ordered) -> Self {
         self.options.ordered = ordered;
+        self
+    }
+
+    /// Starts the next event of a key once the handler has acknowledged the last one, while that is made durable. A crash
+    /// may repeat several events of a key, in their order, and not only the last one. Events that fail hold their key as
+    /// without it.
+    #[must_use]
+    pub fn pipelined(mut self) -> Self {
+        self.options.pipelined = true;
         self
     }
 }

@@ -170,6 +170,7 @@ pub(super) fn said_of_an_arm(options: &HandlerOptions) -> Vec<&'static str> {
         ("timeout", options.timeout.is_some()),
         ("inline", options.inline),
         ("ordered", options.ordered != unsaid.ordered),
+        ("pipelined", options.pipelined),
         ("filter", options.filter.is_some() || options.learned.is_some()),
         ("admission", options.admission.is_some()),
         ("order", options.order != unsaid.order),

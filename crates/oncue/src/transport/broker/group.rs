@@ -18,7 +18,7 @@ use crate::{
     clock::Timestamp,
     event::Envelope,
     transport::{
-        Order, SubscriptionSpec,
+        Order, Position, SubscriptionSpec,
         log::{giving::Giving, hand::ConsumerId},
     },
 };
@@ -100,8 +100,9 @@ impl Group {
             let share = &self.shares[index];
             let mut serving = share.serving.lock();
             if self.is_served(index, &mut serving, giving.now, &mut turn) {
-                let heard = self.inner.broker.heard(&self.spec.topic, share.partition);
-                let wanted = serving.hand_out(share, &self.spec, giving, heard);
+                let wanted = self.read_recent(share, &mut serving, |serving, heard| {
+                    serving.hand_out(share, &self.spec, giving, heard)
+                });
                 self.want(index, &mut serving, wanted);
                 turn.due(serving.hand.next_due());
             }
@@ -116,8 +117,8 @@ impl Group {
         for (index, share) in self.shares.iter().enumerate() {
             let mut serving = share.serving.lock();
             if self.is_served(index, &mut serving, giving.now, turn) {
-                let heard = self.inner.broker.heard(&self.spec.topic, share.partition);
-                let wanted = serving.rank(share, &self.spec, giving, heard);
+                let wanted = self
+                    .read_recent(share, &mut serving, |serving, heard| serving.rank(share, &self.spec, giving, heard));
                 turn.waits |= wanted.is_some();
                 self.want(index, &mut serving, wanted);
                 turn.due(serving.hand.next_due());
@@ -155,6 +156,28 @@ impl Group {
             }
         }
         false
+    }
+
+    /// Does what can be done with a share, as long as what it wants then is at hand; `heard`: its partition reaches so far.
+    fn read_recent(
+        &self,
+        share: &Share,
+        serving: &mut Serving,
+        mut go_on: impl FnMut(&mut Serving, u64) -> Option<Wanted>,
+    ) -> Option<Wanted> {
+        let (broker, topic) = (&self.inner.broker, &self.spec.topic);
+        loop {
+            let wanted = go_on(serving, broker.heard(topic, share.partition))?;
+            let recent = match wanted {
+                Wanted::New { from } if !serving.fetching => broker.recent(topic, share.partition, from, READ_EVENTS),
+                _ => None,
+            };
+            let Some(recent) = recent else { return Some(wanted) };
+            if recent.is_empty() {
+                return None;
+            }
+            serving.read(&wanted, by_offset(recent), &share.states());
+        }
     }
 
     /// Has read what a share wants, unless something is being read already.
@@ -198,8 +221,7 @@ impl Group {
     }
 
     async fn read(&self, partition: u16, from: u64, limit: usize) -> Result<Vec<(u64, Envelope)>, BrokerError> {
-        let events = self.inner.broker.events(&self.spec.topic, Some(partition), from, limit).await?;
-        Ok(events.into_iter().map(|(position, envelope)| (position.offset(), envelope)).collect())
+        self.inner.broker.events(&self.spec.topic, Some(partition), from, limit).await.map(by_offset)
     }
 
     /// Those that waited behind one another are near each other, and what stands between them mostly waits, too: it comes along.
@@ -213,4 +235,9 @@ impl Group {
         }
         Ok(found)
     }
+}
+
+/// Events of one partition.
+fn by_offset(events: Vec<(Position, Envelope)>) -> Vec<(u64, Envelope)> {
+    events.into_iter().map(|(position, envelope)| (position.offset(), envelope)).collect()
 }

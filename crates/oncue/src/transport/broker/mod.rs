@@ -132,6 +132,13 @@ pub trait Broker: Send + Sync + 'static {
     /// The offset after the last event of a partition that is known to be there, as far as it was heard of.
     fn heard(&self, topic: &str, partition: u16) -> u64;
 
+    /// As [`events`](Self::events) of a partition, if all that there is from that offset on is at hand: then nobody has to be
+    /// asked.
+    fn recent(&self, topic: &str, partition: u16, from: u64, limit: usize) -> Option<Vec<(Position, Envelope)>> {
+        let _ = (topic, partition, from, limit);
+        None
+    }
+
     /// Changes whenever an event or a record is heard of, of this process or another.
     fn growth(&self) -> watch::Receiver<u64>;
 

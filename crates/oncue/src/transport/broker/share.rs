@@ -425,9 +425,9 @@ mod tests {
         clock::Clock,
         testing::MemoryBroker,
         transport::{
-            MemberSpec,
+            Delivered, MemberSpec,
             broker::{LedgerName, known::Pending},
-            log::records::Subscription,
+            log::{hand::Afterwards, records::Subscription},
         },
     };
 
@@ -479,6 +479,29 @@ mod tests {
         let under_way: Vec<u64> = serving.hand.in_flight.keys().copied().collect();
         under_way.iter().for_each(|offset| drop(serving.hand.in_flight.remove(offset)));
         assert_eq!(read(&mut serving, next), Some(Wanted::New { from: next + 512 }), "others may have something to do");
+    }
+
+    #[tokio::test]
+    async fn no_more_of_a_key_goes_on_at_once_than_is_handed_out_at_once() {
+        let share = share().await;
+        let spec = SubscriptionSpec { members: vec![MemberSpec::default()], ..SubscriptionSpec::default() };
+        let mut serving = share.serving.lock();
+        serving.hand.enter(1);
+        let event = Envelope::builder("e").key("hot").build().unwrap();
+        serving.inbox.extend((0..200).map(|offset| (offset, event.clone())));
+        let room = Limit { events: usize::MAX, bytes: usize::MAX };
+        let mut handed_out = Vec::new();
+        let mut giving = Giving { to: 1, now: Timestamp::default(), room, out: &mut handed_out };
+        serving.hand_out(&share, &spec, &mut giving, 200);
+        let at_once = handed_out.len();
+        assert!(at_once > 1 && at_once < 100);
+        let through = |delivered: &Delivered| (event.key_hash(), delivered.position.offset());
+        let settled = Afterwards { through: handed_out.iter().map(through).collect(), ..Afterwards::default() };
+        handed_out.iter().for_each(|delivered| drop(serving.hand.in_flight.remove(&delivered.position.offset())));
+        // One after the other, and all before any is handed out.
+        serving.hand.go_on(&settled);
+        let ready = std::iter::from_fn(|| serving.hand.pop_ready()).count();
+        assert_eq!(ready, at_once);
     }
 
     #[tokio::test]

@@ -105,6 +105,8 @@ pub(in crate::transport) struct Hand<R> {
 struct Key {
     /// Events handed out and not settled.
     in_flight: usize,
+    /// Events that waited, need not any more, and were not looked at since.
+    released: usize,
     /// The event that is ready and next, where order within the key is strict and rank could turn it round.
     next: Option<u64>,
     /// The events that the key waits for: each will be tried again, or holds the key as a dead letter. Mostly one; one more
@@ -134,11 +136,12 @@ impl Key {
     /// Takes those that wait and may be handed out beside what is under way.
     fn take_next(&mut self, at_once: usize, order: Order) -> Vec<Place> {
         let mut more = Vec::new();
-        while self.in_flight + more.len() < at_once {
+        let under_way = self.in_flight + self.released;
+        while under_way + more.len() < at_once {
             let next = if order == Order::Lifo { self.waiting.last() } else { self.waiting.first() };
             let Some(next) = next.copied() else { break };
             let alone = self.alone.is_some_and(|alone| alone <= next.offset);
-            if alone && self.in_flight + more.len() > 0 {
+            if alone && under_way + more.len() > 0 {
                 break;
             }
             self.waiting.remove(&next);
@@ -398,6 +401,13 @@ impl<R: Reading> Hand<R> {
         self.due.first().map(|(due, _)| *due).into_iter().chain(self.schedule.next()).min()
     }
 
+    /// An event that was ready is looked at.
+    pub(in crate::transport) fn look_at(&mut self, key: Option<KeyHash>) {
+        if let Some(state) = key.and_then(|key| self.keys.get_mut(&key)) {
+            state.released = state.released.saturating_sub(1);
+        }
+    }
+
     /// Whether an event may be handed out; if not, it waits for its key. `alone`: where order is strict, only when nothing
     /// of its key is under way.
     pub(in crate::transport) fn may_pass(&mut self, key: Option<KeyHash>, place: Place, alone: bool) -> bool {
@@ -494,10 +504,14 @@ impl<R: Reading> Hand<R> {
             return;
         }
         // In halves: one wake for many events.
-        if state.waiting.is_empty() || state.in_flight > at_once / 2 {
+        if self.ready.is_empty() {
+            state.released = 0;
+        }
+        if state.waiting.is_empty() || state.in_flight + state.released > at_once / 2 {
             return;
         }
         let more = state.take_next(at_once, self.order);
+        state.released += more.len();
         self.waiting -= more.len();
         for place in more {
             self.reserve(Some(key), place);
@@ -519,6 +533,8 @@ impl<R: Reading> Hand<R> {
             let before = key.waiting.len();
             key.waiting.retain(|place| !is_gone(place.offset));
             *waiting -= before - key.waiting.len();
+            // Which of them were ready is not known by key; too few is safe.
+            key.released = 0;
             key.next = key.next.filter(|next| !is_gone(*next));
             key.alone = key.alone.filter(|alone| !is_gone(*alone));
             let parked = !key.heads.is_empty();

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[handler(
     id = "all-options", retry = policy::never(), concurrency = 2 + 1, timeout = PATIENCE, on = "order.created.v2",
     topic = "orders", emits(OrderPaid), on_dead_letter = "hold", start = "latest",
-    ordered = "relaxed",
+    ordered = "relaxed", pipelined,
 )]
 async fn configured(order: OrderCreated) {
     drop(order);
@@ -42,7 +42,7 @@ fn an_annotation_says_it_all() {
     assert!(matches!(&options.retry, Some(Retry::Policy(policy)) if format!("{policy:?}") == "Never"), "{options:?}");
     assert_eq!((options.concurrency, options.timeout), (3, Some(PATIENCE)));
     assert_eq!(options.on_dead_letter, OnDeadLetter::Hold);
-    assert_eq!((options.start, options.ordered), (Start::Latest, Ordered::Relaxed));
+    assert_eq!((options.start, options.ordered, options.pipelined), (Start::Latest, Ordered::Relaxed, true));
     assert!(registration.location.file.ends_with("registration.rs"), "{}", registration.location);
     assert_eq!(registration.location.line, CONFIGURED_ENDS - 2, "the function's line");
 }
@@ -107,6 +107,7 @@ fn each_problem_names_the_handler_the_place_and_the_fix() {
     assert!(problem(bare.named("a b")).contains("' '"));
     assert!(problem(bare.types(["a", "a"])).contains("`a` stands twice in what it takes"));
     assert!(problem(bare.topic("")).contains("topic"));
+    assert!(problem(named_policy.pipelined()).contains("`Keyed` state"));
     let twice = bare.emits::<OrderPaid>().emits::<OrderPaid>();
     assert!(problem(twice).contains("`order.paid` stands twice in what it emits"));
 }

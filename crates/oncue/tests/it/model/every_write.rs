@@ -20,6 +20,7 @@ fn subscription(ordered: Ordered, on_dead_letter: OnDeadLetter) -> Subscription 
         echoes: false,
         after: false,
         keyed: false,
+        pipelined: false,
         left_out: LeftOut::default(),
     }
 }
@@ -33,7 +34,8 @@ fn event(key: u8, ends: [&[End]; 3]) -> New {
 /// Dead letters that hold their key and keyed states; what is emitted; batches; retries; and the ends of all of these.
 fn program(power_off_at: u64) -> Program {
     let held = Subscription { keyed: true, ..subscription(Ordered::Strict, OnDeadLetter::Hold) };
-    let echoing = Subscription { echoes: true, ..subscription(Ordered::Relaxed, OnDeadLetter::Continue) };
+    let echoing =
+        Subscription { echoes: true, pipelined: true, ..subscription(Ordered::Relaxed, OnDeadLetter::Continue) };
     let batches = Subscription { batch: Some(3), ..subscription(Ordered::Strict, OnDeadLetter::Continue) };
     let late = New { delay: Some(2), ..event(1, [&[], &[], &[]]) };
     let first = vec![

@@ -43,6 +43,9 @@ pub(super) fn registration(
         .on_dead_letter(config.orders.on_dead_letter)
         .concurrency(config.concurrency);
     registration.keyed = keyed;
+    if config.is_pipelined() {
+        registration = registration.pipelined();
+    }
     if !config.left_out.is_nothing() {
         registration = registration.filter(config.left_out.filter());
     }

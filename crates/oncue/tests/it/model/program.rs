@@ -50,6 +50,9 @@ pub(super) struct Subscription {
     /// Whether it keeps a state for each key; not if it handles batches.
     #[serde(default)]
     pub(super) keyed: bool,
+    /// Whether the next event of a key starts before the last one is settled, where that can be.
+    #[serde(default)]
+    pub(super) pipelined: bool,
     /// What its filter leaves out; without a filter, nothing.
     #[serde(default)]
     pub(super) left_out: LeftOut,
@@ -191,10 +194,10 @@ fn subscription() -> impl Strategy<Value = Subscription> {
     (
         orders(),
         (1_usize..=4, option::weighted(0.3, 1_usize..=5)),
-        (retry, any::<bool>(), any::<bool>(), prop::bool::weighted(0.3), any::<bool>()),
+        (retry, any::<bool>(), any::<bool>(), prop::bool::weighted(0.3), any::<bool>(), any::<bool>()),
         option::weighted(0.5, left_out()),
     )
-        .prop_map(|(orders, (concurrency, batch), (retry, timeout, echoes, after, keyed), left_out)| {
+        .prop_map(|(orders, (concurrency, batch), (retry, timeout, echoes, after, keyed, pipelined), left_out)| {
             Subscription {
                 orders,
                 concurrency,
@@ -205,6 +208,7 @@ fn subscription() -> impl Strategy<Value = Subscription> {
                 echoes,
                 after,
                 keyed,
+                pipelined,
                 left_out: left_out.unwrap_or_default(),
             }
         })
@@ -299,12 +303,21 @@ impl Subscription {
         self.keyed && self.batch.is_none()
     }
 
+    pub(super) fn is_pipelined(&self) -> bool {
+        self.pipelined && self.batch.is_none() && !self.keyed
+    }
+
     fn stands_alone(&self) -> bool {
         self.orders.order != Order::Fifo || self.batch.is_some()
     }
 }
 
 impl Program {
+    /// Whether the next event of a key starts before the last one is settled: all of those that are served as one say so.
+    pub(super) fn is_pipelined(&self, which: usize) -> bool {
+        self.subscriptions[self.joined(which)].iter().all(Subscription::is_pipelined)
+    }
+
     /// The subscriptions that are served as one with this one.
     pub(super) fn joined(&self, which: usize) -> std::ops::Range<usize> {
         let begin = (0..=which).rev().find(|index| !self.subscriptions[*index].after).unwrap_or(0);

@@ -43,6 +43,8 @@ pub(super) enum Scenario {
     Outage,
     /// It answers 8 calls a second, and turns others away as throttled; for a minute, 12 events come a second instead of 4
     Overload,
+    /// As overload, but those that it turns away fail as any others do
+    Busy,
     /// Three of a hundred events never work; else every twentieth call fails
     Poison,
     /// Outages, blips of every twentieth call, and one of a hundred events that never works
@@ -50,12 +52,16 @@ pub(super) enum Scenario {
 }
 
 impl Scenario {
+    fn is_overload(self) -> bool {
+        matches!(self, Self::Overload | Self::Busy)
+    }
+
     /// (share of calls that fail, share of events that never work, whether there are outages).
     fn law(self) -> (f64, f64, bool) {
         match self {
             Self::Blips => (0.1, 0.0, false),
             Self::Outage => (0.01, 0.0, true),
-            Self::Overload => (0.0, 0.0, false),
+            Self::Overload | Self::Busy => (0.0, 0.0, false),
             Self::Poison => (0.05, 0.03, false),
             Self::Mixed => (0.05, 0.01, true),
         }
@@ -98,7 +104,7 @@ impl Dependency for World {
         let (mut arrivals, mut at) = (Vec::new(), 0.0);
         loop {
             let rush = (RUSH[0]..RUSH[1]).contains(&at);
-            let rate = if self.scenario == Scenario::Overload { RATES[usize::from(rush)] } else { RATE };
+            let rate = if self.scenario.is_overload() { RATES[usize::from(rush)] } else { RATE };
             at += exponential(&mut rng, 1.0 / rate);
             if at >= SECONDS {
                 return arrivals;
@@ -119,8 +125,9 @@ impl Dependency for World {
         if is_down || luck(event) < poison || luck(event + u64::from(attempt.min(255))) < fails {
             return Err(ErrorClass::Transient);
         }
-        if self.scenario == Scenario::Overload && !self.has_room(at) {
-            return Err(ErrorClass::Throttled);
+        if self.scenario.is_overload() && !self.has_room(at) {
+            let says_so = self.scenario == Scenario::Overload;
+            return Err(if says_so { ErrorClass::Throttled } else { ErrorClass::Transient });
         }
         Ok(())
     }
