@@ -1,4 +1,4 @@
-//! Row 11: publish → handle → ack in one process, against libraries that keep events in SQLite.
+//! Row 11: publish → handle → ack in one process, against libraries that keep events in `SQLite`.
 
 use std::{
     fs,
@@ -204,7 +204,7 @@ fn against_watermill(plan: &Plan, runtime: &Runtime, directory: &Path) -> Result
     ])
 }
 
-/// 11: against RustStream and Watermill.
+/// 11: against `RustStream` and Watermill.
 pub(crate) fn pipelines(plan: &Plan, runtime: &Runtime, directory: &Path) -> Result<Vec<Row>> {
     let mut rows = against_ruststream(plan, runtime, directory)?;
     rows.extend(against_watermill(plan, runtime, directory)?);

@@ -1,4 +1,4 @@
-//! RustStream on its memory broker: the other side of rows 10a to 10c.
+//! `RustStream` on its memory broker: the other side of rows 10a to 10c.
 
 use std::{convert::Infallible, hint::black_box};
 

@@ -1,4 +1,4 @@
-//! RustStream on SQLite, every commit synced: the other side of row 11.
+//! `RustStream` on `SQLite`, every commit synced: the other side of row 11.
 
 use std::{convert::Infallible, hint::black_box, path::Path, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
 
 const QUEUE: &str = "bench";
 const SCHEMA: &str = "CREATE TABLE jobs (id INTEGER PRIMARY KEY, locked_until TEXT, payload BLOB NOT NULL)";
-/// Of the pool: SQLite has one writer at a time, more only wait for each other.
+/// Of the pool: `SQLite` has one writer at a time, more only wait for each other.
 const CONNECTIONS: u32 = 4;
 
 /// A row of the queue.

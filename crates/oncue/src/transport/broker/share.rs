@@ -349,6 +349,9 @@ impl Serving {
         event: FedEvent,
         again: bool,
     ) {
+        if again {
+            self.hand.look_at(event.envelope.key_hash());
+        }
         if let Some(delivered) = consider(spec, &mut self.hand, states, event, giving.to, (giving.now, again)) {
             giving.give(delivered);
         }

@@ -224,6 +224,9 @@ impl Core {
         event: FedEvent,
         again: bool,
     ) {
+        if again {
+            hand.look_at(event.envelope.key_hash());
+        }
         let mut states = MembersOf { shared, numbers: &self.numbers };
         if let Some(delivered) = consider(&self.spec, hand, &mut states, event, giving.to, (giving.now, again)) {
             giving.give(delivered);

@@ -177,9 +177,6 @@ pub(in crate::transport) fn consider<R: Reading>(
     holder: ConsumerId,
     (now, again): (Timestamp, bool),
 ) -> Option<Delivered> {
-    if again {
-        hand.look_at(envelope.key_hash());
-    }
     if hand.in_flight.contains_key(&offset) {
         return None;
     }
