@@ -421,9 +421,11 @@ impl Inner {
 /// gone, and tell nobody.
 pub(super) fn progress(inner: &Arc<Inner>) -> impl Future<Output = ()> + Send {
     let told = inner.progress.notified();
+    // As it is now: whoever is told later must not take what became durable meanwhile for what was so before.
+    let end = inner.shared.lock().events_end;
+    let is_durable = inner.log.durable() >= end;
     async move {
-        let end = inner.shared.lock().events_end;
-        if inner.log.durable() >= end {
+        if is_durable {
             return told.await;
         }
         // Of a log that is fenced nothing becomes durable any more.

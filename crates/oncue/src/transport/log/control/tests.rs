@@ -113,6 +113,16 @@ async fn a_key_goes_on_when_the_resolution_of_its_dead_letter_is_durable_and_not
 /// Whoever wrote it has gone, and tells nobody that it is durable: that is progress all the same.
 #[tokio::test]
 async fn what_is_being_written_is_progress_when_it_is_durable_whoever_is_left() {
+    progresses_though_its_writer_is_gone(false).await;
+}
+
+/// Also where it is durable by the time that it is waited for.
+#[tokio::test]
+async fn what_became_durable_between_asking_and_waiting_is_progress() {
+    progresses_though_its_writer_is_gone(true).await;
+}
+
+async fn progresses_though_its_writer_is_gone(is_late: bool) {
     let spec = SubscriptionSpec {
         topic: "events".into(),
         members: vec![MemberSpec { id: "gone".into(), ..MemberSpec::default() }],
@@ -136,6 +146,10 @@ async fn what_is_being_written_is_progress_when_it_is_durable_whoever_is_left() 
     let progress = transport.progress();
     assert_eq!(transport.inner.unsettled(), 1, "what was emitted is being written");
     drop(slow);
+    if is_late {
+        let end = transport.inner.shared.lock().events_end;
+        transport.inner.durable(end).await.unwrap();
+    }
     tokio::time::timeout(Duration::from_secs(10), progress).await.expect("it is durable");
     assert_eq!(transport.inner.unsettled(), 0, "nobody serves it any more");
 }
