@@ -55,7 +55,7 @@ pub(crate) struct Health {
     /// When the first call failed since one worked.
     failing_since: Option<Duration>,
     term: u64,
-    /// None until a call is turned away.
+    /// None until a call fails.
     pace: Option<Pace>,
     /// Calls that wait.
     pub(crate) waiting: usize,
@@ -135,10 +135,11 @@ impl Health {
                     }
                 }
             }
-            Verdict::Fails => self.fails(first, tries, now),
-            Verdict::Throttled => {
-                if self.outage.is_none() {
-                    self.pace.get_or_insert_default().throttled(pass.paced, now);
+            Verdict::Fails | Verdict::Throttled => {
+                let says_so = verdict == Verdict::Throttled;
+                // That an event fails again tells of the event, unless it was told otherwise.
+                if self.outage.is_none() && (says_so || first) {
+                    self.pace.get_or_insert_default().turned_away((pass.paced, says_so), now);
                 }
                 self.fails(first, tries, now);
             }

@@ -24,13 +24,30 @@ fn down() -> Health {
 }
 
 #[test]
-fn one_event_that_fails_again_and_again_is_no_outage() {
+fn one_event_that_fails_again_and_again_is_no_outage_and_no_overload() {
     let mut health = Health::default();
     for attempt in 1..50 {
         let pass = passed(&mut health, NOW);
         health.leave(pass, Verdict::Fails, attempt == 1, NOW);
     }
     assert!(!health.is_down());
+    assert!(health.pace.is_none_or(|pace| !pace.helps()));
+}
+
+#[test]
+fn first_attempts_that_fail_slow_others_down_though_nothing_is_down() {
+    let mut health = Health::default();
+    for call in 0..64 {
+        let pass = passed(&mut health, NOW);
+        health.leave(pass, if call % 4 == 0 { Verdict::Works } else { Verdict::Fails }, true, NOW);
+        if health.is_down() {
+            health = Health { pace: health.pace, ..Health::default() };
+        }
+        if health.pace.is_some_and(|pace| pace.helps()) {
+            return;
+        }
+    }
+    panic!("three of four fail: {:?}", health.pace);
 }
 
 #[test]
@@ -76,7 +93,10 @@ proptest! {
                     prop_assert!(next.is_none_or(|next| next <= now));
                     running.push(pass);
                 }
-                Entry::Later(wait) => prop_assert!(down && !wait.is_zero()),
+                Entry::Later(wait) => {
+                    let paced = health.pace.is_some_and(|pace| pace.helps());
+                    prop_assert!((down || paced) && !wait.is_zero());
+                }
                 Entry::Others => prop_assert!(running.iter().any(|pass| pass.probes && pass.term == health.term), "nobody tries"),
             }
             let trying = running.iter().filter(|pass| pass.probes && pass.term == health.term).count();

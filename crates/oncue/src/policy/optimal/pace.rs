@@ -17,6 +17,9 @@ const MOST: f64 = 50.0;
 const BOUT_S: f64 = 10.0;
 /// Calls are not paced where so few are turned away: growing turns about as many away.
 const FEW: f64 = 0.125;
+/// A call that failed and does not say that there are too many counts as so much of one that does: about every second one has
+/// to fail before it is tried whether fewer calls fail less.
+const MAY_BE: f64 = 0.4;
 /// How many calls are remembered of those that went at once, and of those that were paced.
 const CALLS: [f64; 2] = [32.0, 64.0];
 /// Before any was seen, so many calls were not turned away.
@@ -28,22 +31,22 @@ const TRIED_AGAIN: [u32; 2] = [16, 512];
 /// How many calls were turned away, of the last ones.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
-    throttled: f64,
+    turned_away: f64,
     calls: f64,
 }
 
 impl Share {
-    fn see(&mut self, throttled: bool, most: f64) {
+    fn see(&mut self, turned_away: f64, most: f64) {
         self.calls += 1.0;
-        self.throttled += f64::from(u8::from(throttled));
+        self.turned_away += turned_away;
         if self.calls > most {
-            self.throttled *= most / self.calls;
+            self.turned_away *= most / self.calls;
             self.calls = most;
         }
     }
 
     fn of_calls(self) -> f64 {
-        self.throttled / (self.calls + PRIOR)
+        self.turned_away / (self.calls + PRIOR)
     }
 }
 
@@ -96,13 +99,13 @@ impl Pace {
 
     /// A call was answered, whatever the answer; `paced`: it had waited.
     pub(super) fn answered(&mut self, paced: bool) {
-        self.tells(paced, false);
+        self.tells(paced, 0.0);
         self.after += 1.0;
     }
 
-    /// A call was turned away.
-    pub(super) fn throttled(&mut self, paced: bool, now: Duration) {
-        self.tells(paced, true);
+    /// A call was turned away, or failed as one may that is; `says_so`: as too many.
+    pub(super) fn turned_away(&mut self, (paced, says_so): (bool, bool), now: Duration) {
+        self.tells(paced, if says_so { 1.0 } else { MAY_BE });
         let (last, answered) = (self.since.replace(now), std::mem::take(&mut self.after));
         let Some(last) = last else { return };
         let seconds = now.saturating_sub(last).as_secs_f64();
@@ -129,14 +132,15 @@ impl Pace {
 
     /// Who turns calls away by chance, or for what others do, does it however slowly they come: to slow down would only be to
     /// wait.
-    fn tells(&mut self, paced: bool, throttled: bool) {
+    fn tells(&mut self, paced: bool, turned_away: f64) {
+        let is_turned_away = turned_away > 0.0;
         if !paced {
-            self.free.see(throttled, CALLS[0]);
-            self.untried = self.untried.saturating_sub(u32::from(throttled));
+            self.free.see(turned_away, CALLS[0]);
+            self.untried = self.untried.saturating_sub(u32::from(is_turned_away));
             return;
         }
-        self.paced.see(throttled, CALLS[1]);
-        if throttled && self.paced.of_calls() >= self.free.of_calls() / 2.0 {
+        self.paced.see(turned_away, CALLS[1]);
+        if is_turned_away && self.paced.of_calls() >= self.free.of_calls() / 2.0 {
             self.paced = Share::default();
             self.untried = self.next_untried.max(TRIED_AGAIN[0]);
             self.next_untried = (2 * self.untried).min(TRIED_AGAIN[1]);

@@ -12,13 +12,15 @@ struct Server {
     behind: f64,
     turning_away: f64,
     by_chance: f64,
+    /// Whether it says why.
+    says_so: bool,
     room: f64,
     at: f64,
 }
 
 impl Server {
     fn new(capacity: f64, behind: f64, turning_away: f64) -> Self {
-        Self { capacity, behind, turning_away, by_chance: 0.0, room: behind, at: 0.0 }
+        Self { capacity, behind, turning_away, by_chance: 0.0, says_so: true, room: behind, at: 0.0 }
     }
 
     fn answers(&mut self, at: f64, rng: &mut Rng) -> bool {
@@ -59,7 +61,7 @@ fn call(pace: &mut Pace, server: &mut Server, demand: f64, seconds: f64, rng: &m
                 pace.answered(waited && pace.helps());
                 answered += half;
             } else {
-                pace.throttled(waited && pace.helps(), now);
+                pace.turned_away((waited && pace.helps(), server.says_so), now);
                 throttled += half;
             }
             // Nobody calls faster than a call takes.
@@ -87,6 +89,13 @@ fn who_is_asked_for_too_much_is_asked_for_what_it_answers() {
 }
 
 #[test]
+fn who_does_not_say_that_there_are_too_many_is_asked_for_what_it_answers_all_the_same() {
+    let mut server = Server { says_so: false, ..Server::new(8.0, 8.0, 0.3) };
+    let (answered, failed) = call(&mut Pace::default(), &mut server, 24.0, 250.0, &mut Rng::with_seed(7));
+    assert!(answered > 0.85 * 8.0 && failed < 0.2 * answered, "{answered} of 8 a second, {failed} failed");
+}
+
+#[test]
 fn what_answers_more_or_less_than_before_is_asked_for_that() {
     let (mut pace, mut server, mut rng) = (Pace::default(), Server::new(8.0, 8.0, 0.3), Rng::with_seed(7));
     for capacity in [8.0, 2.0, 40.0, 4.0] {
@@ -102,8 +111,10 @@ fn what_answers_more_or_less_than_before_is_asked_for_that() {
 
 #[test]
 fn calls_do_not_wait_where_waiting_does_not_help() {
-    for by_chance in [0.05, 0.1, 0.2, 0.5, 0.8] {
-        let mut server = Server { by_chance, ..Server::new(0.0, 0.0, 0.0) };
+    for (by_chance, says_so) in
+        [0.05, 0.1, 0.2, 0.5, 0.8].into_iter().flat_map(|chance| [(chance, true), (chance, false)])
+    {
+        let mut server = Server { by_chance, says_so, ..Server::new(0.0, 0.0, 0.0) };
         let (answered, _) = call(&mut Pace::default(), &mut server, 4.0, 2_000.0, &mut Rng::with_seed(7));
         assert!((3.6..4.4).contains(&answered), "{answered} of 4 a second, {by_chance} turned away");
     }
@@ -120,7 +131,7 @@ proptest! {
             match what {
                 0 | 1 => pace.answered(paced),
                 2 => pace.interrupted(),
-                _ => pace.throttled(paced, now),
+                _ => pace.turned_away((paced, true), now),
             }
             let longest = Duration::from_secs_f64(BOUT_S * 1.001);
             if let Some(wait) = pace.enter(now) {
