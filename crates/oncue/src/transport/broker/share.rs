@@ -213,11 +213,12 @@ impl Serving {
         wants_new.then_some(Wanted::New { from: self.fetched_to })
     }
 
-    /// Whether it is busy, and nothing more could be kept of what comes next.
+    /// Whether it is busy, many events wait, and nothing more could be kept of what comes next. Where few wait, what comes next
+    /// mostly need not.
     fn has_enough(&self) -> bool {
-        let under_way = self.hand.in_flight.len();
-        let kept = under_way + self.hand.waiting() + self.inbox.len();
-        under_way >= BUSY_EVENTS && !self.kept.has_place_for(kept + READ_AHEAD)
+        let (under_way, waiting) = (self.hand.in_flight.len(), self.hand.waiting());
+        let kept = under_way + waiting + self.inbox.len();
+        under_way >= BUSY_EVENTS && waiting > READ_AHEAD && !self.kept.has_place_for(kept + READ_AHEAD)
     }
 
     /// Ranks what is new, and tells what is to be read before it is known what comes first.
