@@ -503,10 +503,10 @@ impl<R: Reading> Hand<R> {
             self.keys.remove(&key);
             return;
         }
-        // In halves: one wake for many events.
         if self.ready.is_empty() {
             state.released = 0;
         }
+        // In halves: one wake for many events.
         if state.waiting.is_empty() || state.in_flight + state.released > at_once / 2 {
             return;
         }
