@@ -14,7 +14,7 @@ use oncue::{
 };
 
 use self::{connecting::Link, stream::Stream, url::AmqpUrl};
-use crate::streams::{self, Kind, Streams};
+use crate::streams::{self, Division, Kind, Streams};
 
 /// Longest name of a queue.
 const MAX_QUEUE_BYTES: usize = 255;
@@ -40,8 +40,17 @@ impl Streams for Link {
         &self.url.shown
     }
 
-    fn partitions(&self) -> u16 {
-        self.url.partitions
+    fn division(&self) -> Division {
+        Division::within_one(self.url.partitions)
+    }
+
+    /// A broker lists no queues.
+    async fn found(&self, _: &str) -> Result<Option<Division>, BrokerError> {
+        Ok(None)
+    }
+
+    async fn topic(self: &Arc<Self>, name: &str, _: Division) -> Result<Vec<Arc<Stream>>, BrokerError> {
+        Ok(vec![self.open_stream(name, None).await?])
     }
 
     fn ledger_limit(&self) -> Option<u64> {
@@ -49,14 +58,21 @@ impl Streams for Link {
     }
 
     async fn stream(self: &Arc<Self>, name: &str, kind: Kind) -> Result<Arc<Stream>, BrokerError> {
-        let queue = self.url.queue(name);
-        if queue.len() > MAX_QUEUE_BYTES {
-            return Err(BrokerError::Refused(format!("`{queue}` is longer than {MAX_QUEUE_BYTES} bytes")));
-        }
-        Stream::open(self, queue, (kind == Kind::Ledger).then_some(self.url.ledger_bytes)).await
+        self.open_stream(name, (kind == Kind::Ledger).then_some(self.url.ledger_bytes)).await
     }
 
     async fn close(&self) {
         self.shut().await;
+    }
+}
+
+impl Link {
+    /// A stream that keeps as many bytes as it is told, or all.
+    async fn open_stream(self: &Arc<Self>, name: &str, bytes: Option<u64>) -> Result<Arc<Stream>, BrokerError> {
+        let queue = self.url.queue(name);
+        if queue.len() > MAX_QUEUE_BYTES {
+            return Err(BrokerError::Refused(format!("`{queue}` is longer than {MAX_QUEUE_BYTES} bytes")));
+        }
+        Stream::open(self, queue, bytes).await
     }
 }

@@ -79,12 +79,24 @@ pub(super) fn failed(error: impl std::fmt::Display) -> BrokerError {
     BrokerError::Failed(error.to_string())
 }
 
-/// A partition of a topic from an offset on.
-pub(super) fn place(topic: &str, offset: u64) -> Result<TopicPartitionList, BrokerError> {
-    let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset(topic, 0, offset).map_err(failed)?;
-    Ok(places)
+/// A partition of a topic.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Partition {
+    pub(super) topic: String,
+    pub(super) number: i32,
+}
+
+impl Partition {
+    /// It, from an offset on.
+    pub(super) fn from(&self, offset: u64) -> Result<TopicPartitionList, BrokerError> {
+        self.at(Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX)))
+    }
+
+    pub(super) fn at(&self, offset: Offset) -> Result<TopicPartitionList, BrokerError> {
+        let mut places = TopicPartitionList::new();
+        places.add_partition_offset(&self.topic, self.number, offset).map_err(failed)?;
+        Ok(places)
+    }
 }
 
 impl Clients {
@@ -189,11 +201,11 @@ impl Clients {
         tried.unwrap_or(Err(last))
     }
 
-    /// The first offset of a topic, and the one after its last record.
-    pub(super) async fn extent(&self, topic: &str) -> Result<(u64, u64), BrokerError> {
+    /// The first offset of a partition, and the one after its last record.
+    pub(super) async fn extent(&self, partition: &Partition) -> Result<(u64, u64), BrokerError> {
         self.again(|| async {
-            let (reading, name) = (Arc::clone(&self.reading), topic.to_owned());
-            let asking = tokio::task::spawn_blocking(move || reading.fetch_watermarks(&name, 0, ANSWER_WITHIN));
+            let (reading, Partition { topic, number }) = (Arc::clone(&self.reading), partition.clone());
+            let asking = tokio::task::spawn_blocking(move || reading.fetch_watermarks(&topic, number, ANSWER_WITHIN));
             let (low, high) = asking.await.map_err(|_| BrokerError::Closed)?.map_err(failed)?;
             Ok((u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default()))
         })

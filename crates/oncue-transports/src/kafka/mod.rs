@@ -1,4 +1,4 @@
-//! Kafka, by librdkafka: a topic with one partition per stream.
+//! Kafka, by librdkafka: a partition of a topic per stream.
 
 mod clients;
 mod message;
@@ -14,8 +14,13 @@ use oncue::{
     transport::{OpenError, Transport, broker::BrokerError},
 };
 
-use self::{clients::Clients, stream::Stream, url::KafkaUrl};
-use crate::streams::{self, Kind, Streams};
+use self::{
+    clients::{Clients, Partition},
+    stream::Stream,
+    topics::Wanted,
+    url::KafkaUrl,
+};
+use crate::streams::{self, Division, Kind, Streams};
 
 /// Whether the URL is right.
 pub(crate) fn check(url: &str) -> Result<(), OpenError> {
@@ -36,8 +41,26 @@ impl Streams for Clients {
         &self.url.shown
     }
 
-    fn partitions(&self) -> u16 {
-        self.url.partitions
+    fn division(&self) -> Division {
+        Division::one_each(self.url.partitions)
+    }
+
+    async fn found(&self, name: &str) -> Result<Option<Division>, BrokerError> {
+        let topic = self.url.topic(name);
+        let count = self.again(|| Self::partitions(&self.reading, &topic)).await?;
+        // One partition need not be all that a topic has.
+        Ok(match u16::try_from(count).unwrap_or(u16::MAX) {
+            0 => None,
+            1 => Some(Division::within_one(self.url.partitions)),
+            count => Some(Division::one_each(count)),
+        })
+    }
+
+    async fn topic(self: &Arc<Self>, name: &str, division: Division) -> Result<Vec<Arc<Stream>>, BrokerError> {
+        let topic = self.url.topic(name);
+        let limit = self.declare(&topic, Wanted::events(division.streams)).await?;
+        let partitions = (0..i32::from(division.streams)).map(|number| Partition { topic: topic.clone(), number });
+        Ok(partitions.map(|partition| Stream::new(self, partition, limit)).collect())
     }
 
     /// What is not wanted any more is deleted; nothing else is.
@@ -46,9 +69,12 @@ impl Streams for Clients {
     }
 
     async fn stream(self: &Arc<Self>, name: &str, kind: Kind) -> Result<Arc<Stream>, BrokerError> {
-        let topic = self.url.topic(name, kind);
-        let limit = self.declare(&topic, kind).await?;
-        Ok(Stream::new(self, topic, limit))
+        let (topic, wanted) = match kind {
+            Kind::Ledger => (self.url.ledger(name), Wanted::ledger()),
+            Kind::Registry => (self.url.topic(name), Wanted::registry()),
+        };
+        let limit = self.declare(&topic, wanted).await?;
+        Ok(Stream::new(self, Partition { topic, number: 0 }, limit))
     }
 
     /// What was confirmed stays, and everything else ends with its client.

@@ -8,7 +8,7 @@ use rdkafka::{Offset, consumer::Consumer as _, error::KafkaError};
 use tokio::time::timeout;
 
 use super::{
-    clients::{ANSWER_WITHIN, Clients, failed, place},
+    clients::{ANSWER_WITHIN, Clients, Partition, failed},
     message::Stored,
 };
 use crate::streams::Stored as _;
@@ -16,10 +16,10 @@ use crate::streams::Stored as _;
 /// How often errors of a connection may come instead of records.
 const INTERRUPTIONS: u32 = 20;
 
-/// Where a topic was read to: what comes next is here or on its way.
+/// Where a partition was read to: what comes next is here or on its way.
 #[derive(PartialEq, Eq)]
 pub(super) struct ReadTo {
-    topic: String,
+    partition: Partition,
     next: u64,
 }
 
@@ -27,7 +27,7 @@ impl Clients {
     /// Reads records from an offset on, until it is enough or `end` is reached.
     pub(super) async fn read(
         &self,
-        topic: &str,
+        partition: &Partition,
         from: u64,
         end: u64,
         mut is_enough: impl FnMut(Stored) -> bool + Send,
@@ -37,10 +37,10 @@ impl Clients {
         }
         let (reading, mut reader) = (&self.reading, self.reader.lock().await);
         // If this is given up, it is known of no place.
-        if reader.take() != Some(ReadTo { topic: topic.to_owned(), next: from }) {
+        if reader.take() != Some(ReadTo { partition: partition.clone(), next: from }) {
             // Without that, it would begin up to a second later.
-            Self::partitions(reading, topic).await?;
-            reading.assign(&place(topic, from)?).map_err(failed)?;
+            Self::partitions(reading, &partition.topic).await?;
+            reading.assign(&partition.from(from)?).map_err(failed)?;
         }
         let read = async {
             let mut interruptions = 0;
@@ -54,7 +54,7 @@ impl Clients {
                     Ok(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
                     Ok(Err(error)) if interruptions == INTERRUPTIONS => return Err(failed(error)),
                     Ok(Err(error)) => {
-                        tracing::debug!(%error, topic, "reading was interrupted");
+                        tracing::debug!(%error, topic = partition.topic, "reading was interrupted");
                         interruptions += 1;
                         continue;
                     }
@@ -74,7 +74,7 @@ impl Clients {
         .await;
         match read {
             // Who reads on finds what was fetched meanwhile.
-            Ok(Some(next)) => *reader = Some(ReadTo { topic: topic.to_owned(), next }),
+            Ok(Some(next)) => *reader = Some(ReadTo { partition: partition.clone(), next }),
             // What was fetched beyond that is of no use.
             Ok(None) | Err(_) => reading.unassign().map_err(failed)?,
         }
@@ -82,11 +82,9 @@ impl Clients {
     }
 
     /// The offset of the first record of a time or later; nothing if there is none.
-    pub(super) async fn since(&self, topic: &str, time: Timestamp) -> Result<Option<u64>, BrokerError> {
+    pub(super) async fn since(&self, partition: &Partition, time: Timestamp) -> Result<Option<u64>, BrokerError> {
         let millis = time.as_micros().div_euclid(1_000);
-        let mut times = rdkafka::TopicPartitionList::new();
-        times.add_partition_offset(topic, 0, Offset::Offset(millis)).map_err(failed)?;
-        let reading = Arc::clone(&self.reading);
+        let (times, reading) = (partition.at(Offset::Offset(millis))?, Arc::clone(&self.reading));
         let asking = tokio::task::spawn_blocking(move || reading.offsets_for_times(times, ANSWER_WITHIN));
         let found = asking.await.map_err(|_| BrokerError::Closed)?.map_err(failed)?;
         Ok(found.elements().first().and_then(|found| match found.offset() {

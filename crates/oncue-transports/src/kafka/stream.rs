@@ -1,4 +1,4 @@
-//! One stream: a topic with one partition, appended to, followed as it grows, and read from an offset on.
+//! One stream: a partition of a topic, appended to, followed as it grows, and read from an offset on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    clients::{ANSWER_WITHIN, Clients, TRIED_FOR, failed, place},
+    clients::{ANSWER_WITHIN, Clients, Partition, TRIED_FOR, failed},
     message::{self, Coming, Message, Stored},
 };
 use crate::streams::{self, Coming as _, From as Place, Taking, TakingOurs};
@@ -34,7 +34,7 @@ const TOGETHER: usize = 64;
 
 pub(crate) struct Stream {
     clients: Arc<Clients>,
-    topic: String,
+    partition: Partition,
     /// Bytes of the largest record.
     limit: usize,
     taken: Mutex<Taken>,
@@ -51,10 +51,10 @@ struct Taken {
 }
 
 impl Stream {
-    pub(super) fn new(clients: &Arc<Clients>, topic: String, limit: usize) -> Arc<Self> {
+    pub(super) fn new(clients: &Arc<Clients>, partition: Partition, limit: usize) -> Arc<Self> {
         Arc::new(Self {
             clients: Arc::clone(clients),
-            topic,
+            partition,
             limit,
             taken: Mutex::default(),
             next: watch::Sender::new(0),
@@ -83,7 +83,7 @@ impl Stream {
             found = true;
             true
         };
-        self.clients.read(&self.topic, from, end, is_record).await?;
+        self.clients.read(&self.partition, from, end, is_record).await?;
         if !found {
             let mut taken = self.taken.lock();
             taken.next = taken.next.max(end);
@@ -119,8 +119,9 @@ impl Stream {
 
     async fn follow_on(&self, from: u64) -> Result<(), BrokerError> {
         let following = &self.clients.following;
-        let queue = following.split_partition_queue(&self.topic, 0).ok_or(BrokerError::Closed)?;
-        following.incremental_assign(&place(&self.topic, from)?).map_err(failed)?;
+        let queue = following.split_partition_queue(&self.partition.topic, self.partition.number);
+        let queue = queue.ok_or(BrokerError::Closed)?;
+        following.incremental_assign(&self.partition.from(from)?).map_err(failed)?;
         loop {
             let (mut received, mut left) = (queue.recv().await, TOGETHER);
             loop {
@@ -128,7 +129,7 @@ impl Stream {
                     Ok(record) => self.take(Coming(record)),
                     Err(KafkaError::PartitionEOF(_)) => {}
                     // It goes on by itself.
-                    Err(error) => tracing::debug!(%error, topic = self.topic, "following was interrupted"),
+                    Err(error) => tracing::debug!(%error, topic = self.partition.topic, "following was interrupted"),
                 }
                 left -= 1;
                 match (left > 0).then(|| queue.recv().now_or_never()).flatten() {
@@ -145,7 +146,8 @@ impl Stream {
         let writer = self.clients.writer();
         let mut confirming = Vec::with_capacity(messages.len());
         for Message { key, headers, data, timestamp } in messages {
-            let mut record = FutureRecord::<str, [u8]>::to(&self.topic).partition(0).payload(&data);
+            let mut record = FutureRecord::<str, [u8]>::to(&self.partition.topic);
+            record = record.partition(self.partition.number).payload(&data);
             record = record.headers(headers);
             if let Some(key) = &key {
                 record = record.key(key);
@@ -180,9 +182,12 @@ impl Stream {
             Some(Code::MessageSizeTooLarge) => BrokerError::TooLarge { bytes, limit: self.limit },
             Some(Code::TopicAuthorizationFailed) => {
                 let mend = "give the account the right to write to it";
-                BrokerError::Refused(format!("the account may not write to the topic `{}`: {mend}", self.topic))
+                BrokerError::Refused(format!(
+                    "the account may not write to the topic `{}`: {mend}",
+                    self.partition.topic
+                ))
             }
-            _ => failed(format!("the topic `{}`: {error}", self.topic)),
+            _ => failed(format!("the topic `{}`: {error}", self.partition.topic)),
         }
     }
 }
@@ -205,7 +210,7 @@ impl streams::Stream for Stream {
     }
 
     fn name(&self) -> &str {
-        &self.topic
+        &self.partition.topic
     }
 
     fn next(&self) -> u64 {
@@ -213,16 +218,16 @@ impl streams::Stream for Stream {
     }
 
     async fn first(&self) -> Result<u64, BrokerError> {
-        self.clients.extent(&self.topic).await.map(|(first, _)| first)
+        self.clients.extent(&self.partition).await.map(|(first, _)| first)
     }
 
     async fn last(&self, _: Duration) -> Result<Option<Stored>, BrokerError> {
-        let (first, end) = self.clients.extent(&self.topic).await?;
+        let (first, end) = self.clients.extent(&self.partition).await?;
         let mut last = None;
         for back in [1, LAST] {
             let from = end.saturating_sub(back).max(first);
             self.clients
-                .read(&self.topic, from, end, |stored| {
+                .read(&self.partition, from, end, |stored| {
                     last = Some(stored);
                     false
                 })
@@ -240,13 +245,13 @@ impl streams::Stream for Stream {
         let stream = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = stream.follow_on(from).await {
-                tracing::warn!(%error, topic = stream.topic, "it cannot be followed");
+                tracing::warn!(%error, topic = stream.partition.topic, "it cannot be followed");
             }
         });
     }
 
     async fn catch_up(&self) -> Result<(), BrokerError> {
-        let (_, end) = self.clients.extent(&self.topic).await?;
+        let (_, end) = self.clients.extent(&self.partition).await?;
         if end == 0 || self.reached(end - 1, GAP).await {
             return Ok(());
         }
@@ -258,16 +263,16 @@ impl streams::Stream for Stream {
         if self.reached(offset, TRIED_FOR).await {
             return Ok(());
         }
-        Err(failed(format!("record {offset} of `{}` does not come", self.topic)))
+        Err(failed(format!("record {offset} of `{}` does not come", self.partition.topic)))
     }
 
     async fn read(&self, from: Place, is_enough: impl FnMut(Stored) -> bool + Send) -> Result<(), BrokerError> {
         let from = match from {
             Place::Offset(offset) => Some(offset),
-            Place::Time(time) => self.clients.since(&self.topic, time).await?,
+            Place::Time(time) => self.clients.since(&self.partition, time).await?,
         };
         match from {
-            Some(from) => self.clients.read(&self.topic, from, self.next(), is_enough).await,
+            Some(from) => self.clients.read(&self.partition, from, self.next(), is_enough).await,
             None => Ok(()),
         }
     }
@@ -293,8 +298,8 @@ impl streams::Stream for Stream {
     /// What could not be deleted is, the next time.
     async fn purge(&self, before: u64) -> Result<(), BrokerError> {
         let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
-        if let Err(error) = self.clients.admin.delete_records(&place(&self.topic, before)?, &options).await {
-            tracing::warn!(%error, topic = self.topic, "what is not wanted any more cannot be deleted");
+        if let Err(error) = self.clients.admin.delete_records(&self.partition.from(before)?, &options).await {
+            tracing::warn!(%error, topic = self.partition.topic, "what is not wanted any more cannot be deleted");
         }
         Ok(())
     }

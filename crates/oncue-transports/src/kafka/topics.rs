@@ -10,7 +10,7 @@ use rdkafka::{
 };
 
 use super::clients::{ANSWER_WITHIN, Clients, Consumer, HEADER_BYTES, failed};
-use crate::streams::{Kind, MAX_EVENT_BYTES, MAX_RECORD_BYTES};
+use crate::streams::{MAX_EVENT_BYTES, MAX_RECORD_BYTES};
 
 /// Bytes of a ledger's file: what is deleted goes by whole files.
 const LEDGER_SEGMENT_BYTES: usize = 4 * MAX_RECORD_BYTES;
@@ -19,20 +19,45 @@ const SAFE_REPLICAS: u16 = 3;
 /// What a record may take where nobody says.
 const DEFAULT_RECORD_BYTES: usize = 1_048_588;
 
+/// What a topic is to have, where it is not there.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) partitions: u16,
+    /// Payload of its largest record.
+    pub(super) record_bytes: usize,
+    /// Bytes of its files, where the broker's default is not what is wanted.
+    pub(super) segment_bytes: Option<usize>,
+}
+
+impl Wanted {
+    pub(super) fn events(partitions: u16) -> Self {
+        Self { partitions, record_bytes: MAX_EVENT_BYTES, segment_bytes: None }
+    }
+
+    pub(super) fn registry() -> Self {
+        Self::events(1)
+    }
+
+    pub(super) fn ledger() -> Self {
+        Self { partitions: 1, record_bytes: MAX_RECORD_BYTES, segment_bytes: Some(LEDGER_SEGMENT_BYTES) }
+    }
+}
+
 impl Clients {
     /// Makes a topic, if it is not there: how large its records may be.
-    pub(super) async fn declare(&self, topic: &str, kind: Kind) -> Result<usize, BrokerError> {
+    pub(super) async fn declare(&self, topic: &str, wanted: Wanted) -> Result<usize, BrokerError> {
         self.again(|| async {
             if Self::partitions(&self.reading, topic).await? == 0 {
-                self.make(topic, kind).await?;
+                self.make(topic, wanted).await?;
             }
             // What was made is known everywhere a little later, and by this client before it follows.
             match Self::partitions(&self.following, topic).await? {
                 0 => Err(failed(format!("the topic `{topic}` is not there yet"))),
-                1 => Ok(()),
+                count if count == usize::from(wanted.partitions) => Ok(()),
                 count => Err(BrokerError::Refused(format!(
-                    "the topic `{topic}` has {count} partitions in Kafka, and one is what is read: use another topic, or \
-                     have a tool of Kafka's (MirrorMaker, Connect) copy it into one with a single partition"
+                    "the topic `{topic}` has {count} partitions in Kafka, and had {} when it was first used here: keys are \
+                     elsewhere now. Copy it into a new topic (`oncue mirror`, MirrorMaker, Connect) and use that",
+                    wanted.partitions
                 ))),
             }
         })
@@ -58,19 +83,19 @@ impl Clients {
         Ok(known.partitions().len())
     }
 
-    async fn make(&self, topic: &str, kind: Kind) -> Result<(), BrokerError> {
-        let limit = if kind == Kind::Ledger { MAX_RECORD_BYTES } else { MAX_EVENT_BYTES } + HEADER_BYTES;
-        let (limit, segment) = (limit.to_string(), LEDGER_SEGMENT_BYTES.to_string());
+    async fn make(&self, topic: &str, wanted: Wanted) -> Result<(), BrokerError> {
+        let limit = (wanted.record_bytes + HEADER_BYTES).to_string();
+        let segment = wanted.segment_bytes.map(|bytes| bytes.to_string());
         let in_sync = self.url.replicas.map(|replicas| replicas.saturating_sub(1).max(1).to_string());
         let replication = TopicReplication::Fixed(self.url.replicas.map_or(-1, i32::from));
         // What is acknowledged stays until somebody says otherwise.
-        let mut new = NewTopic::new(topic, 1, replication)
+        let mut new = NewTopic::new(topic, i32::from(wanted.partitions), replication)
             .set("cleanup.policy", "delete")
             .set("retention.ms", "-1")
             .set("retention.bytes", "-1")
             .set("max.message.bytes", &limit);
-        if kind == Kind::Ledger {
-            new = new.set("segment.bytes", &segment);
+        if let Some(segment) = &segment {
+            new = new.set("segment.bytes", segment);
         }
         if let Some(in_sync) = in_sync.as_ref().filter(|_| self.url.replicas >= Some(SAFE_REPLICAS)) {
             new = new.set("min.insync.replicas", in_sync);
@@ -112,7 +137,7 @@ fn is_refusal(code: Code) -> bool {
 fn refused(topic: &str, code: Code) -> BrokerError {
     let mend = match code {
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            "give the account the rights to describe, read, write and create it, or make it beforehand, with one partition"
+            "give the account the rights to describe, read, write and create it, or make it beforehand"
         }
         Code::InvalidReplicationFactor => "fewer brokers than copies: write a smaller `replicas`",
         Code::InvalidTopic => "another topic's name differs in `.` and `_` alone, or it is not a name: use another one",

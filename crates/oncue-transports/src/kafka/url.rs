@@ -7,7 +7,6 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     options::{self, PARTITIONS, PARTITIONS_RANGE, Security},
-    streams::Kind,
     without_secrets,
 };
 
@@ -105,21 +104,23 @@ impl KafkaUrl {
         ))
     }
 
-    /// The Kafka topic of a stream. A ledger's name may hold what a topic's may not.
-    pub(super) fn topic(&self, name: &str, kind: Kind) -> String {
-        let mut topic = self.prefix.as_ref().map_or_else(String::new, |prefix| format!("{prefix}."));
-        if kind != Kind::Ledger {
-            return topic + name;
-        }
+    /// The Kafka topic of a topic.
+    pub(super) fn topic(&self, name: &str) -> String {
+        self.prefix.as_ref().map_or_else(|| name.to_owned(), |prefix| format!("{prefix}.{name}"))
+    }
+
+    /// The Kafka topic of a ledger, whose name may hold what a topic's may not.
+    pub(super) fn ledger(&self, name: &str) -> String {
+        let mut escaped = String::new();
         for byte in name.bytes() {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.') {
-                topic.push(char::from(byte));
+                escaped.push(char::from(byte));
             } else {
                 // A string takes it.
-                let _ = write!(topic, "_{byte:02x}");
+                let _ = write!(escaped, "_{byte:02x}");
             }
         }
-        topic
+        self.topic(&escaped)
     }
 }
 
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn names_are_topics_of_kafka() {
         let url = KafkaUrl::parse("kafka://host?prefix=shop").unwrap();
-        assert_eq!(url.topic("order_events", Kind::Topic), "shop.order_events");
-        assert_eq!(url.topic("oncue-ledger.~a_b ü.0", Kind::Ledger), "shop.oncue-ledger._7ea_5fb_20_c3_bc.0");
+        assert_eq!(url.topic("order_events"), "shop.order_events");
+        assert_eq!(url.ledger("oncue-ledger.~a_b ü.0"), "shop.oncue-ledger._7ea_5fb_20_c3_bc.0");
     }
 }

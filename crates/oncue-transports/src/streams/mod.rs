@@ -1,12 +1,15 @@
-//! Brokers whose logs anybody appends to, and without a condition: a stream per topic, one per ledger, and one that says which
-//! of them there are.
+//! Brokers whose logs anybody appends to, and without a condition: a stream per topic, or one per partition of it, one per
+//! ledger, and one that says which of them there are.
 //!
-//! An offset is a message's offset in its topic's stream, so a topic is in one order over all its partitions. A stream
-//! has no conditions: what a ledger needs of them is in [`ledger`]. What a broker has to give is [`Streams`] and [`Stream`].
+//! Where a topic has one stream, an offset is a message's offset there, so it is in one order over all its partitions; where
+//! it has more, they take turns. A stream has no conditions: what a ledger needs of them is in [`ledger`]. What a broker has to
+//! give is [`Streams`] and [`Stream`].
 
 mod extents;
 mod ledger;
+mod part;
 mod registry;
+mod stamps;
 mod topic;
 mod window;
 
@@ -32,7 +35,7 @@ use tokio::{
     sync::{OnceCell, watch},
 };
 
-use self::{ledger::Ledger, registry::Registry, topic::Topic};
+use self::{ledger::Ledger, registry::Registry, stamps::Stamps, topic::Topic};
 use crate::not_opened;
 
 /// Payload of the largest event: more of such messages are on their way at once than memory should hold.
@@ -47,13 +50,23 @@ pub(crate) trait Streams: Send + Sync + Sized + 'static {
     /// The URL, without secrets.
     fn shown(&self) -> &str;
 
-    /// Partitions of a topic that is made from now on.
-    fn partitions(&self) -> u16;
+    /// How a topic that is made from now on is divided.
+    fn division(&self) -> Division;
+
+    /// How a topic is divided that somebody else has made; nothing if there is none, or the broker does not say.
+    fn found(&self, name: &str) -> impl Future<Output = Result<Option<Division>, BrokerError>> + Send;
+
+    /// The streams of a topic, made if they are not there.
+    fn topic(
+        self: &Arc<Self>,
+        name: &str,
+        division: Division,
+    ) -> impl Future<Output = Result<Vec<Arc<Self::Stream>>, BrokerError>> + Send;
 
     /// Bytes of a ledger that may be wanted, where the broker keeps no more than some.
     fn ledger_limit(&self) -> Option<u64>;
 
-    /// A stream, made if it is not there.
+    /// A stream beside topics, made if it is not there.
     fn stream(
         self: &Arc<Self>,
         name: &str,
@@ -64,12 +77,31 @@ pub(crate) trait Streams: Send + Sync + Sized + 'static {
     fn close(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// What a stream is of.
+/// What a stream beside topics is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Topic,
     Ledger,
     Registry,
+}
+
+/// How a topic is divided. It stays so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Division {
+    pub(crate) partitions: u16,
+    /// One for all partitions, or one for each.
+    pub(crate) streams: u16,
+}
+
+impl Division {
+    /// Of a topic that has all its partitions in one stream.
+    pub(crate) fn within_one(partitions: u16) -> Self {
+        Self { partitions, streams: 1 }
+    }
+
+    /// Of a topic that has a stream for each partition.
+    pub(crate) fn one_each(partitions: u16) -> Self {
+        Self { partitions, streams: partitions }
+    }
 }
 
 /// Where to read from.
@@ -190,7 +222,7 @@ type Opened<K, V> = Mutex<HashMap<K, Arc<OnceCell<Arc<V>>>>>;
 /// A broker, or a cluster.
 struct Streamed<S: Streams> {
     streams: Arc<S>,
-    clock: Clock,
+    stamps: Arc<Stamps>,
     registry: Registry<S::Stream>,
     topics: Opened<String, Topic<S::Stream>>,
     ledgers: Opened<LedgerName, Ledger<S::Stream>>,
@@ -244,7 +276,7 @@ pub(crate) fn open<S: Streams>(
     };
     let streamed = Streamed {
         streams,
-        clock: clock.clone(),
+        stamps: Arc::new(Stamps::new(clock.clone())),
         registry,
         topics: Mutex::default(),
         ledgers: Mutex::default(),
@@ -262,12 +294,21 @@ impl<S: Streams> Streamed<S> {
             if name == registry::NAME || name.starts_with(ledger::PREFIX) {
                 return Err(BrokerError::Refused(format!("`{name}` is the name of what is kept beside topics")));
             }
-            let (partitions, is_new) = self.registry.topic(name, self.streams.partitions()).await?;
-            let stream = self.streams.stream(name, Kind::Topic).await?;
-            let (clock, growth) = (self.clock.clone(), self.growth.clone());
-            Topic::open(stream, name, (partitions, is_new), clock, growth).await.map(Arc::new)
+            let (division, is_new) = self.division(name).await?;
+            let streams = self.streams.topic(name, division).await?;
+            Topic::open(streams, name, (division, is_new), &self.stamps, &self.growth).await.map(Arc::new)
         };
         place.get_or_try_init(|| opening).await.cloned()
+    }
+
+    /// How a topic is divided, and whether it is made now.
+    async fn division(&self, name: &str) -> Result<(Division, bool), BrokerError> {
+        if let Some(known) = self.registry.topic(name).await? {
+            return Ok((known, false));
+        }
+        let found = self.streams.found(name).await?;
+        let division = self.registry.enter_topic(name, found.unwrap_or_else(|| self.streams.division())).await?;
+        Ok((division, found.is_none()))
     }
 
     fn opened_topic(&self, name: &str) -> Option<Arc<Topic<S::Stream>>> {
@@ -339,7 +380,7 @@ impl<S: Streams> Broker for Asked<S> {
 
     fn topic<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<u16, BrokerError>> {
         let name = name.to_owned();
-        self.ask(|streamed| async move { Ok(streamed.open_topic(&name).await?.partitions) })
+        self.ask(|streamed| async move { Ok(streamed.open_topic(&name).await?.division.partitions) })
     }
 
     fn follow<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<(), BrokerError>> {
@@ -370,7 +411,7 @@ impl<S: Streams> Broker for Asked<S> {
         events: &'a [(u16, Envelope)],
     ) -> BoxFuture<'a, Result<Vec<Published>, BrokerError>> {
         let (topic, events) = (topic.to_owned(), events.to_vec());
-        self.ask(|streamed| async move { streamed.open_topic(&topic).await?.publish(&events).await })
+        self.ask(|streamed| async move { streamed.open_topic(&topic).await?.publish(events).await })
     }
 
     fn events<'a>(
@@ -443,7 +484,11 @@ impl<S: Streams> Broker for Asked<S> {
     }
 
     fn recent(&self, topic: &str, partition: u16, from: u64, limit: usize) -> Option<Vec<(Position, Envelope)>> {
-        self.0.opened_topic(topic)?.recent(Some(partition), from, limit)
+        self.0.opened_topic(topic)?.recent(partition, from, limit)
+    }
+
+    fn is_in_one_order(&self, topic: &str) -> bool {
+        self.0.opened_topic(topic).is_none_or(|topic| topic.is_in_one_order())
     }
 
     fn growth(&self) -> watch::Receiver<u64> {

@@ -10,7 +10,7 @@ use oncue::transport::broker::{BrokerError, LedgerName};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{Coming as _, Kind, Stored as _, Stream, Streams};
+use super::{Coming as _, Division, Kind, Stored as _, Stream, Streams};
 
 /// The name of its stream: no topic has it.
 pub(super) const NAME: &str = "oncue-registry";
@@ -21,13 +21,30 @@ const LAST_WITHIN: Duration = Duration::from_millis(100);
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry {
-    Topic { name: String, partitions: u16 },
-    Ledger { subscription: String, partition: u16 },
+    Topic {
+        name: String,
+        partitions: u16,
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        streams: u16,
+    },
+    Ledger {
+        subscription: String,
+        partition: u16,
+    },
+}
+
+fn one() -> u16 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_one(streams: &u16) -> bool {
+    *streams == 1
 }
 
 #[derive(Default)]
 struct Known {
-    topics: BTreeMap<String, u16>,
+    topics: BTreeMap<String, Division>,
     ledgers: BTreeSet<LedgerName>,
 }
 
@@ -47,7 +64,9 @@ impl<S: Stream> Registry<S> {
                 let stored = coming.keep();
                 let mut known = taking.lock();
                 match serde_json::from_slice(stored.data()) {
-                    Ok(Entry::Topic { name, partitions }) => drop(known.topics.entry(name).or_insert(partitions)),
+                    Ok(Entry::Topic { name, partitions, streams }) => {
+                        known.topics.entry(name).or_insert(Division { partitions, streams });
+                    }
                     Ok(Entry::Ledger { subscription, partition }) => {
                         known.ledgers.insert(LedgerName { subscription, partition });
                     }
@@ -66,17 +85,23 @@ impl<S: Stream> Registry<S> {
         self.stream.append(vec![S::record(&[], data.into())], None).await.map(drop)
     }
 
-    /// The partitions of a topic, `partitions` if it is new; and whether it is.
-    pub(super) async fn topic(&self, name: &str, partitions: u16) -> Result<(u16, bool), BrokerError> {
-        let known = || self.known.lock().topics.get(name).copied();
-        if known().is_none() {
+    /// How a topic is divided, if it was entered.
+    pub(super) async fn topic(&self, name: &str) -> Result<Option<Division>, BrokerError> {
+        if self.known_topic(name).is_none() {
             self.stream.catch_up().await?;
         }
-        if let Some(known) = known() {
-            return Ok((known, false));
-        }
-        self.enter(&Entry::Topic { name: name.to_owned(), partitions }).await?;
-        Ok((known().unwrap_or(partitions), true))
+        Ok(self.known_topic(name))
+    }
+
+    /// Enters a topic: how it is divided, which somebody else may have entered first.
+    pub(super) async fn enter_topic(&self, name: &str, division: Division) -> Result<Division, BrokerError> {
+        let Division { partitions, streams } = division;
+        self.enter(&Entry::Topic { name: name.to_owned(), partitions, streams }).await?;
+        Ok(self.known_topic(name).unwrap_or(division))
+    }
+
+    fn known_topic(&self, name: &str) -> Option<Division> {
+        self.known.lock().topics.get(name).copied()
     }
 
     /// Whether a ledger is there.
@@ -95,7 +120,7 @@ impl<S: Stream> Registry<S> {
 
     pub(super) async fn topics(&self) -> Result<Vec<(String, u16)>, BrokerError> {
         self.stream.catch_up().await?;
-        Ok(self.known.lock().topics.iter().map(|(name, partitions)| (name.clone(), *partitions)).collect())
+        Ok(self.known.lock().topics.iter().map(|(name, division)| (name.clone(), division.partitions)).collect())
     }
 
     pub(super) async fn ledgers(&self) -> Result<Vec<LedgerName>, BrokerError> {

@@ -5,17 +5,18 @@ use std::collections::VecDeque;
 
 use oncue::{Envelope, transport::Position};
 
-/// Bytes that are kept, and what is read at once.
+/// Bytes that are kept of a topic, and of each of its parts, however many those are; and what is read at once.
 const KEPT_BYTES: usize = 16 << 20;
+const LEAST_BYTES: usize = 2 << 20;
 const AT_ONCE_BYTES: usize = KEPT_BYTES / 16;
 /// Bytes of an event, beside its data.
 pub(super) const EVENT_BYTES: usize = 256;
 
 /// Parts of a topic, the one that is read first, the one that was not read for the longest time last.
-#[derive(Default)]
 pub(super) struct Windows {
     parts: VecDeque<Window>,
     bytes: usize,
+    kept_bytes: usize,
 }
 
 /// A part of a topic: everything from one offset to another.
@@ -35,6 +36,11 @@ impl Window {
 }
 
 impl Windows {
+    /// Of a stream that is one of so many of its topic.
+    pub(super) fn of(streams: usize) -> Self {
+        Self { parts: VecDeque::new(), bytes: 0, kept_bytes: (KEPT_BYTES / streams).max(LEAST_BYTES) }
+    }
+
     /// Reads the part that has an offset, or a new one that begins there.
     pub(super) fn move_to(&mut self, offset: u64) {
         let parts = self.parts.iter().enumerate();
@@ -59,7 +65,7 @@ impl Windows {
         }
         part.reaches[partition] = position.offset() + 1;
         part.events.push_back((position, event));
-        while self.bytes > KEPT_BYTES
+        while self.bytes > self.kept_bytes
             && let Some(last) = self.parts.back_mut()
         {
             match last.events.pop_front() {
@@ -133,7 +139,7 @@ mod tests {
 
     #[test]
     fn each_partition_finds_its_own() {
-        let mut windows = Windows::default();
+        let mut windows = Windows::of(1);
         read(&mut windows, 10, 6, 1);
         assert_eq!(offsets(&windows, Some(0), 10, 9), [10, 12, 14]);
         assert_eq!(offsets(&windows, Some(1), 12, 9), [13, 15]);
@@ -144,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_is_elsewhere_begins_anew_and_what_was_read_stays() {
-        let mut windows = Windows::default();
+        let mut windows = Windows::of(1);
         read(&mut windows, 10, 6, 1);
         windows.move_to(16);
         assert_eq!(offsets(&windows, None, 10, 1), [10], "it goes on");
@@ -160,7 +166,7 @@ mod tests {
 
     #[test]
     fn its_bytes_are_bounded_by_leaving_out_what_was_not_read_for_long_and_is_oldest() {
-        let mut windows = Windows::default();
+        let mut windows = Windows::of(1);
         read(&mut windows, 10, 20, 1 << 20);
         assert!(windows.bytes <= KEPT_BYTES && offsets(&windows, None, 0, 99) == (15..30).collect::<Vec<_>>());
         windows.move_to(10);

@@ -1,13 +1,18 @@
 //! Other tools on Kafka: what Kafka's own publish arrives, and they read what is published here; topics that were made by
 //! somebody else.
 
-use std::{process::Stdio, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Stdio,
+    sync::Arc,
+};
 
 use oncue::{
-    Clock, Envelope,
-    transport::{Publish, PublishError},
+    App, Clock, Envelope,
+    handler::HandlerExt as _,
+    transport::{Publish, PublishError, Start},
 };
-use tokio::io::AsyncWriteExt as _;
+use tokio::{io::AsyncWriteExt as _, sync::watch};
 
 use super::{kafka_server::java, open};
 
@@ -79,6 +84,7 @@ async fn topics_of_somebody_else_are_used_as_they_are_or_refused() {
     let prefix = format!("made-{}", Clock::system().now().as_micros());
     let server = url.trim_start_matches("kafka://");
     let (small, wide) = (format!("{prefix}.small"), format!("{prefix}.wide"));
+    let alter = ["--alter", "--topic", &wide, "--partitions", "5"];
     let making = ["--create", "--topic", &small, "--partitions", "1", "--config", "max.message.bytes=10000"];
     tool(server, "TopicCommand", &making, "").await;
     tool(server, "TopicCommand", &["--create", "--topic", &wide, "--partitions", "3"], "").await;
@@ -88,8 +94,12 @@ async fn topics_of_somebody_else_are_used_as_they_are_or_refused() {
         let batch = Publish { topic: topic.into(), events, source: None };
         async move { transport.publish(&batch).await }
     };
-    let refused = publish("wide", 1).await.unwrap_err().to_string();
-    assert!(refused.contains("3 partitions"), "{refused}");
+    publish("wide", 1).await.unwrap();
+    tool(server, "TopicCommand", &alter, "").await;
+    let again = open(format!("{url}?prefix={prefix}")).await;
+    let batch = Publish { topic: "wide".into(), events: vec![event("2", "")], source: None };
+    let refused = again.publish(&batch).await.unwrap_err().to_string();
+    assert!(refused.contains("5 partitions") && refused.contains("had 3"), "{refused}");
     let large = publish("small", 20_000).await.unwrap_err();
     assert!(matches!(large, PublishError::TooLarge { bytes: 20_000, limit: 10_000 }), "{large}");
     // A few bytes too many, with what stands beside the data: the broker finds that out.
@@ -98,4 +108,91 @@ async fn topics_of_somebody_else_are_used_as_they_are_or_refused() {
     let large = publish("events", 8 << 20).await.unwrap_err();
     assert!(matches!(large, PublishError::TooLarge { limit: 1_048_576, .. }), "{large}");
     publish("small", 1).await.unwrap();
+}
+
+/// What its handler is given: per key, the data of its events.
+type ByKey = BTreeMap<Option<String>, Vec<String>>;
+
+fn all(numbers: std::ops::Range<usize>) -> ByKey {
+    let mut all = ByKey::new();
+    for number in numbers {
+        // Each tenth has no key.
+        let key = (!number.is_multiple_of(10)).then(|| format!("k{}", number % 7));
+        all.entry(key).or_default().push(number.to_string());
+    }
+    all
+}
+
+/// Waits until so many were handled, and gives them; those without a key have no order.
+async fn handled(seen: &mut watch::Receiver<ByKey>, count: usize) -> ByKey {
+    let mut seen = seen.wait_for(|seen| seen.values().map(Vec::len).sum::<usize>() >= count).await.unwrap().clone();
+    seen.entry(None).or_default().sort_by_key(|number| number.parse::<usize>().unwrap());
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_partitions_of_somebody_elses_topic_are_handled_each_key_in_order_and_ours_go_where_its_key_goes() {
+    let Some(url) = super::broker("kafka") else { return };
+    let prefix = format!("divided-{}", Clock::system().now().as_micros());
+    let (topic, server) = (format!("{prefix}.{TOPIC}"), url.trim_start_matches("kafka://"));
+    tool(server, "TopicCommand", &["--create", "--topic", &topic, "--partitions", "5"], "").await;
+    let produce = async |numbers: std::ops::Range<usize>| {
+        let line = |number: usize| match number % 10 {
+            0 => format!("NO\t{number}\n"),
+            _ => format!("k{}\t{number}\n", number % 7),
+        };
+        let lines: String = numbers.map(line).collect();
+        let options = ["--topic", &topic, "--property", "parse.key=true", "--property", "null.marker=NO"];
+        tool(server, "ConsoleProducer", &options, &lines).await;
+    };
+    // They wait before anything of ours has seen the topic.
+    produce(0..300).await;
+
+    let url = format!("{url}?prefix={prefix}&partitions=2");
+    let (noting, mut seen) = watch::channel(ByKey::new());
+    let notes = move |event: Envelope| {
+        let data = String::from_utf8_lossy(event.data()).into_owned();
+        noting.send_modify(|seen| seen.entry(event.key().map(str::to_owned)).or_default().push(data));
+        std::future::ready(())
+    };
+    let app = App::with_transport(open(url.clone()).await, Clock::system());
+    let notes = notes.named("notes").types([TOPIC]).topic(TOPIC).start(Start::Earliest);
+    let bus = app.on(notes).start().await.unwrap();
+    assert_eq!(handled(&mut seen, 300).await, all(0..300), "what was there");
+
+    produce(300..400).await;
+    let stood = bus.inspect().browse(TOPIC, 0, usize::MAX).unwrap();
+    let partition = |key: &str| {
+        let mut found = stood.iter().filter(|(_, event)| event.key() == Some(key)).map(|(at, _)| at.partition());
+        let first = found.next().unwrap();
+        assert!(found.all(|partition| partition == first));
+        first
+    };
+    let ours = |number: usize| {
+        let event = Envelope::builder(TOPIC).key(format!("k{}", number % 7)).data(number.to_string());
+        event.build().unwrap()
+    };
+    let batch = Publish { topic: TOPIC.into(), events: (400..407).map(ours).collect(), source: None };
+    let published = bus.transport().publish(&batch).await.unwrap();
+    for (number, published) in (400..).zip(&published) {
+        assert_eq!(published.position.partition(), partition(&format!("k{}", number % 7)), "one key, one partition");
+    }
+    let mut expected = all(0..400);
+    (400..407).for_each(|n| expected.get_mut(&Some(format!("k{}", n % 7))).unwrap().push(n.to_string()));
+    assert_eq!(handled(&mut seen, 407).await, expected, "what came, and ours");
+
+    bus.idle().await.unwrap();
+    let stood = bus.inspect().browse(TOPIC, 0, usize::MAX).unwrap();
+    let partitions: BTreeSet<u16> = stood.iter().map(|(position, _)| position.partition()).collect();
+    let offsets: BTreeSet<u64> = stood.iter().map(|(position, _)| position.offset()).collect();
+    assert_eq!((partitions.len(), offsets.len()), (5, 407), "all partitions, and no two events at the same offset");
+    let (mut pages, mut from) = (Vec::new(), 0);
+    while let page = bus.inspect().browse(TOPIC, from, 50).unwrap()
+        && let Some((last, _)) = page.last()
+    {
+        from = last.offset() + 1;
+        pages.extend(page);
+    }
+    assert_eq!(pages, stood, "page by page");
+    bus.shutdown().await.unwrap();
 }

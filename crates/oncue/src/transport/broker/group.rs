@@ -111,7 +111,7 @@ impl Group {
     }
 
     /// The same, where it is not first in, first out: what is first is known when all shares are read, and is compared
-    /// among them by their offsets.
+    /// among them by their offsets, or when it was published.
     fn hand_out_ranked(self: &Arc<Self>, giving: &mut Giving<'_>, turn: &mut Turn) {
         let mut served = Vec::new();
         for (index, share) in self.shares.iter().enumerate() {
@@ -125,10 +125,12 @@ impl Group {
                 served.push((index, serving));
             }
         }
+        let is_in_one_order = self.inner.broker.is_in_one_order(&self.spec.topic);
         while giving.has_room() && !turn.waits {
-            let ready =
-                served.iter_mut().filter_map(|(index, serving)| Some((serving.hand.first_ready()?, *index, serving)));
-            let Some((_, index, serving)) = ready.min_by_key(|(rank, index, _)| (*rank, *index)) else { return };
+            let ready = served.iter_mut().filter_map(|(index, serving)| {
+                Some((serving.first_ready(&self.shares[*index], self.spec.order, is_in_one_order)?, *index, serving))
+            });
+            let Some((_, index, serving)) = ready.min_by_key(|(first, index, _)| (*first, *index)) else { return };
             let wanted = serving.hand_out_first(&self.shares[index], &self.spec, giving);
             turn.waits = wanted.is_some();
             self.want(index, serving, wanted);

@@ -139,6 +139,13 @@ pub trait Broker: Send + Sync + 'static {
         None
     }
 
+    /// Whether the offsets of a topic say which of two events of different partitions came first. Where they do not, it is when
+    /// these were published.
+    fn is_in_one_order(&self, topic: &str) -> bool {
+        let _ = topic;
+        true
+    }
+
     /// Changes whenever an event or a record is heard of, of this process or another.
     fn growth(&self) -> watch::Receiver<u64>;
 

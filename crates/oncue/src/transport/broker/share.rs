@@ -15,7 +15,7 @@ use crate::{
     clock::Timestamp,
     event::Envelope,
     transport::{
-        Limit, SubscriptionSpec,
+        Limit, Order, SubscriptionSpec,
         log::{
             feed::FedEvent,
             giving::Giving,
@@ -235,6 +235,18 @@ impl Serving {
         self.look_at_new(share, spec, &mut states, giving);
         giving.room = room;
         (heard > self.fetched_to && !self.hand.is_full()).then_some(Wanted::New { from: self.fetched_to })
+    }
+
+    /// What is handed out next, to be compared with that of other partitions: its class, and where it stands in that. Nothing
+    /// comes before what has to be read to know it.
+    pub(super) fn first_ready(&self, share: &Share, order: Order, is_in_one_order: bool) -> Option<(u8, Option<i128>)> {
+        let rank = self.hand.first_ready()?;
+        if is_in_one_order {
+            return Some((rank.0, Some(rank.1.into())));
+        }
+        let event = self.event(share, &share.states(), self.hand.offset(rank));
+        let published = event.map(|event| i128::from(event.envelope.published().as_micros()));
+        Some((rank.0, published.map(|micros| if order == Order::Lifo { -micros } else { micros })))
     }
 
     /// Hands out what comes first, or tells what is to be read for that.

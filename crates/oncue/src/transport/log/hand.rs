@@ -336,7 +336,12 @@ impl<R: Reading> Hand<R> {
     /// The next event that is to be handed out again: its rank, and its offset.
     pub(in crate::transport) fn pop_ready(&mut self) -> Option<(Rank, u64)> {
         let rank = self.ready.pop_first()?;
-        Some((rank, if self.order == Order::Lifo { !rank.1 } else { rank.1 }))
+        Some((rank, self.offset(rank)))
+    }
+
+    /// The offset of an event that has a rank.
+    pub(in crate::transport) fn offset(&self, (_, number): Rank) -> u64 {
+        if self.order == Order::Lifo { !number } else { number }
     }
 
     /// The rank of what is to be handed out first.
