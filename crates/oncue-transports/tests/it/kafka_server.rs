@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// `ApiVersions`, version 0, of client "": what a broker answers before it knows who asks.
 const QUESTION: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0, 0];
 /// Any does, as long as a node keeps it.
-const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
+pub(super) const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 
 pub(super) struct Kafka {
     folder: tempfile::TempDir,
@@ -168,7 +168,7 @@ impl Server for Kafka {
     }
 }
 
-fn config(folder: &Path) -> PathBuf {
+pub(super) fn config(folder: &Path) -> PathBuf {
     folder.join("server.properties")
 }
 
@@ -208,7 +208,8 @@ broker.heartbeat.interval.ms=500
     )
 }
 
-async fn run(folder: &Path, address: SocketAddr) -> Child {
+/// A broker that is configured in a folder, once it answers.
+pub(super) async fn run(folder: &Path, address: SocketAddr) -> Child {
     let path = folder.join("out.log");
     let log = std::fs::File::options().create(true).append(true).open(&path).unwrap();
     let mut command = java();

@@ -22,6 +22,8 @@ mod faults;
 #[cfg(all(feature = "http", feature = "zmq"))]
 mod foreign;
 #[cfg(feature = "kafka")]
+mod kafka_cluster;
+#[cfg(feature = "kafka")]
 mod kafka_faults;
 #[cfg(feature = "kafka")]
 mod kafka_foreign;
