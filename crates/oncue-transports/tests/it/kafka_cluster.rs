@@ -122,16 +122,16 @@ async fn each_of_three_brokers_dies_and_nothing_is_lost() {
     let processes = [instance(&url, noting.clone()).await, instance(&url, noting).await];
     let publisher = open(url).await;
     let mut count = 0;
-    for dying in 0..nodes.len() {
+    for node in &mut nodes {
         publish(&*publisher, count..count + EVENTS).await;
-        nodes[dying].running.kill().await.unwrap();
+        node.running.kill().await.unwrap();
         let publishing = publish(&*publisher, count + EVENTS..count + 2 * EVENTS);
         tokio::time::timeout(DEADLINE, publishing).await.expect("two brokers take what is published");
         count += 2 * EVENTS;
         let handled = seen.wait_for(|seen| once(seen) == all(count));
         let handled = tokio::time::timeout(DEADLINE, handled).await.is_ok();
         assert!(handled, "two brokers are enough to handle {count} events: {:?}", seen.borrow());
-        nodes[dying].restart().await;
+        node.restart().await;
     }
     for process in processes {
         tokio::time::timeout(DEADLINE, process.idle()).await.expect("all is settled").unwrap();
