@@ -19,7 +19,7 @@ use super::{reading::ReadTo, url::KafkaUrl};
 use crate::streams::MAX_RECORD_BYTES;
 
 /// How long a broker may take until it is known, at the start.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest time that a broker may take for one answer.

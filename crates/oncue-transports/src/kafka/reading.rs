@@ -37,13 +37,14 @@ impl Clients {
         }
         let (reading, mut reader) = (&self.reading, self.reader.lock().await);
         // If this is given up, it is known of no place.
-        if reader.take() != Some(ReadTo { partition: partition.clone(), next: from }) {
+        let mut is_new = reader.take() != Some(ReadTo { partition: partition.clone(), next: from });
+        if is_new {
             // Without that, it would begin up to a second later.
             Self::partitions(reading, &partition.topic).await?;
             reading.assign(&partition.from(from)?).map_err(failed)?;
         }
         let read = async {
-            let mut interruptions = 0;
+            let (mut interruptions, mut next) = (0, from);
             loop {
                 let received = match reading.recv().now_or_never() {
                     Some(received) => Ok(received),
@@ -51,7 +52,13 @@ impl Clients {
                 };
                 let stored = match received {
                     Ok(Ok(message)) => Stored::from(&message),
-                    Ok(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+                    Ok(Err(KafkaError::PartitionEOF(_))) if is_new => return self.ended(partition, end).await,
+                    Ok(Err(KafkaError::PartitionEOF(_))) => {
+                        // The end was there when it was fetched, and may be elsewhere by now.
+                        reading.assign(&partition.from(next)?).map_err(failed)?;
+                        is_new = true;
+                        continue;
+                    }
                     Ok(Err(error)) if interruptions == INTERRUPTIONS => return Err(failed(error)),
                     Ok(Err(error)) => {
                         tracing::debug!(%error, topic = partition.topic, "reading was interrupted");
@@ -65,9 +72,10 @@ impl Clients {
                 if offset >= end {
                     return Ok(None);
                 }
-                let is_last = offset + 1 >= end;
+                next = offset + 1;
+                let is_last = next >= end;
                 if is_enough(stored) || is_last {
-                    return Ok((!is_last).then_some(offset + 1));
+                    return Ok((!is_last).then_some(next));
                 }
             }
         }
@@ -79,6 +87,15 @@ impl Clients {
             Ok(None) | Err(_) => reading.unassign().map_err(failed)?,
         }
         read.map(drop)
+    }
+
+    /// There is nothing more before `end`, unless who leads the partition now does not know of it yet.
+    async fn ended(&self, partition: &Partition, end: u64) -> Result<Option<u64>, BrokerError> {
+        let (_, known) = self.extent(partition).await?;
+        if known < end {
+            return Err(failed(format!("`{}` reaches to {end}, of which its leader knows {known}", partition.topic)));
+        }
+        Ok(None)
     }
 
     /// The offset of the first record of a time or later; nothing if there is none.

@@ -196,3 +196,33 @@ async fn all_partitions_of_somebody_elses_topic_are_handled_each_key_in_order_an
     assert_eq!(pages, stood, "page by page");
     bus.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_while_a_topic_was_read_in_parts_is_read_too() {
+    let Some(url) = super::broker("kafka") else { return };
+    let url = format!("{url}?prefix=whole-{}", Clock::system().now().as_micros());
+    let (publishing, reading) = (open(url.clone()).await, open(url).await);
+    let event = |number: usize| {
+        let event = Envelope::builder("e").id(number.to_string()).key("k").data(vec![b'x'; 400]);
+        event.build().unwrap()
+    };
+    let publish = async |topic: &str, numbers: std::ops::Range<usize>| {
+        let batch = Publish { topic: topic.into(), events: numbers.map(event).collect(), source: None };
+        publishing.publish(&batch).await.unwrap();
+    };
+    let mut count = 0;
+    for _ in 0..5 {
+        // More than is read at once: the rest is fetched meanwhile, to what is the end then.
+        publish(TOPIC, count..count + 2_000).await;
+        count += 2_000;
+        assert_eq!(reading.inspect().browse(TOPIC, 0, 100).unwrap().len(), 100);
+        for number in 0..100 {
+            // Until that is told.
+            publish("elsewhere", number..number + 1).await;
+        }
+        publish(TOPIC, count..count + 2_000).await;
+        count += 2_000;
+        let found = reading.inspect().browse(TOPIC, 0, usize::MAX).unwrap();
+        assert!(found.iter().map(|(_, event)| event.id().parse::<usize>().unwrap()).eq(0..count));
+    }
+}
