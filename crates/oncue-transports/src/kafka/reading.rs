@@ -40,7 +40,7 @@ impl Clients {
         let mut is_new = reader.take() != Some(ReadTo { partition: partition.clone(), next: from });
         if is_new {
             // Without that, it would begin up to a second later.
-            Self::partitions(reading, &partition.topic).await?;
+            self.again(|| Self::partitions(reading, &partition.topic)).await?;
             reading.assign(&partition.from(from)?).map_err(failed)?;
         }
         let read = async {
@@ -100,10 +100,14 @@ impl Clients {
 
     /// The offset of the first record of a time or later; nothing if there is none.
     pub(super) async fn since(&self, partition: &Partition, time: Timestamp) -> Result<Option<u64>, BrokerError> {
-        let millis = time.as_micros().div_euclid(1_000);
-        let (times, reading) = (partition.at(Offset::Offset(millis))?, Arc::clone(&self.reading));
-        let asking = tokio::task::spawn_blocking(move || reading.offsets_for_times(times, ANSWER_WITHIN));
-        let found = asking.await.map_err(|_| BrokerError::Closed)?.map_err(failed)?;
+        let times = partition.at(Offset::Offset(time.as_micros().div_euclid(1_000)))?;
+        let found = self
+            .again(|| async {
+                let (times, reading) = (times.clone(), Arc::clone(&self.reading));
+                let asking = tokio::task::spawn_blocking(move || reading.offsets_for_times(times, ANSWER_WITHIN));
+                asking.await.map_err(|_| BrokerError::Closed)?.map_err(failed)
+            })
+            .await?;
         Ok(found.elements().first().and_then(|found| match found.offset() {
             Offset::Offset(offset) => u64::try_from(offset).ok(),
             _ => None,
