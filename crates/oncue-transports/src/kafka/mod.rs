@@ -60,7 +60,7 @@ impl Streams for Clients {
         let topic = self.url.topic(name);
         let limit = self.declare(&topic, Wanted::events(division.streams)).await?;
         let partitions = (0..i32::from(division.streams)).map(|number| Partition { topic: topic.clone(), number });
-        Ok(partitions.map(|partition| Stream::new(self, partition, limit)).collect())
+        Ok(partitions.map(|partition| Stream::new(self, partition, limit, true)).collect())
     }
 
     /// What is not wanted any more is deleted; nothing else is.
@@ -74,7 +74,7 @@ impl Streams for Clients {
             Kind::Registry => (self.url.topic(name), Wanted::registry()),
         };
         let limit = self.declare(&topic, wanted).await?;
-        Ok(Stream::new(self, Partition { topic, number: 0 }, limit))
+        Ok(Stream::new(self, Partition { topic, number: 0 }, limit, false))
     }
 
     /// What was confirmed stays, and everything else ends with its client.

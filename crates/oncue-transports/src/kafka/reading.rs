@@ -16,6 +16,10 @@ use crate::streams::Stored as _;
 /// How often errors of a connection may come instead of records.
 const INTERRUPTIONS: u32 = 20;
 
+/// How often it must be told, one time after the other, that there is nothing more. The first may be of before; and who leads a
+/// partition since a moment ago may not know yet how far it reaches.
+const ENDS: u32 = 3;
+
 /// Where a partition was read to: what comes next is here or on its way.
 #[derive(PartialEq, Eq)]
 pub(super) struct ReadTo {
@@ -37,14 +41,13 @@ impl Clients {
         }
         let (reading, mut reader) = (&self.reading, self.reader.lock().await);
         // If this is given up, it is known of no place.
-        let mut is_new = reader.take() != Some(ReadTo { partition: partition.clone(), next: from });
-        if is_new {
+        if reader.take() != Some(ReadTo { partition: partition.clone(), next: from }) {
             // Without that, it would begin up to a second later.
             self.again(|| Self::partitions(reading, &partition.topic)).await?;
             reading.assign(&partition.from(from)?).map_err(failed)?;
         }
         let read = async {
-            let (mut interruptions, mut next) = (0, from);
+            let (mut interruptions, mut ends, mut next) = (0, 0, from);
             loop {
                 let received = match reading.recv().now_or_never() {
                     Some(received) => Ok(received),
@@ -52,11 +55,13 @@ impl Clients {
                 };
                 let stored = match received {
                     Ok(Ok(message)) => Stored::from(&message),
-                    Ok(Err(KafkaError::PartitionEOF(_))) if is_new => return self.ended(partition, end).await,
                     Ok(Err(KafkaError::PartitionEOF(_))) => {
-                        // The end was there when it was fetched, and may be elsewhere by now.
+                        ends += 1;
+                        if ends == ENDS {
+                            return Ok(None);
+                        }
+                        self.reaches(partition, end).await?;
                         reading.assign(&partition.from(next)?).map_err(failed)?;
-                        is_new = true;
                         continue;
                     }
                     Ok(Err(error)) if interruptions == INTERRUPTIONS => return Err(failed(error)),
@@ -72,7 +77,7 @@ impl Clients {
                 if offset >= end {
                     return Ok(None);
                 }
-                next = offset + 1;
+                (next, ends) = (offset + 1, 0);
                 let is_last = next >= end;
                 if is_enough(stored) || is_last {
                     return Ok((!is_last).then_some(next));
@@ -89,13 +94,13 @@ impl Clients {
         read.map(drop)
     }
 
-    /// There is nothing more before `end`, unless who leads the partition now does not know of it yet.
-    async fn ended(&self, partition: &Partition, end: u64) -> Result<Option<u64>, BrokerError> {
+    /// Whether who leads a partition knows that it reaches so far.
+    async fn reaches(&self, partition: &Partition, end: u64) -> Result<(), BrokerError> {
         let (_, known) = self.extent(partition).await?;
         if known < end {
             return Err(failed(format!("`{}` reaches to {end}, of which its leader knows {known}", partition.topic)));
         }
-        Ok(None)
+        Ok(())
     }
 
     /// The offset of the first record of a time or later; nothing if there is none.

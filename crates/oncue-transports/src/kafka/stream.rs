@@ -37,6 +37,8 @@ pub(crate) struct Stream {
     partition: Partition,
     /// Bytes of the largest record.
     limit: usize,
+    /// Whether others write to it, who may use transactions: their marks have offsets, and are no records.
+    has_marks: bool,
     taken: Mutex<Taken>,
     /// Everything before was taken: for those who wait for it.
     next: watch::Sender<u64>,
@@ -51,11 +53,12 @@ struct Taken {
 }
 
 impl Stream {
-    pub(super) fn new(clients: &Arc<Clients>, partition: Partition, limit: usize) -> Arc<Self> {
+    pub(super) fn new(clients: &Arc<Clients>, partition: Partition, limit: usize, has_marks: bool) -> Arc<Self> {
         Arc::new(Self {
             clients: Arc::clone(clients),
             partition,
             limit,
+            has_marks,
             taken: Mutex::default(),
             next: watch::Sender::new(0),
         })
@@ -255,7 +258,9 @@ impl streams::Stream for Stream {
         if end == 0 || self.reached(end - 1, GAP).await {
             return Ok(());
         }
-        self.pass_gap(end).await?;
+        if self.has_marks {
+            self.pass_gap(end).await?;
+        }
         streams::Stream::reach(self, end - 1).await
     }
 

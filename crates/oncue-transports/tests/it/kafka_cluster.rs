@@ -1,7 +1,11 @@
 //! Three brokers of Kafka, each of which dies once: what is confirmed then has copies on the others, and who led a partition
 //! is another one.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use oncue::{
@@ -84,12 +88,11 @@ fn all(count: usize) -> ByKey {
     all
 }
 
-/// What was handled, without what was handled again: that comes before anything else of its key.
+/// What was handled, by when each event was handled first: two processes may both hold a partition for a moment.
 fn once(seen: &ByKey) -> ByKey {
     let once = |numbers: &Vec<usize>| {
-        let mut numbers = numbers.clone();
-        numbers.dedup();
-        numbers
+        let mut known = BTreeSet::new();
+        numbers.iter().copied().filter(|number| known.insert(*number)).collect()
     };
     seen.iter().map(|(key, numbers)| (key.clone(), once(numbers))).collect()
 }
