@@ -175,7 +175,11 @@ impl Mirror {
             }
             let settlements = self.carry(topic, std::mem::take(&mut events)).await?;
             tracing::debug!(topic, events = settlements.len(), "carried");
-            consumer.settle(settlements).await?;
+            match consumer.settle(settlements).await {
+                // Another process moves them, too: what was published is recognised there.
+                Ok(()) | Err(SettleError::LeaseLost) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

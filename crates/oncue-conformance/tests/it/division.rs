@@ -157,3 +157,43 @@ async fn processes_join_leave_and_die_and_each_event_has_its_outcome_in_order() 
     assert_eq!(seen.by.len() as u64, published * KEYS + seen.again, "none is lost");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_a_lease_begins_no_more_of_what_it_was_given() -> Result<()> {
+    let broker = MemoryBroker::new(Clock::system())?;
+    let seen = Seen::default();
+    let (connection, clock) = (broker.connect(), Clock::system());
+    let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, clock.clone());
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let (noted, handler_gate) = (seen.clone(), gate);
+    let slow = move |envelope: Envelope| {
+        let (seen, mut gate) = (noted.clone(), handler_gate.clone());
+        async move {
+            seen.handled(1, &envelope);
+            let _ = gate.wait_for(|open| *open).await;
+        }
+    };
+    let first =
+        App::with_transport(Arc::new(transport), clock).on(slow.named("charge").types(["paid"])).start().await?;
+    let event = |number: u64| Envelope::builder("paid").id(format!("0-{number}")).subject("k-0").build();
+    for number in 1..=5 {
+        first.publish(event(number)?).await?;
+    }
+    seen.until("the first one has it", |seen| !seen.by.is_empty()).await;
+
+    // It is still at the first event when its lease is over, and has been given the others.
+    connection.cut();
+    let second = process(&broker, 2, &seen).await?;
+    seen.until("another one handles all", |seen| seen.by.iter().filter(|(who, ..)| *who == 2).count() == 5).await;
+    connection.mend();
+    open.send_replace(true);
+    second.bus.publish(event(6)?).await?;
+    seen.until("it goes on", |seen| seen.reached.get("k-0") == Some(&6)).await;
+    second.bus.idle().await?;
+    first.idle().await?;
+
+    let seen = seen.0.0.lock();
+    let of_first: Vec<u64> = seen.by.iter().filter(|(who, ..)| *who == 1).map(|(.., number)| *number).collect();
+    assert!(of_first == [1] || of_first == [1, 6], "what another one handled is not begun: {of_first:?}");
+    Ok(())
+}

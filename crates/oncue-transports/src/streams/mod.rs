@@ -99,6 +99,7 @@ impl Division {
     }
 
     /// Of a topic that has a stream for each partition.
+    #[cfg(feature = "kafka")]
     pub(crate) fn one_each(partitions: u16) -> Self {
         Self { partitions, streams: partitions }
     }

@@ -88,7 +88,7 @@ fn all(count: usize) -> ByKey {
     all
 }
 
-/// What was handled, by when each event was handled first: who lost a lease still handles what it was handed out.
+/// What was handled, by when each event was handled first: who lost a lease learns of it only by the next outcome.
 fn once(seen: &ByKey) -> ByKey {
     let once = |numbers: &Vec<usize>| {
         let mut known = BTreeSet::new();

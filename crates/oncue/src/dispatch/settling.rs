@@ -63,9 +63,13 @@ impl Dispatcher {
         self.settling.push(settle.map(|settled| (of, settled)).boxed());
     }
 
-    /// A settle batch is durable: ended runs leave, and their keys go on.
+    /// A settle batch is durable: ended runs leave, and their keys go on. Where a lease was lost, what waits behind them is
+    /// another process's: it is given back, and handed out again if it is not.
     pub(super) fn settled(&mut self, of: Vec<Settles>, settled: Result<(), SettleError>) -> Result<(), DispatchError> {
-        settled.map_err(|error| DispatchError::Settle { handler: self.name(), error })?;
+        let is_lost = matches!(settled, Err(SettleError::LeaseLost));
+        if !is_lost {
+            settled.map_err(|error| DispatchError::Settle { handler: self.name(), error })?;
+        }
         for settles in of {
             let key = match settles {
                 Settles::AtOnce { key, bytes } => {
@@ -78,6 +82,11 @@ impl Dispatcher {
                     None => continue,
                 },
             };
+            if is_lost {
+                for waiting in self.lanes.park(key) {
+                    self.give_back(waiting);
+                }
+            }
             self.leave(key);
         }
         Ok(())

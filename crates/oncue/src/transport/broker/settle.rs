@@ -69,15 +69,17 @@ impl Group {
         self.hand_over().await;
         self.stirred.notify_waiters();
         self.inner.progress.notify_waiters();
-        settled.into_iter().collect::<Result<(), BrokerError>>().map_err(|error| settle_error(&error))
+        let lost: Result<Vec<bool>, BrokerError> = settled.into_iter().collect();
+        if lost.map_err(|error| settle_error(&error))?.contains(&true) { Err(SettleError::LeaseLost) } else { Ok(()) }
     }
 
+    /// Whether some of it is another process's by now.
     async fn settle_share(
         &self,
         share: &Share,
         consumer: ConsumerId,
         batch: Vec<&Settlement>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<bool, BrokerError> {
         if self.inner.is_closed() {
             return Err(BrokerError::Closed);
         }
@@ -87,6 +89,7 @@ impl Group {
         while let Err(error) = self.emit(share, consumer, &batch).await {
             self.wait_for_broker(error, &mut pause).await?;
         }
+        let is_lost = self.is_lost(share, consumer, &batch);
         let members = 0..share.ledgers.len();
         let pending: Vec<_> =
             members.map(|member| Pending::new(self.changes(share, consumer, member, &batch))).collect();
@@ -94,7 +97,7 @@ impl Group {
             if !self.write(share, member, &mut pending, &writing[member]).await? {
                 self.inner.fenced.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 tracing::debug!(partition = share.partition, "outcomes came after their lease was lost");
-                return Ok(());
+                return Ok(true);
             }
         }
         let mut serving = share.serving.lock();
@@ -104,7 +107,22 @@ impl Group {
             close(&self.spec, &mut serving.hand, &mut states, (consumer, settlement), &mut afterwards);
         }
         serving.hand.go_on(&afterwards);
-        Ok(())
+        Ok(is_lost)
+    }
+
+    /// Whether something was handed out under a lease that is gone. What is settled twice was not.
+    fn is_lost(&self, share: &Share, consumer: ConsumerId, batch: &[&Settlement]) -> bool {
+        let serving = share.serving.lock();
+        batch.iter().filter(|settlement| settlement.action != Action::Release).any(|settlement| {
+            let offset = settlement.position.offset();
+            let is_ours = serving.hand.in_flight.get(&offset).is_some_and(|event| event.awaits(consumer, settlement));
+            let is_settled = || {
+                let known = share.ledgers[usize::from(settlement.member)].known();
+                let state = &known.state.subscriptions[0];
+                state.settled.contains(offset) || state.dead.contains_key(&offset)
+            };
+            !(is_ours || serving.lease.is_held() && is_settled())
+        })
     }
 
     /// Writes what is to be written of one member; whether the lease is still ours.
