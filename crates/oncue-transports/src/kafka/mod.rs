@@ -42,7 +42,7 @@ impl Streams for Clients {
     }
 
     fn division(&self) -> Division {
-        Division::one_each(self.url.partitions)
+        Division::within_one(self.url.partitions)
     }
 
     async fn found(&self, name: &str) -> Result<Option<Division>, BrokerError> {
