@@ -66,10 +66,11 @@ impl Dispatcher {
     /// A settle batch is durable: ended runs leave, and their keys go on. Where a lease was lost, what waits behind them is
     /// another process's: it is given back, and handed out again if it is not.
     pub(super) fn settled(&mut self, of: Vec<Settles>, settled: Result<(), SettleError>) -> Result<(), DispatchError> {
-        let is_lost = matches!(settled, Err(SettleError::LeaseLost));
-        if !is_lost {
-            settled.map_err(|error| DispatchError::Settle { handler: self.name(), error })?;
-        }
+        let is_lost = match settled {
+            Ok(()) => false,
+            Err(SettleError::LeaseLost) => true,
+            Err(error) => return Err(DispatchError::Settle { handler: self.name(), error }),
+        };
         for settles in of {
             let key = match settles {
                 Settles::AtOnce { key, bytes } => {
@@ -83,13 +84,20 @@ impl Dispatcher {
                 },
             };
             if is_lost {
-                for waiting in self.lanes.park(key) {
-                    self.give_back(waiting);
-                }
+                self.give_back_waiting(key);
             }
             self.leave(key);
         }
         Ok(())
+    }
+
+    /// What waits in a lane goes back to the transport. It is rare, and kept apart from what each event takes.
+    #[cold]
+    #[inline(never)]
+    fn give_back_waiting(&mut self, key: Option<u64>) {
+        for waiting in self.lanes.park(key) {
+            self.give_back(waiting);
+        }
     }
 
     /// A settlement of the run is durable: if that ends it, and it held a lane, its key.
