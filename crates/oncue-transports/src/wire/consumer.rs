@@ -405,12 +405,12 @@ impl Consumer for RemoteConsumer {
         Box::pin(async move { settled.await.unwrap_or(Err(SettleError::Closed)) })
     }
 
-    fn state(&self, member: usize, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+    fn state(&self, member: usize, partition: u16, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
         let (shared, key) = (Arc::clone(&self.0), key.to_owned());
         Box::pin(async move {
             loop {
                 let session = shared.hand.lock().session;
-                let request = Request::State { session, member, key: key.clone() };
+                let request = Request::State { session, member, partition, key: key.clone() };
                 match shared.ends.caller.call(&request, None).await {
                     Ok(Reply::State(state)) => return Ok(state),
                     Ok(other) => return Err(ConsumeError::Storage(strange(&other))),

@@ -196,8 +196,8 @@ impl Host {
                     settled => Ok(Reply::Settled { given: settled? }),
                 }
             }
-            Request::State { session, member, key } => {
-                Ok(Reply::State(self.serving(session)?.state(member, key).await?))
+            Request::State { session, member, partition, key } => {
+                Ok(Reply::State(self.serving(session)?.state(member, partition, key).await?))
             }
             Request::Tail { session, topic } => {
                 if self.find(session).is_none() {

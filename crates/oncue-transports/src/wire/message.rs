@@ -68,6 +68,8 @@ pub enum Request {
         session: Session,
         /// Which member's.
         member: usize,
+        /// Of the events in which partition.
+        partition: u16,
         /// Of which key.
         key: String,
     },

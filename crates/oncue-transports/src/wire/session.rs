@@ -63,7 +63,7 @@ type Settled = Shared<BoxFuture<'static, Result<u64, SettleError>>>;
 enum Asked {
     Next { limit: Limit, last: u64, wait: Duration, reply: oneshot::Sender<Result<Numbered<Delivered>, ConsumeError>> },
     Settle(Batch),
-    State { member: usize, key: String, reply: oneshot::Sender<Result<Option<Bytes>, ConsumeError>> },
+    State { member: usize, partition: u16, key: String, reply: oneshot::Sender<Result<Option<Bytes>, ConsumeError>> },
     End { ended: oneshot::Sender<()> },
 }
 
@@ -129,9 +129,9 @@ impl Serving {
         let _ = ending.await;
     }
 
-    pub(super) async fn state(&self, member: usize, key: String) -> Result<Option<Bytes>, ConsumeError> {
+    pub(super) async fn state(&self, member: usize, partition: u16, key: String) -> Result<Option<Bytes>, ConsumeError> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.asked.send(Asked::State { member, key, reply }).await;
+        let _ = self.asked.send(Asked::State { member, partition, key, reply }).await;
         answer.await.unwrap_or(Err(ConsumeError::Closed))
     }
 }
@@ -232,8 +232,8 @@ fn take(consumer: &dyn Consumer, asked: Asked, answered: &Last<Delivered>, in_or
             None => return Want::Events((limit, Box::pin(tokio::time::sleep(wait)), reply)),
         },
         Asked::Settle(batch) => in_order.take(consumer, batch, answered.number),
-        Asked::State { member, key, reply } => {
-            let state = consumer.state(member, &key);
+        Asked::State { member, partition, key, reply } => {
+            let state = consumer.state(member, partition, &key);
             tokio::spawn(async move { reply.send(state.await) });
         }
         Asked::End { ended } => return Want::Leave(ended),

@@ -283,7 +283,7 @@ impl Dispatcher {
         let (over, mut memory) = self.members[member].take_memory();
         let called = &self.members[member];
         let state = match (called.keyed, run.delivered.envelope.key()) {
-            (true, Some(key)) => Some(self.consumer.state(member, key)),
+            (true, Some(key)) => Some(self.consumer.state(member, run.delivered.position.partition(), key)),
             _ => None,
         };
         let (delivered, read) = (&run.delivered, self.now);

@@ -101,8 +101,9 @@ pub trait Consumer: Send {
     /// being polled. Settling what is settled already changes nothing.
     fn settle(&self, batch: Vec<Settlement>) -> BoxFuture<'static, Result<(), SettleError>>;
 
-    /// The keyed state of `key` for a member, as of its last settled event.
-    fn state(&self, member: usize, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>>;
+    /// The keyed state of `key` for a member, as of its last settled event. The partition is that of the event: a topic that
+    /// others publish to may have its keys in other ones than [`partition_of`](crate::event::partition_of) says.
+    fn state(&self, member: usize, partition: u16, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>>;
 }
 
 /// Reads a topic as it grows, without a subscription: for replies and for those who watch.

@@ -28,10 +28,10 @@ fn settle_error(error: &BrokerError) -> SettleError {
 }
 
 impl Group {
-    /// The keyed state of a member.
-    pub(super) async fn value(&self, member: usize, key: &str) -> Result<Option<Bytes>, BrokerError> {
-        let partition = crate::event::partition_of(Some(key), u16::try_from(self.shares.len()).unwrap_or(u16::MAX));
-        self.shares[usize::from(partition)].ledgers[member].value(&*self.inner.broker, key).await
+    /// The keyed state of a member, where settling has put it: in the partition of the key's events.
+    pub(super) async fn value(&self, member: usize, partition: u16, key: &str) -> Result<Option<Bytes>, BrokerError> {
+        let Some(share) = self.shares.get(usize::from(partition)) else { return Ok(None) };
+        share.ledgers[member].value(&*self.inner.broker, key).await
     }
 
     /// An event that is to be tried again, or is a dead letter that holds its key, does so from now on, though that is not
