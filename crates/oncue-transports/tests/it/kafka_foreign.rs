@@ -8,8 +8,8 @@ use std::{
 };
 
 use oncue::{
-    App, Clock, Envelope,
-    handler::HandlerExt as _,
+    App, Clock, Envelope, handler,
+    handler::{HandlerExt as _, extract::Keyed},
     transport::{Publish, PublishError, Start},
 };
 use tokio::{io::AsyncWriteExt as _, sync::watch};
@@ -194,6 +194,37 @@ async fn all_partitions_of_somebody_elses_topic_are_handled_each_key_in_order_an
         pages.extend(page);
     }
     assert_eq!(pages, stood, "page by page");
+    bus.shutdown().await.unwrap();
+}
+
+#[handler(on = "orders", topic = "orders", start = "earliest")]
+async fn tally(_: Envelope, mut events: Keyed<u32>) {
+    *events += 1;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keyed_state_is_kept_wherever_somebody_else_puts_a_key() {
+    let Some(url) = super::broker("kafka") else { return };
+    let prefix = format!("strewn-{}", Clock::system().now().as_micros());
+    let (topic, server) = (format!("{prefix}.{TOPIC}"), url.trim_start_matches("kafka://"));
+    tool(server, "TopicCommand", &["--create", "--topic", &topic, "--partitions", "3"], "").await;
+    let partitioner = "partitioner.class=org.apache.kafka.clients.producer.RoundRobinPartitioner";
+    let options = ["--topic", &topic, "--property", "parse.key=true", "--producer-property", partitioner];
+    tool(server, "ConsoleProducer", &options, &"k\tx\n".repeat(60)).await;
+
+    let app = App::with_transport(open(format!("{url}?prefix={prefix}")).await, Clock::system());
+    let bus = app.on(tally).start().await.unwrap();
+    bus.idle().await.unwrap();
+    let mut expected = BTreeMap::<u16, u32>::new();
+    for (at, _) in bus.inspect().browse(TOPIC, 0, usize::MAX).unwrap() {
+        *expected.entry(at.partition()).or_default() += 1;
+    }
+    assert_eq!((expected.len(), expected.values().sum::<u32>()), (3, 60));
+    let mut expected: Vec<u32> = expected.into_values().collect();
+    let states = bus.inspect().states("tally").unwrap();
+    let mut counted: Vec<u32> = states.iter().map(|(_, value)| serde_json::from_slice(value).unwrap()).collect();
+    (expected.sort_unstable(), counted.sort_unstable());
+    assert_eq!(counted, expected, "a key that is in several partitions has a state in each");
     bus.shutdown().await.unwrap();
 }
 
