@@ -180,7 +180,12 @@ impl Consumer for TappedConsumer {
         self.tap.settle(&*self.inner, batch)
     }
 
-    fn state(&self, member: usize, partition: u16, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+    fn state(
+        &self,
+        member: usize,
+        partition: u16,
+        key: &str,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
         let (state, tap) = (self.inner.state(member, partition, key), Arc::clone(&self.tap));
         async move { Ok(tap.state(state.await?)) }.boxed()
     }

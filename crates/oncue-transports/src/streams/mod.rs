@@ -488,8 +488,8 @@ impl<S: Streams> Broker for Asked<S> {
         self.0.opened_topic(topic)?.recent(partition, from, limit)
     }
 
-    fn is_in_one_order(&self, topic: &str) -> bool {
-        self.0.opened_topic(topic).is_none_or(|topic| topic.is_in_one_order())
+    fn turns(&self, topic: &str) -> u16 {
+        self.0.opened_topic(topic).map_or(1, |topic| topic.division.streams)
     }
 
     fn growth(&self) -> watch::Receiver<u64> {

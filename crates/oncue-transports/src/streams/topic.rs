@@ -95,7 +95,7 @@ impl<S: Stream> Topic<S> {
     }
 
     /// Whether offsets say which of two events of different partitions came first.
-    pub(super) fn is_in_one_order(&self) -> bool {
+    fn is_in_one_order(&self) -> bool {
         self.division.streams == 1
     }
 

@@ -405,7 +405,12 @@ impl Consumer for RemoteConsumer {
         Box::pin(async move { settled.await.unwrap_or(Err(SettleError::Closed)) })
     }
 
-    fn state(&self, member: usize, partition: u16, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+    fn state(
+        &self,
+        member: usize,
+        partition: u16,
+        key: &str,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
         let (shared, key) = (Arc::clone(&self.0), key.to_owned());
         Box::pin(async move {
             loop {

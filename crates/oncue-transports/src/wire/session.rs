@@ -129,7 +129,12 @@ impl Serving {
         let _ = ending.await;
     }
 
-    pub(super) async fn state(&self, member: usize, partition: u16, key: String) -> Result<Option<Bytes>, ConsumeError> {
+    pub(super) async fn state(
+        &self,
+        member: usize,
+        partition: u16,
+        key: String,
+    ) -> Result<Option<Bytes>, ConsumeError> {
         let (reply, answer) = oneshot::channel();
         let _ = self.asked.send(Asked::State { member, partition, key, reply }).await;
         answer.await.unwrap_or(Err(ConsumeError::Closed))

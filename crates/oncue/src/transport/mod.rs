@@ -103,7 +103,12 @@ pub trait Consumer: Send {
 
     /// The keyed state of `key` for a member, as of its last settled event. The partition is that of the event: a topic that
     /// others publish to may have its keys in other ones than [`partition_of`](crate::event::partition_of) says.
-    fn state(&self, member: usize, partition: u16, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>>;
+    fn state(
+        &self,
+        member: usize,
+        partition: u16,
+        key: &str,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>>;
 }
 
 /// Reads a topic as it grows, without a subscription: for replies and for those who watch.

@@ -224,8 +224,14 @@ impl Consumer for LateConsumer {
         self.consumer.settle(batch)
     }
 
-    fn state(&self, member: usize, partition: u16, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
-        let (state, asked, gate) = (self.consumer.state(member, partition, key), Arc::clone(&self.asked), Arc::clone(&self.gate));
+    fn state(
+        &self,
+        member: usize,
+        partition: u16,
+        key: &str,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+        let (state, asked, gate) =
+            (self.consumer.state(member, partition, key), Arc::clone(&self.asked), Arc::clone(&self.gate));
         Box::pin(async move {
             tokio::task::yield_now().await;
             asked.notify_one();

@@ -97,7 +97,12 @@ impl Consumer for BrokerConsumer {
         async move { settling.await.unwrap_or(Err(SettleError::Closed)) }.boxed()
     }
 
-    fn state(&self, member: usize, partition: u16, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+    fn state(
+        &self,
+        member: usize,
+        partition: u16,
+        key: &str,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
         let (group, key) = (Arc::clone(&self.instance.group), key.to_owned());
         async move { group.value(member, partition, &key).await.map_err(|error| ConsumeError::Storage(error.to_string())) }.boxed()
     }

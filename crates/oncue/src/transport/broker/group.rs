@@ -125,7 +125,7 @@ impl Group {
                 served.push((index, serving));
             }
         }
-        let is_in_one_order = self.inner.broker.is_in_one_order(&self.spec.topic);
+        let is_in_one_order = self.inner.broker.turns(&self.spec.topic) == 1;
         while giving.has_room() && !turn.waits {
             let ready = served.iter_mut().filter_map(|(index, serving)| {
                 Some((serving.first_ready(&self.shares[*index], self.spec.order, is_in_one_order)?, *index, serving))

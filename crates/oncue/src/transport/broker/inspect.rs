@@ -13,7 +13,10 @@ use crate::{
     transport::{
         DeadLetter, EventHandling, EventRef, Inspect, InspectError, Position, Retention, RetentionFrom, Settled,
         SourceState, Stage, StorageInfo, SubscriptionInfo, TopicInfo,
-        log::records::{Change, Dead, End},
+        log::{
+            offsets::Stride,
+            records::{Change, Dead, End},
+        },
     },
 };
 
@@ -63,6 +66,14 @@ impl Inner {
         Ok(infos)
     }
 
+    /// The offsets that events of a partition may have.
+    fn stride(&self, topic: &str, partition: u16) -> Stride {
+        match self.broker.turns(topic) {
+            1 => Stride::ALL,
+            step => Stride { first: partition, step },
+        }
+    }
+
     async fn info(self: &Arc<Self>, id: &str) -> Result<Option<SubscriptionInfo>, BrokerError> {
         let group = self.group(id);
         let mut info: Option<SubscriptionInfo> = None;
@@ -72,7 +83,7 @@ impl Inner {
             let topic = ledger.known().subscription().and_then(|state| state.about.topic_name.clone());
             let Some(topic) = topic else { continue };
             self.broker.follow(&topic).await?;
-            let next = self.broker.heard(&topic, partition);
+            let (next, stride) = (self.broker.heard(&topic, partition), self.stride(&topic, partition));
             let oldest = self.oldest(&ledger, &topic).await?.map(|(_, envelope)| since(&envelope));
             let mut held = (0, 0, false);
             if let Some(share) = group.as_ref().and_then(|group| group.shares.get(usize::from(partition))) {
@@ -103,7 +114,7 @@ impl Inner {
                 stats: HandlerStats::default(),
                 by_type: Vec::new(),
             });
-            total.lag += state.unsettled_below(next);
+            total.lag += state.unsettled_below(next, stride);
             total.retrying += state.failing.len() as u64;
             total.dead += state.dead.len() as u64;
             total.holding += state.dead.values().filter(|dead| dead.hold).count() as u64;
@@ -331,9 +342,11 @@ impl Inspect for Arc<Inner> {
                 if serving.lease.is_held() && serving.hand.only_holds(next) {
                     continue;
                 }
+                let stride = self.stride(&group.spec.topic, share.partition);
                 let known = share.ledgers.iter().map(|ledger| ledger.known());
-                unsettled +=
-                    known.map(|known| known.subscription().map_or(0, |state| state.unsettled_below(next))).sum::<u64>();
+                let of_member =
+                    known.map(|known| known.subscription().map_or(0, |state| state.unsettled_below(next, stride)));
+                unsettled += of_member.sum::<u64>();
             }
         }
         unsettled

@@ -139,11 +139,12 @@ pub trait Broker: Send + Sync + 'static {
         None
     }
 
-    /// Whether the offsets of a topic say which of two events of different partitions came first. Where they do not, it is when
-    /// these were published.
-    fn is_in_one_order(&self, topic: &str) -> bool {
+    /// How many partitions take turns in the offsets of a topic: then an event's offset, divided by this, leaves its
+    /// partition. `1` where they do not, and offsets say which of two events of different partitions came first; elsewhere,
+    /// it is when they were published.
+    fn turns(&self, topic: &str) -> u16 {
         let _ = topic;
-        true
+        1
     }
 
     /// Changes whenever an event or a record is heard of, of this process or another.

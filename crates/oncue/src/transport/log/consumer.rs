@@ -245,7 +245,12 @@ impl Consumer for LogConsumer {
         super::settle::settle(&self.core, self.id, batch)
     }
 
-    fn state(&self, member: usize, _partition: u16, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+    fn state(
+        &self,
+        member: usize,
+        _partition: u16,
+        key: &str,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
         let core = Arc::clone(&self.core);
         let stored = core.inner.shared.lock().state.subscriptions[core.numbers[member] as usize].keyed.get(key);
         async move {

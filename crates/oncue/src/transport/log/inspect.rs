@@ -14,6 +14,7 @@ use super::{
     Inner, Shared,
     consumer::Core,
     keyed::Stored,
+    offsets::Stride,
     records::{Change, Dead, End, Redrive, SubscriptionNumber},
     state::{DeadEntry, SubscriptionState, Types},
 };
@@ -63,7 +64,7 @@ impl Inner {
             emits: state.about.emits.clone(),
             after: state.about.after.clone(),
             attached,
-            lag: state.unsettled_below(next),
+            lag: state.unsettled_below(next, Stride::ALL),
             retrying: state.failing.len() as u64,
             dead: state.dead.len() as u64,
             holding: state.dead.values().filter(|dead| dead.hold).count() as u64,
@@ -271,7 +272,7 @@ impl Inspect for Inner {
             let served = shared.state.known().filter_map(|state| {
                 let core = shared.attached.get(&state.about.number)?.upgrade();
                 let next = next.get(&state.about.topic).copied().unwrap_or(0);
-                Some((state.unsettled_below(next), next, core))
+                Some((state.unsettled_below(next, Stride::ALL), next, core))
             });
             (shared.events_end, served.collect::<Vec<_>>())
         };

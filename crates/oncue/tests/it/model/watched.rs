@@ -171,7 +171,12 @@ impl Consumer for Instance {
         self.consumer.settle(batch)
     }
 
-    fn state(&self, member: usize, partition: u16, key: &str) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
+    fn state(
+        &self,
+        member: usize,
+        partition: u16,
+        key: &str,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
         let state = self.consumer.state(member, partition, key);
         if !self.slow_states {
             return state;

@@ -5,7 +5,7 @@ use std::path::Path;
 use oncue_log::{Lsn, SegmentInfo, TopicId, storage::Storage as _};
 
 use super::{
-    super::{Inner, inspect::storage, snapshot},
+    super::{Inner, inspect::storage, offsets::Stride, snapshot},
     TRIES, look_at,
 };
 use crate::{
@@ -167,7 +167,7 @@ impl Inner {
                 let shared = self.shared.lock();
                 let of_topic = shared.state.known().filter(|state| TopicId(state.about.topic) == topic.id);
                 let low = |state: &super::super::state::SubscriptionState| {
-                    let unsettled = state.unsettled_below(topic.next_offset);
+                    let unsettled = state.unsettled_below(topic.next_offset, Stride::ALL);
                     (Some(state.about.id.clone()), state.settled.low(), unsettled)
                 };
                 of_topic.map(low).collect()

@@ -13,7 +13,7 @@ use super::super::{
     keyed::KeyedStates,
     lesson::Lost,
     missed::{Gap, MAX_RANGES, Missed},
-    offsets::OffsetSet,
+    offsets::{OffsetSet, Stride},
     records::{Ack, End, Lesson, OTHER_TYPES, Service, Subscription, Trial, TypeNumber},
     trial::Worked,
 };
@@ -113,10 +113,11 @@ impl SubscriptionState {
         }
     }
 
-    /// Events below an offset that it is not through with, those that are handled again included.
-    pub(crate) fn unsettled_below(&self, next: u64) -> u64 {
+    /// Events below an offset that it is not through with, those that are handled again included. Offsets of the stride may
+    /// be events, others are none.
+    pub(crate) fn unsettled_below(&self, next: u64, stride: Stride) -> u64 {
         let again = self.redriven.keys().filter(|offset| self.settled.contains(**offset)).count();
-        self.settled.missing_below(next) + again as u64
+        self.settled.missing_below(next, stride) + again as u64
     }
 
     pub(super) fn ack(&mut self, ack: &Ack) {
