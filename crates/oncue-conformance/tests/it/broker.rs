@@ -1,14 +1,15 @@
 //! What is written once for all brokers, on one in memory: the contract, and what goes wrong.
 
-use std::{collections::HashMap, error::Error, sync::Arc};
+use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use oncue::{
     Clock, Envelope,
+    clock::{ManualClock, Timestamp},
     policy::ErrorClass,
     testing::MemoryBroker,
     transport::{
-        Action, Attempt, Limit, MemberSpec, Publish, Settlement, SubscriptionSpec, Transport as _,
+        Action, Attempt, Consumer, Delivered, Limit, MemberSpec, Publish, Settlement, SubscriptionSpec, Transport as _,
         broker::{Broker, BrokerTransport},
     },
 };
@@ -31,10 +32,54 @@ async fn a_broker_of_partitions_keeps_the_contract() {
     assert_holds(&suite.run(&Filter::all(), Tier::Fast).await);
 }
 
+/// While a lease cannot be kept up, its end comes, and another process may take over: by its own clock, who had it knows that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_handed_out_under_a_lease_that_is_over() -> Result<(), Box<dyn Error>> {
+    let manual = ManualClock::new(Timestamp::from_micros(1));
+    let broker = MemoryBroker::new(manual.clock())?;
+    let connection = broker.connect();
+    let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, manual.clock());
+    let numbers = (1..=3).map(|number| Envelope::builder("step").subject("key").id(number.to_string()).build());
+    let events = numbers.collect::<Result<Vec<_>, _>>()?;
+    transport.publish(&Publish { topic: "events".into(), events, source: None }).await?;
+    let member = MemberSpec { id: "careful".to_owned(), ..MemberSpec::default() };
+    let spec = SubscriptionSpec { topic: "events".to_owned(), members: vec![member], ..SubscriptionSpec::default() };
+    let mut consumer = transport.subscribe(spec).await?.consumer;
+    let mut given = Vec::new();
+    next(&manual, &mut *consumer, &mut given).await?;
+    assert_eq!(given[0].envelope.id(), "1");
+
+    connection.cut();
+    given.clear();
+    manual.advance(Duration::from_secs(3));
+    // The others were read with the first.
+    assert!(consumer.next(ONE, &mut given).now_or_never().is_none(), "handed out: {given:?}");
+    connection.mend();
+    next(&manual, &mut *consumer, &mut given).await?;
+    assert_eq!(given[0].envelope.id(), "2", "it is kept up again");
+    Ok(())
+}
+
+const ONE: Limit = Limit { events: 1, bytes: usize::MAX };
+
+/// The next event, as time passes.
+async fn next(
+    manual: &ManualClock,
+    consumer: &mut dyn Consumer,
+    given: &mut Vec<Delivered>,
+) -> Result<(), Box<dyn Error>> {
+    let passing = async {
+        while tokio::time::timeout(Duration::from_millis(10), consumer.next(ONE, given)).await.is_err() {
+            manual.advance(Duration::from_secs(1));
+        }
+    };
+    Ok(tokio::time::timeout(DEADLINE, passing).await?)
+}
+
 /// Settled, and not written yet: that takes a while, and is when a later event of the key passed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_failed_holds_its_key_before_that_is_written() -> Result<(), Box<dyn Error>> {
-    let (clock, limit) = (Clock::system(), Limit { events: 1, bytes: usize::MAX });
+    let clock = Clock::system();
     let broker = MemoryBroker::new(clock.clone())?;
     let connection = broker.connect();
     let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, clock.clone());
@@ -45,7 +90,7 @@ async fn an_event_that_failed_holds_its_key_before_that_is_written() -> Result<(
     let spec = SubscriptionSpec { topic: "events".to_owned(), members: vec![member], ..SubscriptionSpec::default() };
     let mut consumer = transport.subscribe(spec).await?.consumer;
     let mut given = Vec::new();
-    consumer.next(limit, &mut given).await?;
+    consumer.next(ONE, &mut given).await?;
     assert_eq!(given[0].envelope.id(), "1");
 
     connection.cut();
@@ -56,10 +101,10 @@ async fn an_event_that_failed_holds_its_key_before_that_is_written() -> Result<(
     let settling = consumer.settle(vec![retry]);
     given.clear();
     // The others were read with the first.
-    assert!(consumer.next(limit, &mut given).now_or_never().is_none(), "{given:?} passed the first");
+    assert!(consumer.next(ONE, &mut given).now_or_never().is_none(), "{given:?} passed the first");
     connection.mend();
     settling.await?;
-    consumer.next(limit, &mut given).await?;
+    consumer.next(ONE, &mut given).await?;
     assert_eq!((given[0].envelope.id(), given[0].attempts_of(0)), ("1", 1));
     Ok(())
 }

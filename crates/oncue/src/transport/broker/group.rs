@@ -146,7 +146,8 @@ impl Group {
         turn: &mut Turn,
     ) -> bool {
         match serving.lease {
-            Lease::Held => return true,
+            // Past its end it may be another process's: what is handed out then waits until it is kept up again.
+            Lease::Held => return serving.until > now,
             Lease::Leaving | Lease::Released => {}
             Lease::Free(_) if !self.shares[index].is_ours.load(Ordering::Acquire) => {}
             Lease::Trying => turn.waits = true,

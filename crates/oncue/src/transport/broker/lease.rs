@@ -94,9 +94,9 @@ impl Group {
 
     async fn renew(&self, share: &Share) -> Result<(), BrokerError> {
         let broker = &*self.inner.broker;
+        let until = self.inner.clock.now().after(LEASE);
         for (member, ledger) in share.ledgers.iter().enumerate() {
             let writing = ledger.write().await;
-            let until = self.inner.clock.now().after(LEASE);
             loop {
                 let held = (self.inner.holder.as_str(), until);
                 let mut renewed = ledger.renew(broker, held, &writing).await;
@@ -111,6 +111,15 @@ impl Group {
                     }
                     renewed => break renewed?,
                 }
+            }
+        }
+        let mut serving = share.serving.lock();
+        if serving.lease.is_held() {
+            let was_over = serving.until <= self.inner.clock.now();
+            serving.until = until;
+            drop(serving);
+            if was_over {
+                self.stirred.notify_waiters();
             }
         }
         Ok(())
@@ -143,19 +152,20 @@ impl Group {
     /// Tries to get a share's lease, and begins to serve it.
     pub(super) async fn acquire(self: Arc<Self>, index: usize) {
         let share = &self.shares[index];
-        let lease = match self.take_lease(share).await {
-            Ok(None) => Lease::Held,
-            Ok(Some(until)) => Lease::Free(until),
+        let (lease, until) = match self.take_lease(share).await {
+            Ok(Ok(until)) => (Lease::Held, until),
+            Ok(Err(until)) => (Lease::Free(until), until),
             Err(error) => {
                 tracing::warn!(%error, url = self.inner.broker.url(), "a lease cannot be taken: it is tried again");
-                Lease::Free(self.inner.clock.now().after(RETRY))
+                let again = self.inner.clock.now().after(RETRY);
+                (Lease::Free(again), again)
             }
         };
         {
             let instances = self.instances.lock();
             let mut serving = share.serving.lock();
             if serving.lease == Lease::Trying {
-                serving.lease = lease;
+                (serving.lease, serving.until) = (lease, until);
                 if lease == Lease::Held {
                     serving.begin(&self.spec, &share.states(), &instances.ids);
                 }
@@ -164,8 +174,9 @@ impl Group {
         self.stirred.notify_waiters();
     }
 
-    /// Nothing if the lease is ours now; else when it may be tried again.
-    async fn take_lease(&self, share: &Share) -> Result<Option<Timestamp>, BrokerError> {
+    /// Until when the lease is ours now, or else another process's.
+    async fn take_lease(&self, share: &Share) -> Result<Result<Timestamp, Timestamp>, BrokerError> {
+        let mut first = None;
         let (broker, holder) = (&*self.inner.broker, self.inner.holder.as_str());
         for ledger in &share.ledgers {
             let writing = ledger.write().await;
@@ -173,15 +184,21 @@ impl Group {
                 ledger.catch_up(broker, &writing).await?;
                 let now = self.inner.clock.now();
                 if let Some(until) = ledger.known().held_until(holder, now) {
-                    return Ok(Some(until));
+                    return Ok(Err(until));
                 }
-                match ledger.lease(broker, (holder, now.after(LEASE)), &writing).await {
+                let until = now.after(LEASE);
+                match ledger.lease(broker, (holder, until), &writing).await {
                     Err(BrokerError::Moved) => {}
-                    leased => break leased?,
+                    leased => {
+                        leased?;
+                        // It ends where the first of its ledgers ends.
+                        first.get_or_insert(until);
+                        break;
+                    }
                 }
             }
         }
-        Ok(None)
+        Ok(Ok(first.unwrap_or_default()))
     }
 
     /// Gives up all leases, so that others need not wait for their ends.

@@ -72,6 +72,8 @@ impl Lease {
 /// What is handed out, what waits, and what was read.
 pub(super) struct Serving {
     pub(super) lease: Lease,
+    /// How long a lease that is held is good for, by this process's clock.
+    pub(super) until: Timestamp,
     /// Which lease it is: what was asked for under another one is of no use.
     pub(super) term: u64,
     pub(super) hand: Hand<ReadTo>,
@@ -131,6 +133,7 @@ impl Serving {
     pub(super) fn new(spec: &SubscriptionSpec) -> Self {
         Self {
             lease: Lease::Free(Timestamp::default()),
+            until: Timestamp::default(),
             term: 0,
             hand: hand(spec, 0),
             inbox: VecDeque::new(),
