@@ -1,11 +1,7 @@
 //! Three brokers of Kafka, each of which dies once: what is confirmed then has copies on the others, and who led a partition
 //! is another one.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
 use oncue::{
@@ -88,13 +84,11 @@ fn all(count: usize) -> ByKey {
     all
 }
 
-/// What was handled, by when each event was handled first: who lost a lease learns of it only by the next outcome.
+/// What was handled: of each key, one event may be handled again before the next, by who takes a lease over.
 fn once(seen: &ByKey) -> ByKey {
-    let once = |numbers: &Vec<usize>| {
-        let mut known = BTreeSet::new();
-        numbers.iter().copied().filter(|number| known.insert(*number)).collect()
-    };
-    seen.iter().map(|(key, numbers)| (key.clone(), once(numbers))).collect()
+    let mut once = seen.clone();
+    once.values_mut().for_each(Vec::dedup);
+    once
 }
 
 async fn instance(url: &str, noting: watch::Sender<ByKey>) -> Bus {

@@ -195,8 +195,9 @@ pub enum SettleError {
         /// The limit.
         limit: usize,
     },
-    /// Some of these events are another process's to handle by now, whatever came out here. What became of the others is durable.
-    #[error("the lease was lost: another process handles these events")]
+    /// Some of these events, or what waits behind them, may be another process's to handle by now. What became of those that
+    /// are not is durable.
+    #[error("the lease is over: another process may handle these events")]
     LeaseLost,
     /// The transport is closed.
     #[error("the transport is closed")]

@@ -152,22 +152,17 @@ impl Group {
     /// Tries to get a share's lease, and begins to serve it.
     pub(super) async fn acquire(self: Arc<Self>, index: usize) {
         let share = &self.shares[index];
-        let (lease, until) = match self.take_lease(share).await {
-            Ok(Ok(until)) => (Lease::Held, until),
-            Ok(Err(until)) => (Lease::Free(until), until),
-            Err(error) => {
-                tracing::warn!(%error, url = self.inner.broker.url(), "a lease cannot be taken: it is tried again");
-                let again = self.inner.clock.now().after(RETRY);
-                (Lease::Free(again), again)
-            }
-        };
+        let taken = self.take_lease(share).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, url = self.inner.broker.url(), "a lease cannot be taken: it is tried again");
+            Err(self.inner.clock.now().after(RETRY))
+        });
         {
             let instances = self.instances.lock();
             let mut serving = share.serving.lock();
             if serving.lease == Lease::Trying {
-                (serving.lease, serving.until) = (lease, until);
-                if lease == Lease::Held {
-                    serving.begin(&self.spec, &share.states(), &instances.ids);
+                match taken {
+                    Ok(until) => serving.begin(until, &self.spec, &share.states(), &instances.ids),
+                    Err(again) => serving.lease = Lease::Free(again),
                 }
             }
         }

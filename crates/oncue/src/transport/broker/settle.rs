@@ -73,7 +73,7 @@ impl Group {
         if lost.map_err(|error| settle_error(&error))?.contains(&true) { Err(SettleError::LeaseLost) } else { Ok(()) }
     }
 
-    /// Whether some of it is another process's by now.
+    /// Whether some of it, or what comes behind it, may be another process's by now.
     async fn settle_share(
         &self,
         share: &Share,
@@ -107,7 +107,8 @@ impl Group {
             close(&self.spec, &mut serving.hand, &mut states, (consumer, settlement), &mut afterwards);
         }
         serving.hand.go_on(&afterwards);
-        Ok(is_lost)
+        // While this was told, the lease may have come to its end: what waits behind is handed out again when it is kept up.
+        Ok(is_lost || serving.until <= self.inner.clock.now())
     }
 
     /// Whether something was handed out under a lease that is gone. What is settled twice was not.

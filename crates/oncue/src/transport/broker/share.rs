@@ -145,10 +145,17 @@ impl Serving {
     }
 
     /// Begins to serve under a lease, from what the ledgers say.
-    pub(super) fn begin(&mut self, spec: &SubscriptionSpec, states: &States<'_>, instances: &[ConsumerId]) {
+    pub(super) fn begin(
+        &mut self,
+        until: Timestamp,
+        spec: &SubscriptionSpec,
+        states: &States<'_>,
+        instances: &[ConsumerId],
+    ) {
         let members = 0..spec.members.len();
         let low = members.clone().map(|member| states.state(member).settled.low()).min().unwrap_or(0);
-        let mut begun = Self { lease: Lease::Held, term: self.term + 1, hand: hand(spec, low), ..Self::new(spec) };
+        let mut begun =
+            Self { lease: Lease::Held, until, term: self.term + 1, hand: hand(spec, low), ..Self::new(spec) };
         instances.iter().for_each(|instance| begun.hand.enter(*instance));
         begun.fetched_to = low;
         for member in members {
