@@ -5,9 +5,13 @@ use std::{collections::HashMap, error::Error, ops::RangeInclusive, sync::Arc, ti
 
 use oncue::{
     App, Bus, Clock,
+    clock::{ManualClock, Timestamp},
     prelude::*,
     testing::{MemoryBroker, MemoryConnection},
-    transport::broker::{Broker, BrokerTransport},
+    transport::{
+        Publish, Transport as _,
+        broker::{Broker, BrokerTransport},
+    },
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -86,7 +90,11 @@ struct Process {
 }
 
 async fn process(broker: &MemoryBroker, number: usize, seen: &Seen) -> Result<Process> {
-    let (connection, clock, seen) = (broker.connect(), Clock::system(), seen.clone());
+    process_by(Clock::system(), broker, number, seen).await
+}
+
+async fn process_by(clock: Clock, broker: &MemoryBroker, number: usize, seen: &Seen) -> Result<Process> {
+    let (connection, seen) = (broker.connect(), seen.clone());
     let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, clock.clone());
     let handler = move |envelope: Envelope| {
         let seen = seen.clone();
@@ -195,5 +203,32 @@ async fn who_lost_a_lease_begins_no_more_of_what_it_was_given() -> Result<()> {
     let seen = seen.0.0.lock();
     let of_first: Vec<u64> = seen.by.iter().filter(|(who, ..)| *who == 1).map(|(.., number)| *number).collect();
     assert!(of_first == [1] || of_first == [1, 6], "what another one handled is not begun: {of_first:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_lease_ends_and_is_kept_up_again_nothing_is_repeated_or_out_of_order() -> Result<()> {
+    let manual = ManualClock::new(Timestamp::from_micros(1));
+    let broker = MemoryBroker::new(manual.clock())?;
+    let seen = Seen::default();
+    let Process { bus, .. } = process_by(manual.clock(), &broker, 1, &seen).await?;
+    let publisher = BrokerTransport::new(broker.connect() as Arc<dyn Broker>, manual.clock());
+    let event = |number: u64| Envelope::builder("paid").id(format!("0-{number}")).subject("k-0").build();
+    for events in (0..50).map(|round| (1..=100).map(move |number| event(round * 100 + number))) {
+        let events = events.collect::<std::result::Result<_, _>>()?;
+        publisher.publish(&Publish { topic: "events".into(), events, source: None }).await?;
+    }
+    let passing = async {
+        while seen.0.0.lock().by.len() < 5_000 {
+            // A lease is over each time, whatever is on its way.
+            manual.advance(Duration::from_secs(3));
+            let _ = tokio::time::timeout(Duration::from_millis(1), seen.0.1.notified()).await;
+        }
+    };
+    tokio::time::timeout(WITHIN, passing).await?;
+    let seen = seen.0.0.lock();
+    assert_eq!((seen.by.len(), seen.again, &seen.out_of_order[..]), (5_000, 0, &[][..]));
+    drop(seen);
+    bus.shutdown().await?;
     Ok(())
 }

@@ -195,9 +195,9 @@ pub enum SettleError {
         /// The limit.
         limit: usize,
     },
-    /// Some of these events, or what waits behind them, may be another process's to handle by now. What became of those that
-    /// are not is durable.
-    #[error("the lease is over: another process may handle these events")]
+    /// Some of these events, or what waits behind them, are another process's to handle by now. What became of those that are
+    /// not is durable.
+    #[error("the lease was lost: another process handles these events")]
     LeaseLost,
     /// The transport is closed.
     #[error("the transport is closed")]

@@ -205,6 +205,7 @@ impl Group {
                 serving.end(&self.spec, Lease::Released);
                 was
             };
+            self.stirred.notify_waiters();
             if was.is_held() {
                 self.give_up(share).await;
             }

@@ -73,7 +73,7 @@ impl Group {
         if lost.map_err(|error| settle_error(&error))?.contains(&true) { Err(SettleError::LeaseLost) } else { Ok(()) }
     }
 
-    /// Whether some of it, or what comes behind it, may be another process's by now.
+    /// Whether some of it is another process's by now, or what comes behind it.
     async fn settle_share(
         &self,
         share: &Share,
@@ -100,15 +100,41 @@ impl Group {
                 return Ok(true);
             }
         }
-        let mut serving = share.serving.lock();
-        let mut states = share.states();
-        let mut afterwards = Afterwards::default();
-        for settlement in batch {
-            close(&self.spec, &mut serving.hand, &mut states, (consumer, settlement), &mut afterwards);
+        let term = {
+            let mut serving = share.serving.lock();
+            let mut states = share.states();
+            let mut afterwards = Afterwards::default();
+            for settlement in batch {
+                close(&self.spec, &mut serving.hand, &mut states, (consumer, settlement), &mut afterwards);
+            }
+            serving.hand.go_on(&afterwards);
+            if serving.until > self.inner.clock.now() {
+                return Ok(is_lost);
+            }
+            serving.term
+        };
+        drop(writing);
+        Ok(is_lost || !self.is_kept_up(share, term).await)
+    }
+
+    /// Whether the lease is held still. While it is over by this process's clock, another one may have it: that is waited
+    /// for, as what comes next of a key begins once this is told.
+    async fn is_kept_up(&self, share: &Share, term: u64) -> bool {
+        loop {
+            let stirred = self.stirred.notified();
+            let mut stirred = std::pin::pin!(stirred);
+            stirred.as_mut().enable();
+            {
+                let serving = share.serving.lock();
+                if serving.term != term || !serving.lease.is_held() {
+                    return false;
+                }
+                if serving.until > self.inner.clock.now() {
+                    return true;
+                }
+            }
+            stirred.await;
         }
-        serving.hand.go_on(&afterwards);
-        // While this was told, the lease may have come to its end: what waits behind is handed out again when it is kept up.
-        Ok(is_lost || serving.until <= self.inner.clock.now())
     }
 
     /// Whether something was handed out under a lease that is gone. What is settled twice was not.
