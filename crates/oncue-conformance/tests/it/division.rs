@@ -14,7 +14,7 @@ use oncue::{
     },
 };
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -172,7 +172,7 @@ async fn who_lost_a_lease_begins_no_more_of_what_it_was_given() -> Result<()> {
     let seen = Seen::default();
     let (connection, clock) = (broker.connect(), Clock::system());
     let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, clock.clone());
-    let (open, gate) = tokio::sync::watch::channel(false);
+    let (open, gate) = watch::channel(false);
     let (noted, handler_gate) = (seen.clone(), gate);
     let slow = move |envelope: Envelope| {
         let (seen, mut gate) = (noted.clone(), handler_gate.clone());
@@ -230,5 +230,57 @@ async fn where_a_lease_ends_and_is_kept_up_again_nothing_is_repeated_or_out_of_o
     assert_eq!((seen.by.len(), seen.again, &seen.out_of_order[..]), (5_000, 0, &[][..]));
     drop(seen);
     bus.shutdown().await?;
+    Ok(())
+}
+
+/// What it was given under the lease that it lost is still there when it has the lease again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gets_a_lease_again_hands_out_nothing_of_a_key_beside_what_is_still_at_its_handler() -> Result<()> {
+    let manual = ManualClock::new(Timestamp::from_micros(1));
+    let (broker, seen) = (MemoryBroker::new(manual.clock())?, Seen::default());
+    // Each process goes as far as it is let.
+    let serve = async |number: usize, begins: u64| -> Result<(Process, watch::Sender<u64>)> {
+        let (connection, seen, (most, allowed)) = (broker.connect(), seen.clone(), watch::channel(begins));
+        let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, manual.clock());
+        let handler = move |envelope: Envelope| {
+            let (seen, mut allowed) = (seen.clone(), allowed.clone());
+            async move {
+                seen.handled(number, &envelope);
+                let count = seen.0.0.lock().by.iter().filter(|(who, ..)| *who == number).count() as u64;
+                let _ = allowed.wait_for(|most| *most >= count).await;
+            }
+        };
+        let app = App::with_transport(Arc::new(transport), manual.clock());
+        Ok((Process { bus: app.on(handler.named("charge").types(["paid"])).start().await?, connection }, most))
+    };
+    let so_far = |number: usize| seen.0.0.lock().by.iter().filter(|(who, ..)| *who == number).count();
+    let until = async |what: &str, is_so: &dyn Fn() -> bool| {
+        let passing = async {
+            while !is_so() {
+                manual.advance(Duration::from_millis(100));
+                let _ = tokio::time::timeout(Duration::from_millis(1), seen.0.1.notified()).await;
+            }
+        };
+        assert!(tokio::time::timeout(WITHIN, passing).await.is_ok(), "not within {WITHIN:?}: {what}");
+    };
+    let (first, let_first) = serve(1, 0).await?;
+    for number in 1..=5 {
+        first.bus.publish(Envelope::builder("paid").id(format!("0-{number}")).subject("k-0").build()?).await?;
+    }
+    until("the first is at an event", &|| so_far(1) == 1).await;
+    first.connection.cut();
+    let (second, let_second) = serve(2, 2).await?;
+    until("the second is at the third", &|| so_far(2) == 3).await;
+    second.connection.cut();
+    first.connection.mend();
+    let serves = || first.bus.inspect().subscriptions().iter().any(|known| known.parked_keys + known.in_flight > 0);
+    until("the first knows that it lost it", &|| !serves()).await;
+    until("the first has it again", &serves).await;
+    let_first.send_replace(u64::MAX);
+    until("the first has handled the rest", &|| so_far(1) == 4).await;
+    let by_first: Vec<u64> =
+        seen.0.0.lock().by.iter().filter(|(who, ..)| *who == 1).map(|(.., number)| *number).collect();
+    assert_eq!(by_first, [1, 3, 4, 5]);
+    let_second.send_replace(u64::MAX);
     Ok(())
 }

@@ -28,7 +28,7 @@ impl Drop for Instance {
         let mut instances = group.instances.lock();
         instances.ids.retain(|known| *known != self.id);
         for share in &group.shares {
-            share.serving.lock().hand.leave(self.id);
+            share.serving.lock().leave(self.id);
         }
         if instances.ids.is_empty() {
             instances.gone = true;

@@ -20,6 +20,7 @@ mod members;
 mod pause;
 mod settle;
 mod share;
+mod stale;
 mod subscribe;
 mod tail;
 

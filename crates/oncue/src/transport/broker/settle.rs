@@ -78,10 +78,15 @@ impl Group {
         &self,
         share: &Share,
         consumer: ConsumerId,
-        batch: Vec<&Settlement>,
+        mut batch: Vec<&Settlement>,
     ) -> Result<bool, BrokerError> {
         if self.inner.is_closed() {
             return Err(BrokerError::Closed);
+        }
+        let lost = share.serving.lock().take_back(consumer, &mut batch);
+        self.inner.fenced.fetch_add(lost, Ordering::Relaxed);
+        if batch.is_empty() {
+            return Ok(lost > 0);
         }
         // Whoever appends next must know what these follow from.
         let writing = join_all(share.ledgers.iter().map(|ledger| ledger.write())).await;
@@ -89,19 +94,22 @@ impl Group {
         while let Err(error) = self.emit(share, consumer, &batch).await {
             self.wait_for_broker(error, &mut pause).await?;
         }
-        let is_lost = self.is_lost(share, consumer, &batch);
+        let is_lost = lost > 0 || self.is_lost(share, consumer, &batch);
         let members = 0..share.ledgers.len();
         let pending: Vec<_> =
             members.map(|member| Pending::new(self.changes(share, consumer, member, &batch))).collect();
         for (member, mut pending) in pending.into_iter().enumerate() {
             if !self.write(share, member, &mut pending, &writing[member]).await? {
                 self.inner.fenced.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                share.serving.lock().take_back(consumer, &mut batch);
                 tracing::debug!(partition = share.partition, "outcomes came after their lease was lost");
                 return Ok(true);
             }
         }
-        let term = {
+        let (term, is_lost) = {
             let mut serving = share.serving.lock();
+            // It may have been lost since.
+            let is_lost = is_lost || serving.take_back(consumer, &mut batch) > 0;
             let mut states = share.states();
             let mut afterwards = Afterwards::default();
             for settlement in batch {
@@ -111,7 +119,7 @@ impl Group {
             if serving.until > self.inner.clock.now() {
                 return Ok(is_lost);
             }
-            serving.term
+            (serving.term, is_lost)
         };
         drop(writing);
         Ok(is_lost || !self.is_kept_up(share, term).await)

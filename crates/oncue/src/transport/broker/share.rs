@@ -10,12 +10,13 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{
     known::Known,
     ledger::{Foreign, Ledger},
+    stale::Stale,
 };
 use crate::{
     clock::Timestamp,
     event::Envelope,
     transport::{
-        Limit, Order, SubscriptionSpec,
+        Action, Limit, Order, Settlement, SubscriptionSpec,
         log::{
             feed::FedEvent,
             giving::Giving,
@@ -85,6 +86,7 @@ pub(super) struct Serving {
     pub(super) fetching: bool,
     kept: Kept,
     again: BTreeMap<u64, Envelope>,
+    stale: Stale,
 }
 
 /// Everything below was considered.
@@ -141,6 +143,7 @@ impl Serving {
             fetching: false,
             kept: Kept::default(),
             again: BTreeMap::new(),
+            stale: Stale::default(),
         }
     }
 
@@ -156,7 +159,9 @@ impl Serving {
         let low = members.clone().map(|member| states.state(member).settled.low()).min().unwrap_or(0);
         let mut begun =
             Self { lease: Lease::Held, until, term: self.term + 1, hand: hand(spec, low), ..Self::new(spec) };
+        begun.stale = std::mem::take(&mut self.stale);
         instances.iter().for_each(|instance| begun.hand.enter(*instance));
+        begun.stale.hold(&mut begun.hand);
         begun.fetched_to = low;
         for member in members {
             for (offset, copy) in &states.0[member].copies {
@@ -175,7 +180,26 @@ impl Serving {
 
     /// The lease is gone: what was handed out is not ours any more.
     pub(super) fn end(&mut self, spec: &SubscriptionSpec, lease: Lease) {
-        *self = Self { lease, term: self.term + 1, ..Self::new(spec) };
+        let mut stale = std::mem::take(&mut self.stale);
+        stale.add(self.hand.in_flight.iter());
+        *self = Self { lease, term: self.term + 1, stale, ..Self::new(spec) };
+    }
+
+    /// Takes out of a batch what was handed out under a lease that was lost; how much of it was handled.
+    pub(super) fn take_back(&mut self, consumer: ConsumerId, batch: &mut Vec<&Settlement>) -> u64 {
+        let mut handled = 0;
+        batch.retain(|settlement| {
+            let is_stale = self.stale.come_back(&mut self.hand, consumer, settlement);
+            handled += u64::from(is_stale && settlement.action != Action::Release);
+            !is_stale
+        });
+        handled
+    }
+
+    /// An instance goes, and leaves what it was given to the others.
+    pub(super) fn leave(&mut self, consumer: ConsumerId) {
+        self.hand.leave(consumer);
+        self.stale.leave(&mut self.hand, consumer);
     }
 
     /// Takes notice of what others wrote to a member's ledger.

@@ -28,6 +28,9 @@ pub(in crate::transport) type ConsumerId = u64;
 /// See `Envelope::key_hash`.
 pub(in crate::transport) type KeyHash = u64;
 
+/// What a key waits for while events of it are out under another lease: no event, behind all that are.
+const OUT: u64 = u64::MAX;
+
 /// Where an event that waits stands: its offset, and its rank among those that are ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::transport) struct Place {
@@ -479,6 +482,20 @@ impl<R: Reading> Hand<R> {
             state.next = state.next.filter(|next| *next != offset);
         }
         self.let_go_on(key);
+    }
+
+    /// An event that was handed out under another lease is still at who was given it: its key waits until it has come back.
+    pub(in crate::transport) fn is_out(&mut self, key: KeyHash) {
+        self.keys.entry(key).or_default().in_flight += 1;
+        self.park(Some(key), OUT);
+    }
+
+    /// It has; `last`: and so have all others of its key.
+    pub(in crate::transport) fn has_come_back(&mut self, key: KeyHash, last: bool) {
+        self.landed(Some(key));
+        if last {
+            self.unpark(Some(key), OUT);
+        }
     }
 
     /// An event of the key is no longer in flight.
