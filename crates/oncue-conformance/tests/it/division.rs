@@ -226,10 +226,9 @@ async fn where_a_lease_ends_and_is_kept_up_again_nothing_is_repeated_or_out_of_o
         }
     };
     tokio::time::timeout(WITHIN, passing).await?;
+    bus.shutdown().await?;
     let seen = seen.0.0.lock();
     assert_eq!((seen.by.len(), seen.again, &seen.out_of_order[..]), (5_000, 0, &[][..]));
-    drop(seen);
-    bus.shutdown().await?;
     Ok(())
 }
 

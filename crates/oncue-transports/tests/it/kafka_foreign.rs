@@ -223,7 +223,8 @@ async fn keyed_state_is_kept_wherever_somebody_else_puts_a_key() {
     let mut expected: Vec<u32> = expected.into_values().collect();
     let states = bus.inspect().states("tally").unwrap();
     let mut counted: Vec<u32> = states.iter().map(|(_, value)| serde_json::from_slice(value).unwrap()).collect();
-    (expected.sort_unstable(), counted.sort_unstable());
+    expected.sort_unstable();
+    counted.sort_unstable();
     assert_eq!(counted, expected, "a key that is in several partitions has a state in each");
     bus.shutdown().await.unwrap();
 }
