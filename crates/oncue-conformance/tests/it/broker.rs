@@ -7,7 +7,7 @@ use oncue::{
     Clock, Envelope,
     clock::{ManualClock, Timestamp},
     policy::ErrorClass,
-    testing::MemoryBroker,
+    testing::{MemoryBroker, MemoryConnection},
     transport::{
         Action, Attempt, Consumer, Delivered, Limit, MemberSpec, Publish, Settlement, SubscriptionSpec, Transport as _,
         broker::{Broker, BrokerTransport},
@@ -32,13 +32,20 @@ async fn a_broker_of_partitions_keeps_the_contract() {
     assert_holds(&suite.run(&Filter::all(), Tier::Fast).await);
 }
 
-/// While a lease cannot be kept up, its end comes, and another process may take over: by its own clock, who had it knows that.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_handed_out_under_a_lease_that_is_over() -> Result<(), Box<dyn Error>> {
-    let manual = ManualClock::new(Timestamp::from_micros(1));
-    let broker = MemoryBroker::new(manual.clock())?;
+const ONE: Limit = Limit { events: 1, bytes: usize::MAX };
+
+/// A subscription that was given the first of three events of a key.
+struct Served {
+    connection: Arc<MemoryConnection>,
+    _kept: (MemoryBroker, BrokerTransport),
+    consumer: Box<dyn Consumer>,
+    given: Vec<Delivered>,
+}
+
+async fn at_the_first_of_three(clock: &Clock) -> Result<Served, Box<dyn Error>> {
+    let broker = MemoryBroker::new(clock.clone())?;
     let connection = broker.connect();
-    let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, manual.clock());
+    let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, clock.clone());
     let numbers = (1..=3).map(|number| Envelope::builder("step").subject("key").id(number.to_string()).build());
     let events = numbers.collect::<Result<Vec<_>, _>>()?;
     transport.publish(&Publish { topic: "events".into(), events, source: None }).await?;
@@ -48,6 +55,14 @@ async fn nothing_is_handed_out_under_a_lease_that_is_over() -> Result<(), Box<dy
     let mut given = Vec::new();
     consumer.next(ONE, &mut given).await?;
     assert_eq!(given[0].envelope.id(), "1");
+    Ok(Served { connection, _kept: (broker, transport), consumer, given })
+}
+
+/// While a lease cannot be kept up, its end comes, and another process may take over: by its own clock, who had it knows that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_handed_out_under_a_lease_that_is_over() -> Result<(), Box<dyn Error>> {
+    let manual = ManualClock::new(Timestamp::from_micros(1));
+    let Served { connection, mut consumer, mut given, _kept } = at_the_first_of_three(&manual.clock()).await?;
 
     connection.cut();
     given.clear();
@@ -63,8 +78,6 @@ async fn nothing_is_handed_out_under_a_lease_that_is_over() -> Result<(), Box<dy
     assert_eq!(given[0].envelope.id(), "3", "it is kept up again");
     Ok(())
 }
-
-const ONE: Limit = Limit { events: 1, bytes: usize::MAX };
 
 /// The next event, as time passes.
 async fn next(
@@ -84,18 +97,7 @@ async fn next(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_failed_holds_its_key_before_that_is_written() -> Result<(), Box<dyn Error>> {
     let clock = Clock::system();
-    let broker = MemoryBroker::new(clock.clone())?;
-    let connection = broker.connect();
-    let transport = BrokerTransport::new(Arc::clone(&connection) as Arc<dyn Broker>, clock.clone());
-    let numbers = (1..=3).map(|number| Envelope::builder("step").subject("key").id(number.to_string()).build());
-    let events = numbers.collect::<Result<Vec<_>, _>>()?;
-    transport.publish(&Publish { topic: "events".into(), events, source: None }).await?;
-    let member = MemberSpec { id: "careful".to_owned(), ..MemberSpec::default() };
-    let spec = SubscriptionSpec { topic: "events".to_owned(), members: vec![member], ..SubscriptionSpec::default() };
-    let mut consumer = transport.subscribe(spec).await?.consumer;
-    let mut given = Vec::new();
-    consumer.next(ONE, &mut given).await?;
-    assert_eq!(given[0].envelope.id(), "1");
+    let Served { connection, mut consumer, mut given, _kept } = at_the_first_of_three(&clock).await?;
 
     connection.cut();
     let now = clock.now();
