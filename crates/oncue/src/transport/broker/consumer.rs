@@ -104,6 +104,10 @@ impl Consumer for BrokerConsumer {
         key: &str,
     ) -> BoxFuture<'static, Result<Option<Bytes>, ConsumeError>> {
         let (group, key) = (Arc::clone(&self.instance.group), key.to_owned());
-        async move { group.value(member, partition, &key).await.map_err(|error| ConsumeError::Storage(error.to_string())) }.boxed()
+        async move {
+            let value = group.value(member, partition, &key).await;
+            value.map_err(|error| ConsumeError::Storage(error.to_string()))
+        }
+        .boxed()
     }
 }

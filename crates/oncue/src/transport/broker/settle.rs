@@ -108,8 +108,9 @@ impl Group {
         }
         let (term, is_lost) = {
             let mut serving = share.serving.lock();
-            // It may have been lost since.
-            let is_lost = is_lost || serving.take_back(consumer, &mut batch) > 0;
+            // It may have been lost since: that is told, and has come back, whatever is known already.
+            let lost_since = serving.take_back(consumer, &mut batch) > 0;
+            let is_lost = is_lost || lost_since;
             let mut states = share.states();
             let mut afterwards = Afterwards::default();
             for settlement in batch {
