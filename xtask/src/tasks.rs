@@ -99,7 +99,8 @@ pub(crate) fn bench(arguments: &[String]) -> Result<(), Failed> {
         wanted.extend(brokers.iter().filter(|broker| has_kafka || **broker != Broker::Kafka));
     }
     let features = features.join(",");
-    let mut command = vec!["run", "--release", "--locked", "--package", "oncue-benches", "--features", &features, "--"];
+    let mut command =
+        vec!["run", "--profile=dist", "--locked", "--package", "oncue-benches", "--features", &features, "--"];
     command.extend(arguments.iter().map(String::as_str));
     if arguments.iter().any(|argument| argument == "--json") {
         // What it prints is for programs, nothing else may stand between: brokers are those that run.
@@ -113,7 +114,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<(), Failed> {
 
 /// Instructions and allocations of an event, against what is written down.
 pub(crate) fn counts(arguments: &[String]) -> Result<(), Failed> {
-    let mut command = vec!["run", "--release", "--locked", "--package", "oncue-benches", "--"];
+    let mut command = vec!["run", "--profile=dist", "--locked", "--package", "oncue-benches", "--"];
     command.extend(["--counts", "benches/counts.json"]);
     command.extend(arguments.iter().map(String::as_str));
     // Flags of the machine's owner make other instructions: the ones that are written down are of the plain build.
